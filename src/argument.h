@@ -1,0 +1,47 @@
+/* argument.h: checked arguments: ranged integers, ports, seconds, data. Layer 2.
+
+   No other room casts a Lua integer to a narrower type: it is compared as lua_Integer here, then narrowed. All
+   functions raise Lua's standard bad-argument error. */
+#ifndef IP_ARGUMENT_H
+#define IP_ARGUMENT_H
+
+#include "bytes.h"
+#include "compat.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+/* The integer at `arg`, within low..high. A string is no integer here, whatever it spells. [-0, +0, v] */
+lua_Integer ip_argument_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high);
+
+/* Likewise, or `fallback` where the argument is nil or absent. [-0, +0, v] */
+lua_Integer ip_argument_optional_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high,
+                                         lua_Integer fallback);
+
+/* A UDP port, 0..65535. [-0, +0, v] */
+uint16_t ip_argument_port(lua_State *L, int arg);
+
+/* A boolean, and nothing that merely counts as true or false. [-0, +0, v] */
+bool ip_argument_boolean(lua_State *L, int arg);
+
+/* Seconds as a float or an integer; not a NaN, may be negative or infinite. A string is no number. [-0, +0, v] */
+double ip_argument_seconds(lua_State *L, int arg);
+
+/* A string, and not a number that would be converted. [-0, +0, v] */
+const char *ip_argument_string(lua_State *L, int arg, size_t *length);
+
+enum { IP_DATA_INLINE_PARTS = 16 };
+
+/* What is to be sent as one datagram. The parts point into strings and spans that the caller's stack holds. */
+struct ip_data {
+  struct iovec *parts;
+  size_t count;
+  struct iovec inline_parts[IP_DATA_INLINE_PARTS];
+};
+
+/* Reads a data argument: a string, a byte_span or a sequence of those. A sequence of more than
+   IP_DATA_INLINE_PARTS parts leaves one value on the stack, which holds the vector. [-0, +(0|1), v] */
+void ip_argument_data(lua_State *L, int arg, struct ip_data *data);
+
+#endif

@@ -1,0 +1,27 @@
+/* compat.h: the only place that looks at versions of Lua, libuv and the platform. Layer 0. */
+#ifndef IP_COMPAT_H
+#define IP_COMPAT_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#if LUA_VERSION_NUM != 504
+#error "lua-ip is written for Lua 5.4"
+#endif
+
+#if LUA_VERSION_RELEASE_NUM < 50403
+#error "lua-ip needs Lua 5.4.3 or later (lua_closeslot)"
+#endif
+
+/* Closes a coroutine's pending to-be-closed variables and leaves its error value, if any, on its stack. Lua
+   5.4.6 deprecated lua_resetthread in favour of lua_closethread, which counts C calls from `from`. [-?, +?, -] */
+static inline int ip_compat_close_thread(lua_State *thread, lua_State *from) {
+#if LUA_VERSION_RELEASE_NUM >= 50406
+  return lua_closethread(thread, from);
+#else
+  (void)from;
+  return lua_resetthread(thread);
+#endif
+}
+
+#endif

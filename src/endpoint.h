@@ -1,0 +1,76 @@
+/* endpoint.h: addresses and endpoints as bytes; parse and format their text. Layer 1: knows no Lua. */
+#ifndef IP_ENDPOINT_H
+#define IP_ENDPOINT_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+/* An IP address as a value. Unused bytes are zero, so that equal addresses are equal bytes. */
+struct ip_address {
+  uint8_t bytes[16]; /* network order; a v4 address uses the first four */
+  uint32_t scope_id; /* v6 only, else 0 */
+  uint32_t version;  /* 4 or 6 */
+};
+
+/* An address and a port in the form that system calls take. */
+struct ip_endpoint {
+  union {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+  } name;
+  socklen_t length;
+};
+
+enum { IP_ADDRESS_TEXT_SIZE = 80 }; /* 45 characters, '%', an interface name (IFNAMSIZ), '\0' */
+
+/* --- addresses --- */
+
+/* Parses dotted IPv4 or IPv6 text, with an optional %scope (interface name or number) on v6. Returns NULL and fills
+   `address`, or returns a static message that says what is wrong and leaves `address` alone. */
+const char *ip_address_parse(struct ip_address *address, const char *text, size_t length);
+
+/* Writes RFC 5952 text, scope included, and a '\0'; returns the length without it. `buffer` has IP_ADDRESS_TEXT_SIZE. */
+size_t ip_address_format(const struct ip_address *address, char *buffer);
+
+/* Order: v4 before v6, then bytes, then scope id. Negative, zero or positive. */
+int ip_address_compare(const struct ip_address *a, const struct ip_address *b);
+
+bool ip_address_is_v4_mapped(const struct ip_address *address);
+
+/* The v4-mapped form of a v4 address; a v6 address stays as it is. */
+struct ip_address ip_address_to_v6(const struct ip_address *address);
+
+/* The v4 address in a v4-mapped one; anything else stays as it is. */
+struct ip_address ip_address_unmapped(const struct ip_address *address);
+
+bool ip_address_is_multicast(const struct ip_address *address);
+bool ip_address_is_unspecified(const struct ip_address *address);
+
+/* --- endpoints --- */
+
+/* Fills `endpoint` for a socket of `family` (AF_INET or AF_INET6). A v4 address for a v6 socket is taken v4-mapped; a
+   v6 address for a v4 socket stays v6, so that the system refuses it by its own name (EAFNOSUPPORT). */
+void ip_endpoint_set(struct ip_endpoint *endpoint, int family, const struct ip_address *address, uint16_t port);
+
+void ip_endpoint_get_address(const struct ip_endpoint *endpoint, struct ip_address *address);
+
+static inline uint16_t ip_endpoint_port(const struct ip_endpoint *endpoint) {
+  /* sin_port and sin6_port stand at the same offset on every system that has both */
+  return ntohs(endpoint->name.v4.sin_port);
+}
+
+static inline int ip_endpoint_family(const struct ip_endpoint *endpoint) {
+  return endpoint->name.any.sa_family;
+}
+
+/* Same address, port and scope. The flow label is no part of who a peer is. */
+bool ip_endpoint_equal(const struct ip_endpoint *a, const struct ip_endpoint *b);
+
+/* Same address and scope, whatever the ports. */
+bool ip_endpoint_same_address(const struct ip_endpoint *a, const struct ip_endpoint *b);
+
+#endif
