@@ -25,15 +25,20 @@ struct ip_endpoint {
   socklen_t length;
 };
 
-enum { IP_ADDRESS_TEXT_SIZE = 80 }; /* 45 characters, '%', an interface name (IFNAMSIZ), '\0' */
+enum {
+  IP_ADDRESS_TEXT_SIZE = 80, /* 45 characters, '%', an interface name (IFNAMSIZ), '\0' */
+  IP_ENDPOINT_TEXT_SIZE = IP_ADDRESS_TEXT_SIZE + 8, /* brackets, ':', five digits */
+  IP_ENDPOINT_KEY_SIZE = 22                         /* an address, a port, a scope id */
+};
 
 /* --- addresses --- */
 
-/* Parses dotted IPv4 or IPv6 text, with an optional %scope (interface name or number) on v6. Returns NULL and fills
-   `address`, or returns a static message that says what is wrong and leaves `address` alone. */
+/* Parses dotted IPv4 or IPv6 text, with an optional %scope (interface name or number) on v6. Returns NULL and
+   fills `address`, or returns a static message that says what is wrong and leaves `address` alone. */
 const char *ip_address_parse(struct ip_address *address, const char *text, size_t length);
 
-/* Writes RFC 5952 text, scope included, and a '\0'; returns the length without it. `buffer` has IP_ADDRESS_TEXT_SIZE. */
+/* Writes RFC 5952 text, scope included, and a '\0'; returns the length without it. `buffer` has
+ * IP_ADDRESS_TEXT_SIZE. */
 size_t ip_address_format(const struct ip_address *address, char *buffer);
 
 /* Order: v4 before v6, then bytes, then scope id. Negative, zero or positive. */
@@ -50,12 +55,42 @@ struct ip_address ip_address_unmapped(const struct ip_address *address);
 bool ip_address_is_multicast(const struct ip_address *address);
 bool ip_address_is_unspecified(const struct ip_address *address);
 
+/* 127.0.0.0/8 or ::1. Like the other predicates it does not look into a v4-mapped address. */
+bool ip_address_is_loopback(const struct ip_address *address);
+
+bool ip_address_is_link_local(const struct ip_address *address); /* fe80::/10; false for v4 */
+bool ip_address_is_site_local(const struct ip_address *address); /* fec0::/10; false for v4 */
+
+/* The scope field (0..15) of a v6 multicast address; -1 for anything else. */
+int ip_address_multicast_scope(const struct ip_address *address);
+
+/* --- an address and a port as text and as a key --- */
+
+/* Parses "1.2.3.4:53" or "[::1]:53". Returns NULL and fills both, or a static message and leaves both alone.
+ */
+const char *ip_address_parse_with_port(struct ip_address *address, uint16_t *port, const char *text,
+                                       size_t length);
+
+/* Writes what ip_address_parse_with_port reads, and a '\0'; returns the length without it. `buffer` has
+   IP_ENDPOINT_TEXT_SIZE. */
+size_t ip_address_format_with_port(const struct ip_address *address, uint16_t port, char *buffer);
+
+/* Writes the key of an endpoint: 6 bytes for v4 and v4-mapped, else 18, or 22 with a scope id. Returns the
+   length. `key` has IP_ENDPOINT_KEY_SIZE. */
+size_t ip_address_make_key(const struct ip_address *address, uint16_t port, unsigned char *key);
+
+/* The inverse; false if no key has that length. */
+bool ip_address_read_key(struct ip_address *address, uint16_t *port, const unsigned char *key, size_t length);
+
 /* --- endpoints --- */
 
-/* Fills `endpoint` for a socket of `family` (AF_INET or AF_INET6). A v4 address for a v6 socket is taken v4-mapped; a
-   v6 address for a v4 socket stays v6, so that the system refuses it by its own name (EAFNOSUPPORT). */
-void ip_endpoint_set(struct ip_endpoint *endpoint, int family, const struct ip_address *address, uint16_t port);
+/* Fills `endpoint` for a socket of `family` (AF_INET or AF_INET6). A v4 address for a v6 socket is taken
+   v4-mapped; a v6 address for a v4 socket stays v6, so that the system refuses it by its own name
+   (EAFNOSUPPORT). */
+void ip_endpoint_set(struct ip_endpoint *endpoint, int family, const struct ip_address *address,
+                     uint16_t port);
 
+/* The address in `endpoint`; 0.0.0.0 if its family is neither AF_INET nor AF_INET6. */
 void ip_endpoint_get_address(const struct ip_endpoint *endpoint, struct ip_address *address);
 
 static inline uint16_t ip_endpoint_port(const struct ip_endpoint *endpoint) {
@@ -67,10 +102,11 @@ static inline int ip_endpoint_family(const struct ip_endpoint *endpoint) {
   return endpoint->name.any.sa_family;
 }
 
-/* Same address, port and scope. The flow label is no part of who a peer is. */
+/* Same family, address, port and scope. The flow label is no part of who a peer is. An endpoint without an
+   address (any other family) equals nothing, so that an empty cache never hits. */
 bool ip_endpoint_equal(const struct ip_endpoint *a, const struct ip_endpoint *b);
 
-/* Same address and scope, whatever the ports. */
+/* Same family, address and scope, whatever the ports. */
 bool ip_endpoint_same_address(const struct ip_endpoint *a, const struct ip_endpoint *b);
 
 #endif
