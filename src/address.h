@@ -8,7 +8,8 @@
 /* Defines the class (core at stack index `core`) and pushes the module table ip.address. [-0, +1, m] */
 void ip_address_open(lua_State *L, int core);
 
-/* Adds tostring, toendpoint, endpoint_key and endpoint_from_key to the table on top of the stack. [-0, +0, m] */
+/* Adds tostring, toendpoint, endpoint_key and endpoint_from_key to the table on top of the stack. [-0, +0, m]
+ */
 void ip_address_add_functions(lua_State *L, int core);
 
 /* Pushes a new ip.address. [-0, +1, m] */

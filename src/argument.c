@@ -1,4 +1,5 @@
-/* argument.c: checked arguments. Owns nothing; raises bad-argument errors and, for long vectors, memory errors. */
+/* argument.c: checked arguments. Owns nothing; raises bad-argument errors and, for long vectors, memory
+ * errors. */
 #include "argument.h"
 
 #include "class.h"
@@ -68,8 +69,9 @@ static void read_sequence(lua_State *L, int arg, struct ip_data *data) {
     lua_rawgeti(L, arg, (lua_Integer)i + 1);
     if (!test_part(L, -1, &data->parts[i])) {
       const char *type = luaL_typename(L, -1);
-      luaL_argerror(L, arg,
-                    lua_pushfstring(L, "part %I: string or byte_span expected, got %s", (lua_Integer)i + 1, type));
+      luaL_argerror(
+          L, arg,
+          lua_pushfstring(L, "part %I: string or byte_span expected, got %s", (lua_Integer)i + 1, type));
     }
     lua_pop(L, 1); /* the table still holds the part */
   }

@@ -1,7 +1,7 @@
 /* argument.h: checked arguments: ranged integers, ports, seconds, data. Layer 2.
 
-   No other room casts a Lua integer to a narrower type: it is compared as lua_Integer here, then narrowed. All
-   functions raise Lua's standard bad-argument error. */
+   No other room casts a Lua integer to a narrower type: it is compared as lua_Integer here, then narrowed.
+   All functions raise Lua's standard bad-argument error. */
 #ifndef IP_ARGUMENT_H
 #define IP_ARGUMENT_H
 
@@ -25,7 +25,8 @@ uint16_t ip_argument_port(lua_State *L, int arg);
 /* A boolean, and nothing that merely counts as true or false. [-0, +0, v] */
 bool ip_argument_boolean(lua_State *L, int arg);
 
-/* Seconds as a float or an integer; not a NaN, may be negative or infinite. A string is no number. [-0, +0, v] */
+/* Seconds as a float or an integer; not a NaN, may be negative or infinite. A string is no number. [-0, +0,
+ * v] */
 double ip_argument_seconds(lua_State *L, int arg);
 
 /* A string, and not a number that would be converted. [-0, +0, v] */
@@ -33,7 +34,8 @@ const char *ip_argument_string(lua_State *L, int arg, size_t *length);
 
 enum { IP_DATA_INLINE_PARTS = 16 };
 
-/* What is to be sent as one datagram. The parts point into strings and spans that the caller's stack holds. */
+/* What is to be sent as one datagram. The parts point into strings and spans that the caller's stack holds.
+ */
 struct ip_data {
   struct iovec *parts;
   size_t count;

@@ -10,16 +10,11 @@
 static const char class_keys[IP_CLASS_COUNT];
 
 static const char *const class_names[IP_CLASS_COUNT] = {
-    [IP_CLASS_ERROR] = "ip.error",
-    [IP_CLASS_BYTE_SPAN] = "byte_span",
-    [IP_CLASS_ADDRESS] = "ip.address",
-    [IP_CLASS_FILE_DESCRIPTOR] = "ip.file_descriptor",
-    [IP_CLASS_SOCKET] = "ip.udp.socket",
-    [IP_CLASS_BATCH] = "ip.udp.batch",
-    [IP_CLASS_FIBER] = "ip.fiber",
-    [IP_CLASS_OPERATION] = "ip.operation",
-    [IP_CLASS_SCOPE] = "ip.scope",
-    [IP_CLASS_SHIELD] = "ip.shield",
+    [IP_CLASS_ERROR] = "ip.error",       [IP_CLASS_BYTE_SPAN] = "byte_span",
+    [IP_CLASS_ADDRESS] = "ip.address",   [IP_CLASS_FILE_DESCRIPTOR] = "ip.file_descriptor",
+    [IP_CLASS_SOCKET] = "ip.udp.socket", [IP_CLASS_BATCH] = "ip.udp.batch",
+    [IP_CLASS_FIBER] = "ip.fiber",       [IP_CLASS_OPERATION] = "ip.operation",
+    [IP_CLASS_SCOPE] = "ip.scope",       [IP_CLASS_SHIELD] = "ip.shield",
 };
 
 const char *ip_class_name(enum ip_class class) {
@@ -48,7 +43,8 @@ static void push_members(lua_State *L, int core, const struct ip_class_definitio
   }
 }
 
-/* Sets metatable[event] to `function` with the upvalues core, members, definition. Stack: ... metatable members */
+/* Sets metatable[event] to `function` with the upvalues core, members, definition. Stack: ... metatable
+ * members */
 static void set_access(lua_State *L, int core, const char *event, lua_CFunction function,
                        const struct ip_class_definition *definition) {
   lua_pushvalue(L, core);

@@ -40,10 +40,10 @@ struct ip_class_definition {
   const char *name; /* the Lua path, also the metatable's name: "ip.address" */
   enum ip_class id;
   const luaL_Reg *methods;
-  const luaL_Reg *metamethods;        /* without __index, __newindex, __name and __metatable */
+  const luaL_Reg *metamethods;          /* without __index, __newindex, __name and __metatable */
   const struct ip_property *properties; /* ends with a NULL name; NULL: none */
-  lua_CFunction index;                /* what __index calls instead of ip_class_index, or NULL */
-  lua_CFunction newindex;             /* likewise for ip_class_newindex */
+  lua_CFunction index;                  /* what __index calls instead of ip_class_index, or NULL */
+  lua_CFunction newindex;               /* likewise for ip_class_newindex */
 };
 
 /* The core of the running C function. */
@@ -51,7 +51,8 @@ static inline struct ip_core *ip_core(lua_State *L) {
   return (struct ip_core *)lua_touserdata(L, lua_upvalueindex(1));
 }
 
-/* The object at `arg` if it is a `class`, else NULL; for functions that do not carry the core as an upvalue. [-0, +0, -] */
+/* The object at `arg` if it is a `class`, else NULL; for functions that do not carry the core as an upvalue.
+ * [-0, +0, -] */
 static inline void *ip_test_class_of(lua_State *L, const struct ip_core *core, int arg, enum ip_class class) {
   void *object = lua_touserdata(L, arg);
   if (object == NULL || !lua_getmetatable(L, arg)) return NULL;
@@ -83,8 +84,8 @@ void ip_class_set(lua_State *L, enum ip_class class);
 /* Adds functions that carry the core (at stack index `core`) to the table on top of the stack. [-0, +0, m] */
 void ip_class_functions(lua_State *L, int core, const luaL_Reg *functions);
 
-/* __index and __newindex of every class: methods, then properties, else an error that names what was asked for.
-   Upvalues: core, members (name -> function, or property number), definition. [-0, +1, e] */
+/* __index and __newindex of every class: methods, then properties, else an error that names what was asked
+   for. Upvalues: core, members (name -> function, or property number), definition. [-0, +1, e] */
 int ip_class_index(lua_State *L);
 int ip_class_newindex(lua_State *L);
 

@@ -14,7 +14,8 @@
 #endif
 
 /* Closes a coroutine's pending to-be-closed variables and leaves its error value, if any, on its stack. Lua
-   5.4.6 deprecated lua_resetthread in favour of lua_closethread, which counts C calls from `from`. [-?, +?, -] */
+   5.4.6 deprecated lua_resetthread in favour of lua_closethread, which counts C calls from `from`. [-?, +?,
+   -] */
 static inline int ip_compat_close_thread(lua_State *thread, lua_State *from) {
 #if LUA_VERSION_RELEASE_NUM >= 50406
   return lua_closethread(thread, from);

@@ -1,8 +1,8 @@
 /* queue.h: an intrusive, circular, doubly linked FIFO. Layer 0.
 
-   A node is either linked in exactly one queue or points to itself ("detached"). A queue is a node that stands
-   for its own two ends. Nothing is allocated and nothing can fail. Whoever walks a queue whose members user code
-   may change moves it aside first (ip_queue_move). */
+   A node is either linked in exactly one queue or points to itself ("detached"). A queue is a node that
+   stands for its own two ends. Nothing is allocated and nothing can fail. Whoever walks a queue whose members
+   user code may change moves it aside first (ip_queue_move). */
 #ifndef IP_QUEUE_H
 #define IP_QUEUE_H
 

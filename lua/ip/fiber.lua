@@ -1,0 +1,88 @@
+--- Fibers: coroutines that the library resumes. What calls user functions is written here, in Lua, because those
+--- functions may suspend; the rest is in the core.
+
+local core = require("ip.core").fiber
+local check_type = require("ip.check").type
+
+---@class ip.fiber
+---@field joinable boolean until joined or detached
+---@field status "ready"|"running"|"waiting"|"done"|"failed"|"interrupted"
+---@field interruption_caught boolean it ended because it was interrupted
+---@field join fun(self: ip.fiber): ... waits for its end; its results, or raises its error
+---@field interrupt fun(self: ip.fiber) its pending or next suspending call raises INTERRUPTED
+---@field detach fun(self: ip.fiber)
+
+---@class ip.fiber.module
+local fiber = {
+  ---@type fun(seconds: number) suspends; zero or less is a yield
+  sleep = core.sleep,
+  ---@type fun() suspends; every other ready fiber runs once
+  yield = core.yield,
+  ---@type fun(): ip.fiber?
+  current = core.current,
+  ---@type fun(): number seconds of a monotonic clock
+  now = core.now,
+  ---@type fun(): integer nanoseconds since the epoch
+  time = core.time,
+  ---@type fun(fn: function, ...): ip.fiber
+  spawn = core.spawn,
+}
+
+local function default_handler(err, traceback)
+  io.stderr:write("error in a fiber: ", tostring(err), "\n", traceback, "\n")
+end
+
+local handler = default_handler
+
+core.set_reporter(function(err, traceback, failed)
+  local ok, problem = pcall(handler, err, traceback, failed)
+  if ok then return end
+  io.stderr:write("error in the on_error handler: ", tostring(problem), "\n")
+  default_handler(err, traceback)
+end)
+
+--- Sets what is called, at once, with (err, traceback, fiber) for an error that leaves a fiber on whose join nobody is
+--- waiting; nil restores the default, which writes both to stderr. `fiber` is nil for a coroutine made by others.
+---@param new_handler (fun(err: any, traceback: string, fiber: ip.fiber?))|nil
+function fiber.on_error(new_handler)
+  if new_handler ~= nil then check_type(1, "on_error", "function", new_handler) end
+  handler = new_handler or default_handler
+end
+
+--- On the main thread: drives the loop until no fiber is left. With a function: spawns it, drives the loop until it
+--- ends, and returns its results or raises its error.
+function fiber.run(fn, ...)
+  core.check_main()
+  if fn == nil then return core.run_all() end
+  check_type(1, "run", "function", fn)
+  return core.spawn(fn, ...):join()
+end
+
+local function finish(scope, ...)
+  core.scope_finish(scope)
+  return ...
+end
+
+--- Runs fn(...) in the current fiber; when `seconds` are over, the call that it is suspended in raises ETIMEDOUT.
+---@param seconds number
+---@param fn function
+function fiber.with_timeout(seconds, fn, ...)
+  check_type(1, "with_timeout", "number", seconds)
+  check_type(2, "with_timeout", "function", fn)
+  local scope <close> = core.scope(seconds)
+  return finish(scope, fn(...))
+end
+
+local function pass(...)
+  return ...
+end
+
+--- Runs fn(...) with interruption held back: for clean-up code that has to wait.
+---@param fn function
+function fiber.shield(fn, ...)
+  check_type(1, "shield", "function", fn)
+  local guard <close> = core.shield() -- luacheck: ignore guard
+  return pass(fn(...))
+end
+
+return fiber

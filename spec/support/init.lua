@@ -1,0 +1,114 @@
+--- What specs share: a guard that no spec hangs or leaves anything behind, and small helpers on real sockets.
+
+local ip = require "ip"
+local core = require "ip.core"
+
+local support = {}
+
+--- The number of open descriptors of this process, or nil where the system does not tell.
+function support.descriptors()
+  local lfs_ok, lfs = pcall(require, "lfs")
+  if not lfs_ok or lfs.attributes("/proc/self/fd") == nil then return nil end
+  local count = 0
+  for name in lfs.dir("/proc/self/fd") do
+    if name ~= "." and name ~= ".." then count = count + 1 end
+  end
+  return count
+end
+
+local function settle()
+  collectgarbage()
+  collectgarbage()
+end
+
+local function check_nothing_left(before)
+  settle()
+  local left = core.fiber.statistics()
+  for name, value in pairs(left) do
+    if value ~= 0 then error(("%d %s left behind"):format(value, name), 0) end
+  end
+  local after = support.descriptors()
+  if after ~= before then error(("descriptors before: %s, after: %s"):format(before, after), 0) end
+end
+
+-- The loop's own descriptors are made by the first call that needs them.
+pcall(ip.fiber.run, ip.fiber.yield)
+
+local function guard(run)
+  return function()
+    settle()
+    local before = support.descriptors()
+    run()
+    check_nothing_left(before)
+  end
+end
+
+--- For `it`: runs `fn` in a fiber and fails when it takes longer than `seconds` (default 10) or when operations,
+--- fibers, sockets or descriptors are left.
+function support.with_loop(fn, seconds)
+  return guard(function()
+    ip.fiber.run(ip.fiber.with_timeout, seconds or 10, fn)
+  end)
+end
+
+--- Likewise, with `fn` on the main thread, which drives the loop itself whenever it waits.
+function support.on_main(fn, seconds)
+  return guard(function()
+    ip.fiber.with_timeout(seconds or 10, fn)
+  end)
+end
+
+--- A socket bound to a port of loopback that the system chose, and that port. `family`: "v4" (default) or "v6".
+function support.bound(family)
+  local sock = ip.udp.bind(family == "v6" and "::1" or "127.0.0.1", 0)
+  return sock, sock.local_port
+end
+
+--- Two sockets on loopback, each connected to the other.
+function support.pair(family)
+  local a, a_port = support.bound(family)
+  local b, b_port = support.bound(family)
+  a:connect(b.local_address, b_port)
+  b:connect(a.local_address, a_port)
+  return a, b
+end
+
+--- A port of loopback where nobody listens.
+function support.dead_port(family)
+  local sock, port = support.bound(family)
+  sock:close()
+  return port
+end
+
+--- The error that fn(...) raises; fails when it raises none.
+function support.error_of(fn, ...)
+  local ok, err = pcall(fn, ...)
+  if ok then error("an error was expected", 2) end
+  return err
+end
+
+--- Goes through the loop until `condition()` holds; a bound makes a broken promise a failure instead of a hang.
+function support.wait_until(condition)
+  for _ = 1, 10000 do
+    if condition() then return end
+    ip.fiber.sleep(0.001)
+  end
+  error("the condition never came true", 2)
+end
+
+--- Runs a Lua program in a process of its own with this library; returns its output (stdout and stderr) and its exit
+--- code. `program` is source text.
+function support.run_program(program, arguments)
+  local path = os.tmpname()
+  local file = assert(io.open(path, "w"))
+  file:write(program)
+  file:close()
+  local interpreter = os.getenv("LUA_IP_LUA") or "lua5.4"
+  local pipe = assert(io.popen(("%s %s %s 2>&1"):format(interpreter, path, arguments or "")))
+  local output = pipe:read("a")
+  local _, _, code = pipe:close()
+  os.remove(path)
+  return output, code
+end
+
+return support

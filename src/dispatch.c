@@ -1,0 +1,166 @@
+/* dispatch.c: the turns of the loop, and the only place that resumes coroutines.
+
+   A turn polls libuv, whose callbacks only note what became ready, and then serves what was noted: no libuv
+   frame is on the C stack while Lua runs, so user code may close, raise and even close the state. Nothing
+   here raises. */
+#include "readiness.h"
+
+#include "util.h"
+
+const char ip_runtime_reporter_key;
+
+void ip_runtime_enqueue(struct ip_runtime *runtime, struct ip_ready *ready) {
+  if (!ip_queue_is_linked(&ready->link)) ip_queue_append(&runtime->ready, &ready->link);
+}
+
+/* --- reporting --- */
+
+/* (thread as light userdata, fiber or nil): calls the reporter. Runs protected. */
+static int report_protected(lua_State *L) {
+  lua_State *thread = lua_touserdata(L, 1);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_reporter_key) != LUA_TFUNCTION) return 0;
+  /* a copy of the error value, without growing the other coroutine's stack */
+  lua_xmove(thread, L, 1);
+  lua_pushvalue(L, -1);
+  lua_xmove(L, thread, 1);
+  luaL_traceback(L, thread, NULL, 0);
+  lua_pushvalue(L, 2);
+  lua_call(L, 3, 0);
+  return 0;
+}
+
+void ip_runtime_report(lua_State *L, lua_State *thread, int fiber) {
+  lua_pushcfunction(L, report_protected);
+  lua_pushlightuserdata(L, thread);
+  if (fiber != 0)
+    lua_pushvalue(L, fiber);
+  else
+    lua_pushnil(L);
+  /* the reporter handles the handler's errors; what remains is a lack of memory, of which nobody can be told
+   */
+  if (lua_pcall(L, 2, 0, 0) != LUA_OK) lua_pop(L, 1);
+}
+
+/* --- resuming --- */
+
+/* The caller keeps `thread` anchored. [-0, +0, -] */
+static void resume(lua_State *L, struct ip_runtime *runtime, lua_State *thread, struct ip_task *task,
+                   int arguments) {
+  struct ip_task *outer = runtime->current;
+  int results;
+  runtime->current = task;
+  runtime->budget = IP_TRANSFER_BUDGET;
+  int status = lua_resume(thread, L, arguments, &results);
+  runtime->current = outer;
+  if (status == LUA_YIELD) {
+    lua_pop(thread, results); /* what a coroutine yields by itself is nobody's business */
+    if (task != NULL && task->context.waiting == NULL) ip_runtime_enqueue(runtime, &task->ready);
+    return;
+  }
+  if (task != NULL)
+    task->ended(L, task, status);
+  else if (status != LUA_OK)
+    ip_runtime_report(L, thread, 0);
+}
+
+void ip_operation_resume(lua_State *L, struct ip_operation *operation) {
+  operation->state = IP_OPERATION_DONE;
+  if (operation->on_main) return; /* ip_runtime_drive looks at the state */
+  lua_State *thread = operation->thread;
+  struct ip_task *task = operation->context != NULL ? operation->context->task : NULL;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_pool_key);
+  lua_rawgeti(L, -1, operation->reference);
+  lua_getiuservalue(L, -1, 1); /* the thread must not be collected while it runs: settling lets go of it */
+  if (lua_status(thread) == LUA_YIELD && lua_touserdata(thread, operation->slot) == operation)
+    resume(L, operation->runtime, thread, task, 0);
+  lua_pop(L, 3);
+}
+
+/* Starts a fiber, goes on with one that yielded by itself, or finds that somebody else has ended its
+ * coroutine. */
+static void run_task(lua_State *L, struct ip_runtime *runtime, struct ip_task *task) {
+  if (task->context.waiting != NULL)
+    return; /* resumed by somebody else meanwhile, and suspended in us again */
+  int status = lua_status(task->thread);
+  bool startable = status == LUA_OK && task->arguments >= 0;
+  if (status != LUA_YIELD && !startable) {
+    task->ended(L, task, IP_TASK_CLOSED);
+    return;
+  }
+  int arguments = startable ? task->arguments : 0;
+  task->arguments = -1;
+  resume(L, runtime, task->thread, task, arguments);
+}
+
+/* --- turns --- */
+
+static bool is_done(const struct ip_operation *operation) {
+  return operation != NULL && operation->state == IP_OPERATION_DONE;
+}
+
+/* Serves one entry of the batch. Fibers are anchored in the table of tasks, operations in the pool. */
+static void serve(lua_State *L, struct ip_runtime *runtime, struct ip_ready *ready) {
+  switch (ready->kind) {
+  case IP_READY_READINESS:
+    ip_readiness_dispatch(L, ip_container_of(ready, struct ip_readiness, ready));
+    break;
+  case IP_READY_OPERATION: ip_operation_resume(L, ip_container_of(ready, struct ip_operation, ready)); break;
+  case IP_READY_TASK: run_task(L, runtime, ip_container_of(ready, struct ip_task, ready)); break;
+  }
+}
+
+/* Serves what is ready now; what becomes ready meanwhile is for the next turn. Stops early when the main
+   thread has got its result: it has waited long enough, and a finished read must not meet another change of
+   the socket. */
+static void dispatch(lua_State *L, struct ip_runtime *runtime, struct ip_operation *until) {
+  runtime->turn++;
+  ip_queue_move(&runtime->batch, &runtime->ready);
+  while (!is_done(until)) {
+    struct ip_queue *link = ip_queue_pop(&runtime->batch);
+    if (link == NULL) return;
+    serve(L, runtime, ip_container_of(link, struct ip_ready, link));
+  }
+  ip_queue_move(&runtime->batch, &runtime->ready);
+  ip_queue_move(&runtime->ready, &runtime->batch);
+}
+
+static void poll_loop(struct ip_runtime *runtime, bool busy) {
+  runtime->polling = true;
+  uv_run(runtime->loop, busy ? UV_RUN_NOWAIT : UV_RUN_ONCE);
+  runtime->polling = false;
+}
+
+/* After a signal: runs one Lua function on the main thread, so that a debug hook which the host's signal
+   handler has set takes effect here, where the error can pass. True when there was none. [-0, +(0|1), -] */
+static bool run_hook(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_nothing_key);
+  return lua_pcall(L, 0, 0, 0) == LUA_OK;
+}
+
+static bool is_over(const struct ip_runtime *runtime, const struct ip_operation *operation) {
+  if (operation != NULL) return is_done(operation);
+  return runtime->attached_fibers == 0 && runtime->foreign_waits == 0;
+}
+
+enum ip_drive_result ip_runtime_drive(lua_State *L, struct ip_runtime *runtime,
+                                      struct ip_operation *operation) {
+  enum ip_drive_result result = IP_DRIVE_DONE;
+  ip_keyboard_interrupt_watch(runtime);
+  runtime->driving = true;
+  while (!is_over(runtime, operation)) {
+    bool busy = !ip_queue_is_empty(&runtime->ready);
+    if (!busy && runtime->external_waits == 0) {
+      result = IP_DRIVE_DEADLOCK;
+      break;
+    }
+    poll_loop(runtime, busy);
+    if (atomic_exchange(&runtime->signalled, false) && !run_hook(L)) {
+      result = IP_DRIVE_ERROR;
+      break;
+    }
+    dispatch(L, runtime, operation);
+  }
+  runtime->driving = false;
+  runtime->budget = IP_TRANSFER_BUDGET;
+  return result;
+}

@@ -1,0 +1,33 @@
+/* module.c: luaopen_ip_core. Puts the rooms together; the modules in lua/ give them their public names. */
+#include "address.h"
+#include "byte_span.h"
+#include "class.h"
+#include "error.h"
+#include "fiber.h"
+#include "runtime.h"
+#include "udp_socket.h"
+#include "util.h"
+
+IP_EXPORT int luaopen_ip_core(lua_State *L);
+
+IP_EXPORT int luaopen_ip_core(lua_State *L) {
+  luaL_checkversion(L);
+  lua_settop(L, 0);
+  ip_runtime_push(L); /* index 1: the core of every function below */
+  lua_newtable(L);
+  ip_error_open(L, 1);
+  lua_setfield(L, 2, "error");
+  ip_byte_span_open(L, 1);
+  lua_setfield(L, 2, "byte_span");
+  ip_address_open(L, 1);
+  lua_setfield(L, 2, "address");
+  ip_socket_open_class(L, 1);
+  lua_setfield(L, 2, "socket");
+  ip_fiber_open(L, 1);
+  ip_scope_open(L, 1);
+  lua_setfield(L, 2, "fiber");
+  ip_socket_push_message_flags(L);
+  lua_setfield(L, 2, "message_flag");
+  ip_address_add_functions(L, 1);
+  return 1;
+}

@@ -1,0 +1,301 @@
+/* operation.c: the life of a suspended call: check, acquire, suspend, continue, settle.
+
+   Operations are userdata, pooled in a registry table that owns them; a coroutine suspended in one holds it
+   in a to-be-closed slot of its frame, and the operation's user value holds the coroutine. So neither can be
+   collected while the call is pending, and coroutine.close withdraws the call. What may raise is said at each
+   function. */
+#include "runtime.h"
+
+#include "util.h"
+
+#include <errno.h>
+#include <math.h>
+
+const char ip_runtime_pool_key;
+
+/* --- what bounds a call --- */
+
+struct ip_context *ip_context_of(lua_State *L, struct ip_runtime *runtime) {
+  if (IP_LIKELY(runtime->current != NULL && runtime->current->thread == L)) return &runtime->current->context;
+  if (L == runtime->main) return &runtime->main_context;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_tasks_key);
+  lua_rawgetp(L, -1, L);
+  struct ip_context *context = lua_touserdata(L, -1);
+  lua_pop(L, 2);
+  return context;
+}
+
+/* Raises the innermost deadline of `context` that is over. [-0, +0, e] */
+static int raise_deadline(lua_State *L, struct ip_context *context) {
+  struct ip_scope *scope = context->scope;
+  while (scope != NULL && !scope->expired)
+    scope = scope->outer;
+  if (scope != NULL) scope->met = true;
+  return ip_error_raise(L, ETIMEDOUT, "with_timeout");
+}
+
+/* The innermost scope whose deadline has come; `waits`: one of zero seconds has, too. */
+static struct ip_scope *find_due(struct ip_context *context, bool waits) {
+  struct ip_scope *scope = context->scope;
+  while (scope != NULL && !scope->expired && !(waits && scope->immediate))
+    scope = scope->outer;
+  return scope;
+}
+
+static void expire_scope(struct ip_runtime *runtime, struct ip_scope *scope) {
+  if (scope->expired) return;
+  scope->expired = true;
+  runtime->attention++;
+}
+
+static void check_context(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_kind *kind,
+                          struct ip_context *context, bool waits) {
+  if (context->interrupted && context->shields == 0) {
+    ip_error_push(L, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED, kind->name);
+    lua_error(L);
+  }
+  struct ip_scope *due = find_due(context, waits);
+  if (due == NULL) return;
+  expire_scope(runtime, due);
+  raise_deadline(L, context);
+}
+
+static int refuse(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_kind *kind) {
+  if (L == runtime->main)
+    return luaL_error(L, "cannot wait in %s: the main thread is already driving the event loop", kind->name);
+  return luaL_error(
+      L,
+      "cannot wait in %s: Lua cannot suspend this coroutine here (inside a comparator, a callback of "
+      "string.gsub, a metamethod called from C or a finalizer)",
+      kind->name);
+}
+
+void ip_operation_check(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_kind *kind) {
+  if (IP_UNLIKELY(!runtime->opened)) ip_runtime_check(L, runtime);
+  bool allowed = L == runtime->main ? !runtime->driving : lua_isyieldable(L);
+  if (IP_UNLIKELY(!allowed)) refuse(L, runtime, kind);
+  if (IP_LIKELY(runtime->attention == 0)) return;
+  struct ip_context *context = ip_context_of(L, runtime);
+  if (context != NULL) check_context(L, runtime, kind, context, false);
+}
+
+/* --- acquire --- */
+
+/* Makes one more operation and puts it into the pool. [-0, +0, m] */
+static void extend_pool(lua_State *L, struct ip_runtime *runtime) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_pool_key);
+  struct ip_operation *operation = lua_newuserdatauv(L, sizeof *operation, 1);
+  *operation = (struct ip_operation){.runtime = runtime, .state = IP_OPERATION_FREE};
+  operation->ready.kind = IP_READY_OPERATION;
+  ip_queue_init(&operation->ready.link);
+  ip_class_set(L, IP_CLASS_OPERATION);
+  operation->reference = luaL_ref(L, -2);
+  lua_pop(L, 1);
+  operation->ready.link.next = (struct ip_queue *)runtime->free_operations;
+  runtime->free_operations = operation;
+}
+
+/* Takes an operation out of the pool; there is one. */
+static struct ip_operation *take_from_pool(struct ip_runtime *runtime) {
+  struct ip_operation *operation = runtime->free_operations;
+  runtime->free_operations = (struct ip_operation *)(void *)operation->ready.link.next;
+  ip_queue_init(&operation->ready.link);
+  return operation;
+}
+
+/* Pushes the operation, anchors the running coroutine in it, marks it to-be-closed. [-0, +1, -] */
+static void anchor(lua_State *L, struct ip_operation *operation) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_pool_key);
+  lua_rawgeti(L, -1, operation->reference);
+  lua_remove(L, -2);
+  lua_pushthread(L);
+  lua_setiuservalue(L, -2, 1);
+  operation->slot = lua_gettop(L);
+  lua_toclose(L, operation->slot);
+}
+
+static void on_deadline(struct ip_timer *timer) {
+  struct ip_operation *operation = timer->owner;
+  ip_operation_complete(operation, IP_ERROR_SYSTEM, operation->kind->ends_by_time ? 0 : ETIMEDOUT);
+}
+
+/* The timer that a call needs, or NULL; a timeout of zero is no timer's business. [-0, +0, e] */
+static struct ip_timer *new_timer(lua_State *L, struct ip_runtime *runtime, double timeout) {
+  if (!(timeout > 0) || isinf(timeout)) return NULL;
+  struct ip_timer *timer = ip_timer_new(runtime);
+  if (timer == NULL) luaL_error(L, "not enough memory");
+  return timer;
+}
+
+static bool has_immediate_scope(const struct ip_context *context) {
+  const struct ip_scope *scope = context != NULL ? context->scope : NULL;
+  while (scope != NULL && !scope->immediate)
+    scope = scope->outer;
+  return scope != NULL;
+}
+
+struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runtime,
+                                          const struct ip_operation_kind *kind, void *object, double timeout,
+                                          bool gives_way) {
+  struct ip_context *context = ip_context_of(L, runtime);
+  if (context != NULL && !gives_way) check_context(L, runtime, kind, context, true);
+  if (timeout == 0 && !gives_way) ip_error_raise(L, ETIMEDOUT, kind->name);
+  luaL_checkstack(L, 4, "too many arguments");
+  if (runtime->free_operations == NULL) extend_pool(L, runtime);
+  struct ip_timer *timer = new_timer(L, runtime, timeout);
+  /* nothing raises from here on */
+  struct ip_operation *operation = take_from_pool(runtime);
+  anchor(L, operation);
+  operation->kind = kind;
+  operation->object = object;
+  operation->thread = L;
+  operation->context = context;
+  operation->timer = timer;
+  operation->status = 0;
+  operation->turn = runtime->turn;
+  operation->by_scope = false;
+  operation->external = false;
+  operation->on_main = L == runtime->main;
+  operation->immediate = gives_way && (timeout == 0 || has_immediate_scope(context));
+  operation->counts = !operation->on_main && (context == NULL || context->task == NULL);
+  operation->state = IP_OPERATION_ARMED;
+  if (context != NULL) context->waiting = operation;
+  if (timer != NULL) ip_timer_start(timer, timeout, on_deadline, operation);
+  if (operation->counts) runtime->foreign_waits++;
+  runtime->operations++;
+  return operation;
+}
+
+/* --- complete --- */
+
+/* Leaves the object's queue and accounts. */
+static void unlink_armed(struct ip_operation *operation) {
+  ip_queue_remove(&operation->ready.link);
+  if (operation->external) operation->runtime->external_waits--;
+  operation->external = false;
+  if (operation->kind->unlinked != NULL) operation->kind->unlinked(operation);
+}
+
+static void free_timer(struct ip_operation *operation) {
+  if (operation->timer == NULL) return;
+  if (!operation->runtime->closed) ip_timer_free(operation->timer); /* else the runtime has freed them all */
+  operation->timer = NULL;
+}
+
+void ip_operation_complete(struct ip_operation *operation, enum ip_error_category category, int status) {
+  if (operation->state != IP_OPERATION_ARMED) return;
+  struct ip_runtime *runtime = operation->runtime;
+  unlink_armed(operation);
+  free_timer(operation);
+  operation->status = status;
+  operation->category = (uint8_t)category;
+  operation->state = IP_OPERATION_READY;
+  ip_runtime_enqueue(runtime, &operation->ready);
+  /* libuv up to 1.44 runs timers before it polls: without this it would block with work in the ready queue */
+  if (runtime->polling) uv_stop(runtime->loop);
+}
+
+void ip_operation_expire(struct ip_operation *operation) {
+  if (operation->state != IP_OPERATION_ARMED) return;
+  struct ip_scope *due =
+      operation->context != NULL ? find_due(operation->context, operation->immediate) : NULL;
+  if (due != NULL) {
+    expire_scope(operation->runtime, due);
+    operation->by_scope = true;
+  }
+  ip_operation_complete(operation, IP_ERROR_SYSTEM, ETIMEDOUT);
+}
+
+/* --- settle --- */
+
+/* Whatever state it is in: back into the pool. The one exit door; idempotent. */
+static void release(struct ip_operation *operation) {
+  struct ip_runtime *runtime = operation->runtime;
+  if (operation->state == IP_OPERATION_FREE) return;
+  if (operation->state == IP_OPERATION_ARMED) unlink_armed(operation);
+  ip_queue_remove(&operation->ready.link);
+  free_timer(operation);
+  if (operation->context != NULL) operation->context->waiting = NULL;
+  if (operation->counts) runtime->foreign_waits--;
+  runtime->operations--;
+  operation->context = NULL;
+  operation->thread = NULL;
+  operation->state = IP_OPERATION_FREE;
+  operation->ready.link.next = (struct ip_queue *)(void *)runtime->free_operations;
+  runtime->free_operations = operation;
+}
+
+/* __close: reached by ip_operation_settle, and when somebody closes the coroutine. In the latter case a fiber
+   that is never resumed again has to be looked at by the dispatcher, or whoever joins it would wait for ever.
+ */
+static int operation_mt_close(lua_State *L) {
+  struct ip_operation *operation = lua_touserdata(L, 1);
+  struct ip_context *context = operation->context;
+  bool abandoned = operation->state == IP_OPERATION_ARMED || operation->state == IP_OPERATION_READY;
+  release(operation);
+  lua_pushnil(L);
+  lua_setiuservalue(L, 1, 1);
+  if (abandoned && context != NULL && context->task != NULL)
+    ip_runtime_enqueue(operation->runtime, &context->task->ready);
+  return 0;
+}
+
+/* Frees the operation in `slot`, which becomes nil. [-0, +0, -] */
+static void settle(lua_State *L, int slot) {
+  lua_closeslot(L, slot);
+}
+
+/* --- suspend and continue --- */
+
+static int continue_operation(lua_State *L, int status, lua_KContext slot_context) {
+  (void)status;
+  int slot = (int)slot_context;
+  lua_settop(L, slot); /* whoever resumed us may have passed values */
+  struct ip_operation *operation = lua_touserdata(L, slot);
+  const struct ip_operation_kind *kind = operation->kind;
+  if (operation->state == IP_OPERATION_ARMED) {
+    settle(L, slot);
+    return luaL_error(L, "resumed while waiting in %s", kind->name);
+  }
+  struct ip_outcome outcome = {operation->runtime, operation->object, operation->data, operation->size,
+                               operation->flags};
+  struct ip_context *context = operation->context;
+  int code = operation->status;
+  enum ip_error_category category = operation->category;
+  bool by_scope = operation->by_scope;
+  operation->state =
+      IP_OPERATION_DONE; /* a result that a stranger's resume delivers is delivered all the same */
+  settle(L, slot);
+  if (IP_LIKELY(code == 0)) return kind->push_results(L, &outcome);
+  if (by_scope) return raise_deadline(L, context);
+  ip_error_push(L, category, code, kind->name);
+  return lua_error(L);
+}
+
+static int drive(lua_State *L, struct ip_operation *operation) {
+  const char *name = operation->kind->name;
+  int slot = operation->slot;
+  switch (ip_runtime_drive(L, operation->runtime, operation)) {
+  case IP_DRIVE_DONE: return continue_operation(L, LUA_OK, slot);
+  case IP_DRIVE_DEADLOCK: settle(L, slot); return ip_error_raise(L, EDEADLK, name);
+  case IP_DRIVE_ERROR: break;
+  }
+  settle(L, slot);
+  return lua_error(L);
+}
+
+int ip_operation_suspend(lua_State *L, struct ip_operation *operation) {
+  operation->runtime->budget = IP_TRANSFER_BUDGET;
+  if (operation->on_main) return drive(L, operation);
+  return lua_yieldk(L, 0, operation->slot, continue_operation);
+}
+
+void ip_operation_define(lua_State *L, int core) {
+  static const luaL_Reg metamethods[] = {{"__close", operation_mt_close}, {NULL, NULL}};
+  static const struct ip_class_definition definition = {
+      .name = "ip.operation",
+      .id = IP_CLASS_OPERATION,
+      .metamethods = metamethods,
+  };
+  ip_class_define(L, core, &definition);
+}

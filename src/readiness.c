@@ -1,0 +1,169 @@
+/* readiness.c: uv_poll_t with sticky arming and waiter queues.
+
+   libuv owns the memory of an initialised uv_poll_t until its close callback; the object around it is given
+   back there. libuv's callback contains no Lua and no transfer. Whatever status it reports, the readiness
+   only notes that an attempt is worth making: any POLLERR arrives as UV_EBADF and stops the handle (libuv
+   src/unix/poll.c), and is in truth an ICMP error that the system call will name. */
+#include "readiness.h"
+
+#include "util.h"
+
+static const int side_events[IP_SIDE_COUNT] = {[IP_SIDE_READ] = UV_READABLE, [IP_SIDE_WRITE] = UV_WRITABLE};
+
+void ip_readiness_init(struct ip_readiness *readiness, struct ip_runtime *runtime, int fd) {
+  readiness->ready.kind = IP_READY_READINESS;
+  ip_queue_init(&readiness->ready.link);
+  for (int side = 0; side < IP_SIDE_COUNT; side++)
+    ip_queue_init(&readiness->waiters[side]);
+  readiness->runtime = runtime;
+  readiness->fd = fd;
+  readiness->in_loop = false;
+  readiness->armed = 0;
+  readiness->pending = 0;
+}
+
+int ip_readiness_prepare(struct ip_readiness *readiness) {
+  if (IP_LIKELY(readiness->in_loop)) return 0;
+  int status = uv_poll_init(readiness->runtime->loop, &readiness->poll, readiness->fd);
+  if (status != 0) return -status;
+  readiness->poll.data = readiness;
+  readiness->in_loop = true;
+  return 0;
+}
+
+static int wanted_events(const struct ip_readiness *readiness) {
+  int events = 0;
+  for (int side = 0; side < IP_SIDE_COUNT; side++)
+    if (ip_readiness_has_waiters(readiness, (enum ip_side)side)) events |= side_events[side];
+  return events;
+}
+
+static void stop_polling(struct ip_readiness *readiness) {
+  if (readiness->armed == 0) return;
+  uv_poll_stop(&readiness->poll); /* never fails (libuv src/unix/poll.c) */
+  readiness->armed = 0;
+}
+
+static void on_ready(uv_poll_t *poll, int status, int events) {
+  struct ip_readiness *readiness = poll->data;
+  int wanted = wanted_events(readiness);
+  if (status < 0) {
+    readiness->armed = 0; /* libuv has stopped it */
+    events = wanted;
+  } else if (wanted == 0) {
+    stop_polling(readiness);
+    return;
+  } else if (wanted != readiness->armed) {
+    uv_poll_start(poll, wanted, on_ready);
+    readiness->armed = (uint8_t)wanted;
+  }
+  for (int side = 0; side < IP_SIDE_COUNT; side++)
+    if (events & wanted & side_events[side]) readiness->pending |= (uint8_t)(1 << side);
+  if (readiness->pending != 0) ip_runtime_enqueue(readiness->runtime, &readiness->ready);
+}
+
+/* Watches for everything that somebody waits for; what is watched already costs nothing. */
+static void arm(struct ip_readiness *readiness) {
+  int wanted = wanted_events(readiness);
+  if ((wanted & ~readiness->armed) == 0) return;
+  wanted |= readiness->armed;
+  uv_poll_start(&readiness->poll, wanted, on_ready); /* fails only on a closing handle */
+  readiness->armed = (uint8_t)wanted;
+}
+
+static void join_queue(struct ip_readiness *readiness, struct ip_queue *position,
+                       struct ip_operation *operation) {
+  ip_queue_append(position, &operation->ready.link);
+  operation->external = true;
+  readiness->runtime->external_waits++;
+}
+
+void ip_readiness_wait(struct ip_readiness *readiness, enum ip_side side, struct ip_operation *operation) {
+  join_queue(readiness, &readiness->waiters[side], operation);
+  arm(readiness);
+}
+
+/* Appending to the oldest member's position is inserting before it. */
+void ip_readiness_wait_first(struct ip_readiness *readiness, enum ip_side side,
+                             struct ip_operation *operation) {
+  join_queue(readiness, readiness->waiters[side].next, operation);
+  arm(readiness);
+}
+
+void ip_readiness_give_way(struct ip_readiness *readiness, enum ip_side side,
+                           struct ip_operation *operation) {
+  join_queue(readiness, &readiness->waiters[side], operation);
+  readiness->pending |= (uint8_t)(1 << side);
+  ip_runtime_enqueue(readiness->runtime, &readiness->ready);
+  stop_polling(readiness);
+}
+
+static struct ip_operation *oldest(const struct ip_readiness *readiness, enum ip_side side) {
+  struct ip_queue *link = readiness->waiters[side].next;
+  return ip_container_of(ip_container_of(link, struct ip_ready, link), struct ip_operation, ready);
+}
+
+void ip_readiness_fail(struct ip_readiness *readiness, enum ip_side side, int status) {
+  while (ip_readiness_has_waiters(readiness, side))
+    ip_operation_complete(oldest(readiness, side), IP_ERROR_SYSTEM, status);
+}
+
+/* Takes a successfully attempted operation out of the queue and runs its coroutine. */
+static void serve(lua_State *L, struct ip_operation *operation) {
+  ip_operation_complete(operation, IP_ERROR_SYSTEM, operation->status);
+  ip_queue_remove(&operation->ready.link); /* not for the next turn: now */
+  ip_operation_resume(L, operation);
+}
+
+/* Serves one side; false when the readiness is gone or the main thread has its result. */
+static bool dispatch_side(lua_State *L, struct ip_readiness *readiness, enum ip_side side) {
+  struct ip_runtime *runtime = readiness->runtime;
+  while (ip_readiness_has_waiters(readiness, side)) {
+    struct ip_operation *operation = oldest(readiness, side);
+    if (operation->turn == runtime->turn) return true; /* came back meanwhile: the next event is theirs */
+    if (!operation->kind->attempt(operation)) {
+      if (!operation->immediate) return true;
+      ip_operation_expire(operation);
+      continue;
+    }
+    bool on_main = operation->on_main;
+    serve(L, operation);
+    if (on_main || runtime->dispatching != readiness) return false;
+  }
+  return true;
+}
+
+void ip_readiness_dispatch(lua_State *L, struct ip_readiness *readiness) {
+  struct ip_runtime *runtime = readiness->runtime;
+  runtime->dispatching = readiness;
+  for (int side = 0; side < IP_SIDE_COUNT; side++) {
+    uint8_t bit = (uint8_t)(1 << side);
+    if (!(readiness->pending & bit)) continue;
+    readiness->pending &= (uint8_t)~bit;
+    if (!dispatch_side(L, readiness, (enum ip_side)side)) break;
+  }
+  if (runtime->dispatching != readiness) return; /* closed by whom it woke */
+  runtime->dispatching = NULL;
+  if (readiness->pending != 0)
+    ip_runtime_enqueue(runtime, &readiness->ready);
+  else
+    arm(readiness);
+}
+
+static void on_closed(uv_handle_t *handle) {
+  struct ip_readiness *readiness = handle->data;
+  readiness->release(readiness);
+}
+
+void ip_readiness_fini(struct ip_readiness *readiness, void (*release)(struct ip_readiness *readiness)) {
+  struct ip_runtime *runtime = readiness->runtime;
+  ip_queue_remove(&readiness->ready.link);
+  if (runtime->dispatching == readiness) runtime->dispatching = NULL;
+  if (!readiness->in_loop) {
+    release(readiness);
+    return;
+  }
+  stop_polling(readiness);
+  readiness->release = release;
+  ip_runtime_close_handle(runtime, (uv_handle_t *)&readiness->poll, on_closed);
+}

@@ -1,0 +1,57 @@
+/* readiness.h: a descriptor in the event loop, and the operations that wait for it. Layer 4.
+
+   Arming is sticky: the descriptor stays in the loop while waiters come back, and is taken out when an event
+   finds nobody waiting, because uv_poll_start and uv_poll_stop each cost epoll_ctl calls. */
+#ifndef IP_READINESS_H
+#define IP_READINESS_H
+
+#include "runtime.h"
+
+enum ip_side { IP_SIDE_READ, IP_SIDE_WRITE, IP_SIDE_COUNT };
+
+struct ip_readiness {
+  struct ip_ready ready;
+  struct ip_queue waiters[IP_SIDE_COUNT]; /* struct ip_operation, oldest first */
+  struct ip_runtime *runtime;
+  int fd;
+  bool in_loop;    /* `poll` is initialised: its memory belongs to libuv until on_closed */
+  uint8_t armed;   /* uv_poll_event bits that libuv watches */
+  uint8_t pending; /* 1 << side for each side that an attempt is worth making on */
+  void (*release)(struct ip_readiness *readiness); /* set by ip_readiness_fini */
+  uv_poll_t poll;
+};
+
+void ip_readiness_init(struct ip_readiness *readiness, struct ip_runtime *runtime, int fd);
+
+/* Registers the descriptor with the loop; 0 or an errno value (EEXIST, EPERM, ENOMEM). Idempotent. */
+int ip_readiness_prepare(struct ip_readiness *readiness);
+
+static inline bool ip_readiness_has_waiters(const struct ip_readiness *readiness, enum ip_side side) {
+  return !ip_queue_is_empty(&readiness->waiters[side]);
+}
+
+/* Queues an operation and watches the descriptor for it. The readiness is prepared. */
+void ip_readiness_wait(struct ip_readiness *readiness, enum ip_side side, struct ip_operation *operation);
+
+/* Likewise, at the head of the queue: for one that was served and found that it has to wait on. */
+void ip_readiness_wait_first(struct ip_readiness *readiness, enum ip_side side,
+                             struct ip_operation *operation);
+
+/* Queues an operation whose attempt is to be made at the next turn without waiting for an event: giving way.
+   A descriptor that is so busy leaves the loop: being registered costs every datagram a wake-up. */
+void ip_readiness_give_way(struct ip_readiness *readiness, enum ip_side side, struct ip_operation *operation);
+
+/* Completes all waiters of a side with a system error; 0 waiters is fine. */
+void ip_readiness_fail(struct ip_readiness *readiness, enum ip_side side, int status);
+
+/* The dispatcher's part: attempts the calls of those who waited before this turn. Resumes coroutines. */
+void ip_readiness_dispatch(lua_State *L, struct ip_readiness *readiness);
+
+/* Takes the descriptor out of the loop, which does not close it, and gives the memory of the object that
+   contains the readiness back through `release` when libuv has let go of it. No operation may be queued. */
+void ip_readiness_fini(struct ip_readiness *readiness, void (*release)(struct ip_readiness *readiness));
+
+/* dispatch.c, for ip_readiness_dispatch: DONE, and the coroutine runs. [-0, +0, -] */
+void ip_operation_resume(lua_State *L, struct ip_operation *operation);
+
+#endif

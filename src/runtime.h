@@ -1,0 +1,253 @@
+/* runtime.h: the engine's shared structures and their contracts. Layer 4: knows neither values nor sockets.
+
+   One runtime per Lua state. It is the userdata that every C function of the library carries as its first
+   upvalue (it begins with struct ip_core), and it owns the event loop.
+
+   A suspended call is an operation:
+
+     FREE --acquire--> ARMED --complete--> READY --dispatch--> DONE --settle--> FREE
+                         +------- abandon -----+--> FREE
+
+   ARMED: linked in the queue of the object it waits for. READY: it has its result and is linked in the
+   runtime's ready queue. DONE: its coroutine is being resumed. Whatever ends it, ip_operation_settle or the
+   __close of its userdata (both the same code) unlinks it, stops its timer and puts it back into the pool. */
+#ifndef IP_RUNTIME_H
+#define IP_RUNTIME_H
+
+#include "class.h"
+#include "datagram_io.h"
+#include "error.h"
+#include "queue.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+/* Transfers that may complete at once, in a row, before the caller has to go through the loop. An echo is
+ * two. */
+enum { IP_TRANSFER_BUDGET = 128 };
+
+enum ip_ready_kind { IP_READY_READINESS, IP_READY_OPERATION, IP_READY_TASK };
+
+/* What the ready queue holds. */
+struct ip_ready {
+  struct ip_queue link;
+  enum ip_ready_kind kind;
+};
+
+struct ip_operation;
+struct ip_runtime;
+struct ip_readiness;
+
+/* --- timers: pooled uv_timer_t; they never fire early --- */
+
+struct ip_timer {
+  uv_timer_t uv; /* its data is the runtime */
+  struct ip_timer *next_free;
+  void (*fire)(struct ip_timer *timer); /* called inside uv_run: no Lua */
+  void *owner;
+};
+
+/* A stopped timer, or NULL when memory is short. */
+struct ip_timer *ip_timer_new(struct ip_runtime *runtime);
+void ip_timer_start(struct ip_timer *timer, double seconds, void (*fire)(struct ip_timer *timer),
+                    void *owner);
+/* Stops the timer and gives it back. */
+void ip_timer_free(struct ip_timer *timer);
+
+/* --- contexts: what bounds the suspending calls of one coroutine --- */
+
+/* One with_timeout. Lives in a userdata on the stack of the coroutine that runs it. */
+struct ip_scope {
+  struct ip_scope *outer;
+  struct ip_context *context; /* NULL once left */
+  struct ip_timer *timer;     /* NULL when not running */
+  bool immediate;             /* zero or less: over as soon as a call would wait */
+  bool expired;
+  bool met; /* a call has raised this deadline */
+};
+
+/* Belongs to a fiber, to the main thread, or to a coroutine made by others while that is inside a scope. */
+struct ip_context {
+  struct ip_scope *scope;       /* innermost */
+  struct ip_operation *waiting; /* the operation that the coroutine is suspended in */
+  struct ip_task *task;         /* NULL when no fiber */
+  uint32_t shields;
+  bool interrupted;
+};
+
+enum { IP_TASK_CLOSED = -1 };
+
+/* A coroutine that the library started: the engine's half of a fiber. */
+struct ip_task {
+  struct ip_context context; /* first: what the table of tasks holds begins with a context */
+  struct ip_ready ready;
+  lua_State *thread; /* anchored by the fiber's userdata until the fiber is collected */
+  int arguments;     /* pushed on the thread for its start; negative once it has started */
+  /* Called on the driver's stack when the coroutine has ended; must not raise. `status` is LUA_OK, an error
+     status, or IP_TASK_CLOSED when somebody else has closed the coroutine or run it to its end. */
+  void (*ended)(lua_State *L, struct ip_task *task, int status);
+};
+
+/* --- operations --- */
+
+enum ip_operation_state { IP_OPERATION_FREE, IP_OPERATION_ARMED, IP_OPERATION_READY, IP_OPERATION_DONE };
+
+struct ip_outcome;
+
+/* The engine reaches objects through these functions only. */
+struct ip_operation_kind {
+  const char *name; /* static text, what errors call the operation */
+  /* The system call, when the object is ready. Returns false when it would wait; else sets status. No Lua. */
+  bool (*attempt)(struct ip_operation *operation);
+  /* Told when the operation leaves ARMED, for the object's own accounts; may be NULL. No Lua. */
+  void (*unlinked)(struct ip_operation *operation);
+  /* Pushes the results of a successful operation; the operation is settled already. */
+  int (*push_results)(lua_State *L, const struct ip_outcome *outcome);
+  bool ends_by_time; /* its deadline is no error but what it waits for */
+};
+
+/* What a call needs to finish after its operation has gone back into the pool. */
+struct ip_outcome {
+  struct ip_runtime *runtime;
+  void *object;
+  void *data;
+  size_t size;
+  int flags;
+};
+
+struct ip_operation {
+  struct ip_ready ready;
+  struct ip_runtime *runtime;
+  const struct ip_operation_kind *kind;
+  void *object;               /* whose queue it is in, while ARMED */
+  lua_State *thread;          /* anchored by the operation's user value */
+  struct ip_context *context; /* NULL: none */
+  struct ip_timer *timer;     /* NULL: no deadline */
+  void *data;                 /* for the kind: buffer or payload, held by the frame of the coroutine */
+  size_t size;
+  int flags;
+  int status;    /* 0, or the error code */
+  int reference; /* in the pool table */
+  int slot;      /* stack index of the operation in the suspended C function's frame */
+  uint32_t turn; /* of the dispatcher, when it was armed */
+  uint8_t state;
+  uint8_t category; /* of status */
+  bool immediate;   /* gave way only: what is not there at the next attempt counts as timed out */
+  bool by_scope;    /* ended by a with_timeout */
+  bool external;    /* in runtime->external_waits: something outside this program can end it */
+  bool on_main;     /* the main thread drives the loop until it is DONE */
+  bool counts;      /* in runtime->foreign_waits */
+};
+
+/* --- the runtime --- */
+
+struct ip_runtime {
+  struct ip_core core; /* first: every room below sees only this */
+  uv_loop_t *loop;
+  uv_loop_t own_loop;
+  uv_async_t wakeup; /* unreferenced; a signal handler sends it */
+  lua_State *main;
+  struct ip_queue ready;                /* struct ip_ready, to be dispatched at the next turn */
+  struct ip_queue batch;                /* those of this turn */
+  struct ip_operation *free_operations; /* chained through ready.link.next */
+  struct ip_timer *free_timers;
+  struct ip_readiness *dispatching; /* cleared when it is closed under the dispatcher */
+  struct ip_task *current;          /* the fiber being resumed */
+  struct ip_context main_context;
+  void *scratch; /* ip_runtime_scratch, or NULL */
+  struct ip_datagram
+      datagram;       /* what an attempt has taken; its coroutine reads it before anything else runs */
+  uint32_t attention; /* interrupted contexts and expired scopes: calls look closer while it is not zero */
+  uint32_t immediate_scopes; /* open with_timeout of zero or less: nobody may wait without a try */
+  uint32_t turn;
+  size_t external_waits; /* armed operations on descriptors and running timers: what can end a block */
+  size_t operations;     /* not FREE */
+  size_t attached_fibers;
+  size_t foreign_waits; /* operations of coroutines made by others */
+  size_t sockets;       /* open ones */
+  int budget;
+  atomic_bool signalled; /* set by the signal handler */
+  bool driving;          /* the main thread is in ip_runtime_drive */
+  bool polling;          /* inside uv_run */
+  bool opened;           /* the loop exists */
+  bool closed;           /* and never will again */
+};
+
+/* Registry tables, addressed by these (the contents are never read). */
+extern const char ip_runtime_pool_key, ip_runtime_tasks_key, ip_runtime_nothing_key;
+
+/* The runtime of the running C function. */
+static inline struct ip_runtime *ip_runtime(lua_State *L) {
+  return (struct ip_runtime *)lua_touserdata(L, lua_upvalueindex(1));
+}
+
+/* Pushes a new runtime, which has no loop yet, and makes the registry tables of the engine. [-0, +1, m] */
+struct ip_runtime *ip_runtime_push(lua_State *L);
+
+/* Makes sure that the loop exists, and raises when the runtime is closed: what is older than the library's
+   first require is finalized after the runtime, and may still call. [-0, +0, e] */
+void ip_runtime_check(lua_State *L, struct ip_runtime *runtime);
+
+/* Closes a libuv handle; `closed` gets its memory back. */
+void ip_runtime_close_handle(struct ip_runtime *runtime, uv_handle_t *handle, uv_close_cb closed);
+
+enum { IP_SCRATCH_SIZE = 65536 }; /* larger than the largest datagram */
+
+/* A buffer for what is consumed before anything else runs; NULL when memory is short. */
+void *ip_runtime_scratch(struct ip_runtime *runtime);
+
+/* Queues for the next turn; already queued stays queued. No Lua. */
+void ip_runtime_enqueue(struct ip_runtime *runtime, struct ip_ready *ready);
+
+/* operation.c */
+
+/* May this call suspend here? Raises when not, before anything was done. Also raises a pending interruption
+   or an expired deadline of the calling coroutine. [-0, +0, e] */
+void ip_operation_check(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_kind *kind);
+
+/* Pushes an operation, marked to-be-closed, ARMED but in no queue yet; `timeout` in seconds, negative for
+   none. `gives_way`: the call suspends though it might complete at once, so a deadline of zero does not end
+   it yet. All that may raise is over when it returns. [-0, +1, e] */
+struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runtime,
+                                          const struct ip_operation_kind *kind, void *object, double timeout,
+                                          bool gives_way);
+
+/* Suspends the running C function in `operation`: `return ip_operation_suspend(L, operation)`. On the main
+   thread it drives the loop. Ends with the kind's push_results or raises. [-0, +?, e] */
+int ip_operation_suspend(lua_State *L, struct ip_operation *operation);
+
+/* ARMED -> READY. Anything else: does nothing. No Lua. */
+void ip_operation_complete(struct ip_operation *operation, enum ip_error_category category, int status);
+
+/* Ends the operation by its context's innermost expired scope. No Lua. */
+void ip_operation_expire(struct ip_operation *operation);
+
+/* The context of the running coroutine, or NULL. [-0, +0, -] */
+struct ip_context *ip_context_of(lua_State *L, struct ip_runtime *runtime);
+
+void ip_operation_define(lua_State *L, int core);
+
+/* dispatch.c */
+
+enum ip_drive_result { IP_DRIVE_DONE, IP_DRIVE_DEADLOCK, IP_DRIVE_ERROR };
+
+/* Runs the loop on the main thread until `operation` is DONE, or, where it is NULL, until no fiber is left.
+   IP_DRIVE_ERROR leaves an error value on the stack. [-0, +(0|1), -] */
+enum ip_drive_result ip_runtime_drive(lua_State *L, struct ip_runtime *runtime,
+                                      struct ip_operation *operation);
+
+/* Reports an error that left a coroutine: calls the registered reporter with (error, traceback, fiber or
+   nil). `fiber` is a stack index or 0. Must not raise. [-0, +0, -] */
+void ip_runtime_report(lua_State *L, lua_State *thread, int fiber);
+
+extern const char ip_runtime_reporter_key;
+
+/* keyboard_interrupt.c */
+
+/* Makes sure that a SIGINT handler of the host also wakes this loop; cheap when it does already. */
+void ip_keyboard_interrupt_watch(struct ip_runtime *runtime);
+void ip_keyboard_interrupt_forget(struct ip_runtime *runtime);
+
+#endif

@@ -1,0 +1,171 @@
+/* udp_option.c: set_option, get_option. A table says what each option is; small functions do what differs.
+
+   Owns nothing. An option that the platform lacks is absent from the table, and so is ENOTSUP like an unknown
+   name. */
+#include "udp_socket.h"
+
+#include "argument.h"
+#include "util.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <netinet/ip.h>
+#include <string.h>
+
+#ifdef __linux__
+#include <linux/sock_diag.h>
+#endif
+
+enum { NO_OPTION = -1 };
+
+struct option {
+  const char *name;
+  /* Pushes the value. [-0, +1, e] */
+  int (*get)(lua_State *L, const struct ip_socket *socket, const struct option *option);
+  /* Sets it to the value at index 3. NULL: get only. [-0, +0, e] */
+  void (*set)(lua_State *L, const struct ip_socket *socket, const struct option *option);
+  int level, number; /* on any socket, or, where the level is IPPROTO_IP, on v4 */
+  int v6_number;     /* at level IPPROTO_IPV6, or NO_OPTION */
+  int low, high;     /* range of an integer */
+};
+
+/* --- the system's integers --- */
+
+static int get_integer(lua_State *L, const struct ip_socket *socket, int level, int number,
+                       const char *name) {
+  int value;
+  if (number == NO_OPTION) ip_error_raise(L, ENOTSUP, name);
+  int error = ip_datagram_get_option(socket->readiness.fd, level, number, &value);
+  if (error != 0) ip_error_raise(L, error == ENOPROTOOPT ? ENOTSUP : error, name);
+  return value;
+}
+
+static void set_integer(lua_State *L, const struct ip_socket *socket, int level, int number, const char *name,
+                        int value) {
+  if (number == NO_OPTION) ip_error_raise(L, ENOTSUP, name);
+  int error = ip_datagram_set_option(socket->readiness.fd, level, number, value);
+  if (error != 0) ip_error_raise(L, error == ENOPROTOOPT ? ENOTSUP : error, name);
+}
+
+/* Does the socket carry v4 traffic as well? */
+static bool is_dual_stack(lua_State *L, const struct ip_socket *socket, const char *name) {
+  return socket->is_v6 && get_integer(L, socket, IPPROTO_IPV6, IPV6_V6ONLY, name) == 0;
+}
+
+static bool is_of_family(const struct option *option) {
+  return option->level == IPPROTO_IP;
+}
+
+static int read_integer(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  if (socket->is_v6 && is_of_family(option))
+    return get_integer(L, socket, IPPROTO_IPV6, option->v6_number, option->name);
+  return get_integer(L, socket, option->level, option->number, option->name);
+}
+
+/* On a dual-stack socket v4-mapped traffic obeys the v4 option (ipv6(7), measured on Linux 6.18): both are
+ * set. */
+static void write_integer(lua_State *L, const struct ip_socket *socket, const struct option *option,
+                          int value) {
+  bool of_family = is_of_family(option);
+  if (socket->is_v6 && of_family)
+    set_integer(L, socket, IPPROTO_IPV6, option->v6_number, option->name, value);
+  bool v4_too =
+      !socket->is_v6 || !of_family || (option->number != NO_OPTION && is_dual_stack(L, socket, option->name));
+  if (v4_too) set_integer(L, socket, option->level, option->number, option->name, value);
+}
+
+/* --- what the table refers to --- */
+
+static int get_boolean_option(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  lua_pushboolean(L, read_integer(L, socket, option) != 0);
+  return 1;
+}
+
+static void set_boolean_option(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  write_integer(L, socket, option, ip_argument_boolean(L, 3));
+}
+
+static int get_integer_option(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  lua_pushinteger(L, read_integer(L, socket, option));
+  return 1;
+}
+
+static void set_integer_option(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  write_integer(L, socket, option, (int)ip_argument_integer(L, 3, option->low, option->high));
+}
+
+#ifdef __linux__
+
+/* The path to a v4-mapped peer is a v4 path. ENOTCONN when not connected. */
+static int get_mtu(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  bool v4_path = !socket->is_v6;
+  if (socket->connection != NULL && socket->is_v6)
+    v4_path = IN6_IS_ADDR_V4MAPPED(&socket->connection->remote.name.v6.sin6_addr);
+  int mtu = v4_path ? get_integer(L, socket, IPPROTO_IP, IP_MTU, option->name)
+                    : get_integer(L, socket, IPPROTO_IPV6, IPV6_MTU, option->name);
+  lua_pushinteger(L, mtu);
+  return 1;
+}
+
+/* SO_MEMINFO, since Linux 4.12, gives an array of counters. */
+static int get_dropped(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  uint32_t counters[SK_MEMINFO_VARS] = {0};
+  socklen_t length = sizeof counters;
+  if (getsockopt(socket->readiness.fd, SOL_SOCKET, SO_MEMINFO, counters, &length) != 0)
+    return ip_error_raise(L, errno == ENOPROTOOPT ? ENOTSUP : errno, option->name);
+  lua_pushinteger(L, counters[SK_MEMINFO_DROPS]);
+  return 1;
+}
+
+#endif
+
+#define BOOLEAN get_boolean_option, set_boolean_option
+#define INTEGER get_integer_option, set_integer_option
+
+static const struct option options[] = {
+    {"debug", BOOLEAN, SOL_SOCKET, SO_DEBUG, 0, 0, 0},
+    {"broadcast", BOOLEAN, SOL_SOCKET, SO_BROADCAST, 0, 0, 0},
+    {"do_not_route", BOOLEAN, SOL_SOCKET, SO_DONTROUTE, 0, 0, 0},
+    {"reuse_address", BOOLEAN, SOL_SOCKET, SO_REUSEADDR, 0, 0, 0},
+    {"reuse_port", BOOLEAN, SOL_SOCKET, SO_REUSEPORT, 0, 0, 0},
+    {"v6_only", BOOLEAN, IPPROTO_IP, NO_OPTION, IPV6_V6ONLY, 0, 0},
+    {"send_buffer_size", INTEGER, SOL_SOCKET, SO_SNDBUF, 0, 0, INT_MAX},
+    {"receive_buffer_size", INTEGER, SOL_SOCKET, SO_RCVBUF, 0, 0, INT_MAX},
+    {"unicast_hops", INTEGER, IPPROTO_IP, IP_TTL, IPV6_UNICAST_HOPS, 1, 255},
+    {"multicast_hops", INTEGER, IPPROTO_IP, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS, 0, 255},
+    {"multicast_loop", BOOLEAN, IPPROTO_IP, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP, 0, 0},
+    {"traffic_class", INTEGER, IPPROTO_IP, IP_TOS, IPV6_TCLASS, 0, 255},
+#ifdef __linux__
+    {"multicast_all", BOOLEAN, IPPROTO_IP, IP_MULTICAST_ALL, IPV6_MULTICAST_ALL, 0, 0},
+    {"busy_poll", INTEGER, SOL_SOCKET, SO_BUSY_POLL, 0, 0, INT_MAX},
+    {"mtu", get_mtu, NULL, IPPROTO_IP, IP_MTU, IPV6_MTU, 0, 0},
+    {"dropped", get_dropped, NULL, SOL_SOCKET, SO_MEMINFO, 0, 0, 0},
+#endif
+};
+
+static const struct option *check_option(lua_State *L, const char *operation) {
+  const char *name = ip_argument_string(L, 2, NULL);
+  for (size_t i = 0; i < ip_count_of(options); i++)
+    if (strcmp(options[i].name, name) == 0) return &options[i];
+  ip_error_raise(L, ENOTSUP, operation);
+  return NULL;
+}
+
+/* sock:set_option(name, value): EBADF when the socket is not open; ENOTSUP for an unknown name, for a
+   get-only option and for one that the platform or the socket's family lacks; a wrong value is a bad
+   argument. Suspends: no. Source: socket(7), ip(7), ipv6(7), udp(7). */
+int ip_socket_set_option(lua_State *L) {
+  const struct ip_socket *socket = ip_socket_check_open(L, "set_option")->socket;
+  const struct option *option = check_option(L, "set_option");
+  if (option->set == NULL) return ip_error_raise(L, ENOTSUP, "set_option");
+  option->set(L, socket, option);
+  return 0;
+}
+
+/* sock:get_option(name) -> value. Suspends: no. */
+int ip_socket_get_option(lua_State *L) {
+  const struct ip_socket *socket = ip_socket_check_open(L, "get_option")->socket;
+  const struct option *option = check_option(L, "get_option");
+  return option->get(L, socket, option);
+}

@@ -1,0 +1,72 @@
+/* udp_socket.h: what the rooms of ip.udp.socket share. Layer 5.
+
+   Lua owns a box (the userdata). While the socket is open the box points to a struct ip_socket, which the box
+   owns until ip_socket_close gives it to the readiness; the box is NULL from the same moment. */
+#ifndef IP_UDP_SOCKET_H
+#define IP_UDP_SOCKET_H
+
+#include "datagram_io.h"
+#include "readiness.h"
+
+enum ip_socket_user_value {
+  IP_SOCKET_LOCAL = 1,
+  IP_SOCKET_REMOTE,
+  IP_SOCKET_PEER,
+  IP_SOCKET_USER_VALUES = IP_SOCKET_PEER
+};
+
+/* Exists while the socket is connected. */
+struct ip_connection {
+  struct ip_endpoint remote;
+  struct ip_endpoint local; /* as bound before; length 0 where it was not bound */
+};
+
+struct ip_socket {
+  struct ip_readiness readiness; /* first; has the descriptor and the runtime */
+  struct ip_connection *connection;
+  size_t send_queue_size;
+  uint32_t send_queue_count;
+  uint8_t misses;  /* receives in a row that met EAGAIN, up to a bound */
+  uint8_t skipped; /* receives since the last try, while the bound is reached */
+  bool is_v6, bound, shut_receive, shut_send;
+  bool filtering;          /* datagrams queued before `connect` may still come */
+  struct ip_endpoint peer; /* whose address is cached in IP_SOCKET_PEER; length 0: nobody's */
+};
+
+struct ip_socket_box {
+  struct ip_socket *socket; /* NULL: not open */
+  double receive_timeout;   /* seconds; negative: none */
+  double send_timeout;
+};
+
+/* The box at `arg`, or a bad-argument error. [-0, +0, v] */
+struct ip_socket_box *ip_socket_check(lua_State *L, int arg);
+
+/* The open socket of the box at index 1, or EBADF called `operation`. [-0, +0, e] */
+struct ip_socket_box *ip_socket_check_open(lua_State *L, const char *operation);
+
+static inline int ip_socket_family(const struct ip_socket *socket) {
+  return socket->is_v6 ? AF_INET6 : AF_INET;
+}
+
+/* Defines the class and pushes a table of module functions: `new`. [-0, +1, m] */
+void ip_socket_open_class(lua_State *L, int core);
+
+/* Pushes the table ip.message_flag. [-0, +1, m] */
+void ip_socket_push_message_flags(lua_State *L);
+
+/* The methods of the other rooms. */
+#define IP_SOCKET_METHOD(name) int ip_socket_##name(lua_State *L)
+IP_SOCKET_METHOD(receive);
+IP_SOCKET_METHOD(receive_from);
+IP_SOCKET_METHOD(receive_string);
+IP_SOCKET_METHOD(send);
+IP_SOCKET_METHOD(send_to);
+IP_SOCKET_METHOD(try_receive);
+IP_SOCKET_METHOD(try_receive_from);
+IP_SOCKET_METHOD(try_send);
+IP_SOCKET_METHOD(try_send_to);
+IP_SOCKET_METHOD(set_option);
+IP_SOCKET_METHOD(get_option);
+
+#endif

@@ -1,0 +1,491 @@
+/* udp_transfer.c: receive*, send* and their try_ forms.
+
+   Every call tries its system call first; only EAGAIN suspends. The fast path touches no operation, no timer
+   and no poll handle, and allocates nothing but the address of a peer that is not the last one.
+
+   A suspended receive is attempted by the dispatcher, which resumes its coroutine in the same breath; the
+   result waits in runtime->datagram meanwhile. A suspended send is woken when the socket takes data again and
+   makes its system call itself: its arguments are still in its frame, so nothing has to be copied to wait. */
+#include "udp_socket.h"
+
+#include "address.h"
+#include "argument.h"
+#include "byte_span.h"
+#include "util.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+enum {
+  SKIP_AFTER = 4,   /* receives in a row that met EAGAIN before the next ones suspend without a try */
+  PROBE_EVERY = 32, /* while so, one receive in this many tries all the same */
+  LARGEST_DATAGRAM = 65535
+};
+
+/* --- flags --- */
+
+static const struct {
+  const char *name;
+  int flag;
+  bool receives, sends;
+} message_flags[] = {
+    {"peek", MSG_PEEK, true, false},       {"do_not_route", MSG_DONTROUTE, false, true},
+    {"out_of_band", MSG_OOB, false, true}, {"end_of_record", MSG_EOR, false, true},
+#ifdef MSG_MORE
+    {"more", MSG_MORE, false, true},
+#endif
+#ifdef MSG_CONFIRM
+    {"confirm", MSG_CONFIRM, false, true},
+#endif
+};
+
+void ip_socket_push_message_flags(lua_State *L) {
+  lua_newtable(L);
+  for (size_t i = 0; i < ip_count_of(message_flags); i++) {
+    lua_pushinteger(L, message_flags[i].flag);
+    lua_setfield(L, -2, message_flags[i].name);
+  }
+}
+
+/* Linux ignores the flags of the other direction. A flag is never ignored here: ENOTSUP. [-0, +0, e] */
+static int check_flags(lua_State *L, int arg, bool receives, const char *operation) {
+  lua_Integer flags = ip_argument_integer(L, arg, 0, INT_MAX);
+  lua_Integer unknown = flags;
+  for (size_t i = 0; i < ip_count_of(message_flags); i++) {
+    if (!(flags & message_flags[i].flag)) continue;
+    unknown &= ~(lua_Integer)message_flags[i].flag;
+    if (receives ? !message_flags[i].receives : !message_flags[i].sends)
+      ip_error_raise(L, ENOTSUP, operation);
+  }
+  luaL_argcheck(L, unknown == 0, arg, "not a combination of ip.message_flag values");
+  return (int)flags;
+}
+
+static int optional_flags(lua_State *L, int arg, bool receives, const char *operation) {
+  return IP_LIKELY(lua_isnoneornil(L, arg)) ? 0 : check_flags(L, arg, receives, operation);
+}
+
+/* --- receiving --- */
+
+struct receive_call {
+  struct ip_socket_box *box;
+  void *data;
+  size_t size;
+  int flags;
+  bool with_source;
+};
+
+/* Datagrams that were queued before `connect` are still delivered after it, whoever sent them: they are
+   dropped here until the queue has once been empty; from then on the kernel filters. */
+static int take_from_peer(struct ip_socket *socket, void *data, size_t size, int flags,
+                          struct ip_datagram *datagram) {
+  for (;;) {
+    int error = ip_datagram_receive(socket->readiness.fd, data, size, flags, datagram, true);
+    if (error == EAGAIN) socket->filtering = false;
+    if (error != 0 || ip_endpoint_equal(&datagram->source, &socket->connection->remote)) return error;
+    if (!(flags & MSG_PEEK)) continue;
+    struct ip_datagram dropped;
+    error = ip_datagram_receive(socket->readiness.fd, NULL, 0, 0, &dropped, false);
+    if (error != 0) return error;
+  }
+}
+
+static int take(struct ip_socket *socket, void *data, size_t size, int flags, struct ip_datagram *datagram,
+                bool with_source) {
+  if (IP_UNLIKELY(socket->filtering)) return take_from_peer(socket, data, size, flags, datagram);
+  return ip_datagram_receive(socket->readiness.fd, data, size, flags, datagram, with_source);
+}
+
+static bool attempt_take(struct ip_operation *operation, bool with_source) {
+  int error = take(operation->object, operation->data, operation->size, operation->flags,
+                   &operation->runtime->datagram, with_source);
+  if (error == EAGAIN) return false;
+  operation->status = error;
+  return true;
+}
+
+static bool attempt_receive(struct ip_operation *operation) {
+  return attempt_take(operation, false);
+}
+
+static bool attempt_receive_from(struct ip_operation *operation) {
+  return attempt_take(operation, true);
+}
+
+static int push_datagram(lua_State *L, const struct ip_datagram *datagram) {
+  lua_pushinteger(L, (lua_Integer)datagram->length);
+  lua_pushboolean(L, datagram->truncated);
+  return 2;
+}
+
+/* Pushes the address of the sender; the last one is cached, and as addresses are immutable it is safe to
+   share. The socket is at index 1. [-0, +1, m] */
+static void push_source(lua_State *L, struct ip_socket *socket, const struct ip_endpoint *source) {
+  if (IP_LIKELY(socket->peer.length != 0 && ip_endpoint_same_address(&socket->peer, source))) {
+    lua_getiuservalue(L, 1, IP_SOCKET_PEER);
+    return;
+  }
+  struct ip_address address;
+  ip_endpoint_get_address(source, &address);
+  ip_address_push(L, &address);
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, 1, IP_SOCKET_PEER);
+  socket->peer = *source;
+}
+
+/* Pushes address, port, truncated. */
+static int push_sender(lua_State *L, struct ip_socket *socket, const struct ip_datagram *datagram) {
+  push_source(L, socket, &datagram->source);
+  lua_pushinteger(L, ip_endpoint_port(&datagram->source));
+  lua_pushboolean(L, datagram->truncated);
+  return 3;
+}
+
+static int push_datagram_from(lua_State *L, struct ip_socket *socket, const struct ip_datagram *datagram) {
+  lua_pushinteger(L, (lua_Integer)datagram->length);
+  return 1 + push_sender(L, socket, datagram);
+}
+
+static int push_received(lua_State *L, const struct ip_outcome *outcome) {
+  return push_datagram(L, &outcome->runtime->datagram);
+}
+
+static int push_received_from(lua_State *L, const struct ip_outcome *outcome) {
+  return push_datagram_from(L, outcome->object, &outcome->runtime->datagram);
+}
+
+static int push_received_string(lua_State *L, const struct ip_outcome *outcome) {
+  struct ip_datagram datagram = outcome->runtime->datagram;
+  lua_pushlstring(L, outcome->data, datagram.length);
+  return 1 + push_sender(L, outcome->object, &datagram);
+}
+
+static const struct ip_operation_kind receive_kind = {
+    .name = "receive", .attempt = attempt_receive, .push_results = push_received};
+static const struct ip_operation_kind receive_from_kind = {
+    .name = "receive_from", .attempt = attempt_receive_from, .push_results = push_received_from};
+static const struct ip_operation_kind receive_string_kind = {
+    .name = "receive_string", .attempt = attempt_receive_from, .push_results = push_received_string};
+
+/* A socket that keeps meeting EAGAIN suspends straight away, which saves the system call, and probes now and
+ * then. */
+static bool skips_try(struct ip_runtime *runtime, const struct ip_socket_box *box) {
+  struct ip_socket *socket = box->socket;
+  if (IP_LIKELY(socket->misses < SKIP_AFTER)) return false;
+  if (box->receive_timeout == 0 || runtime->immediate_scopes != 0) return false;
+  socket->skipped = (uint8_t)((socket->skipped + 1) % PROBE_EVERY);
+  return socket->skipped != 0;
+}
+
+/* Suspends the running receive. [-0, +?, e] */
+static int wait_to_receive(lua_State *L, const struct ip_operation_kind *kind,
+                           const struct receive_call *call, bool gives_way) {
+  struct ip_socket *socket = call->box->socket;
+  struct ip_runtime *runtime = socket->readiness.runtime;
+  int error = ip_readiness_prepare(&socket->readiness);
+  if (error != 0) return ip_error_raise(L, error, kind->name);
+  struct ip_operation *operation =
+      ip_operation_acquire(L, runtime, kind, socket, call->box->receive_timeout, gives_way);
+  operation->data = call->data;
+  operation->size = call->size;
+  operation->flags = call->flags;
+  if (gives_way)
+    ip_readiness_give_way(&socket->readiness, IP_SIDE_READ, operation);
+  else
+    ip_readiness_wait(&socket->readiness, IP_SIDE_READ, operation);
+  return ip_operation_suspend(L, operation);
+}
+
+/* Tries; true when there is a datagram. Raises what is not EAGAIN. [-0, +0, e] */
+static bool try_to_receive(lua_State *L, const struct ip_operation_kind *kind,
+                           const struct receive_call *call, struct ip_datagram *datagram) {
+  struct ip_socket *socket = call->box->socket;
+  int error = take(socket, call->data, call->size, call->flags, datagram, call->with_source);
+  if (IP_LIKELY(error == 0)) {
+    socket->misses = 0;
+    return true;
+  }
+  if (error != EAGAIN) ip_error_raise(L, error, kind->name);
+  if (socket->misses < SKIP_AFTER) socket->misses++;
+  return false;
+}
+
+static void check_receivable(lua_State *L, const struct ip_operation_kind *kind,
+                             const struct receive_call *call) {
+  if (IP_UNLIKELY(call->box->socket->shut_receive)) ip_error_raise(L, ESHUTDOWN, kind->name);
+}
+
+/* The common course of the suspending receives: false when the call has to wait, which it then does with
+   `return wait_to_receive(...)`. */
+static bool start_receive(lua_State *L, const struct ip_operation_kind *kind, const struct receive_call *call,
+                          struct ip_datagram *datagram, bool *gives_way) {
+  struct ip_socket *socket = call->box->socket;
+  struct ip_runtime *runtime = socket->readiness.runtime;
+  ip_operation_check(L, runtime, kind);
+  check_receivable(L, kind, call);
+  *gives_way = runtime->budget <= 0;
+  if (*gives_way || ip_readiness_has_waiters(&socket->readiness, IP_SIDE_READ)) return false;
+  if (skips_try(runtime, call->box) || !try_to_receive(L, kind, call, datagram)) return false;
+  runtime->budget--;
+  return true;
+}
+
+/* Checks the arguments (self, buf[, flags]). [-0, +0, e] */
+static void check_receive_call(lua_State *L, const char *operation, bool with_source,
+                               struct receive_call *call) {
+  call->box = ip_socket_check_open(L, operation);
+  struct ip_bytes *span = ip_byte_span_check(L, 2);
+  call->data = span->data;
+  call->size = span->length;
+  call->flags = optional_flags(L, 3, true, operation);
+  call->with_source = with_source;
+}
+
+/* sock:receive(buf[, flags]) -> n, truncated: takes one datagram into `buf`. An empty buf waits for one and
+   consumes it. flags: ip.message_flag.peek. Raises ETIMEDOUT (receive_timeout), ECANCELED, ESHUTDOWN,
+   ECONNREFUSED and what else the network reported for an earlier datagram of a connected socket. Suspends:
+   yes. Source: recv(2). */
+int ip_socket_receive(lua_State *L) {
+  struct receive_call call;
+  struct ip_datagram datagram;
+  bool gives_way;
+  check_receive_call(L, "receive", false, &call);
+  if (IP_LIKELY(start_receive(L, &receive_kind, &call, &datagram, &gives_way)))
+    return push_datagram(L, &datagram);
+  return wait_to_receive(L, &receive_kind, &call, gives_way);
+}
+
+/* sock:receive_from(buf[, flags]) -> n, address, port, truncated: likewise, with the sender's endpoint.
+   Suspends: yes. Source: recvfrom(2). */
+int ip_socket_receive_from(lua_State *L) {
+  struct receive_call call;
+  struct ip_datagram datagram;
+  bool gives_way;
+  check_receive_call(L, "receive_from", true, &call);
+  if (IP_LIKELY(start_receive(L, &receive_from_kind, &call, &datagram, &gives_way)))
+    return push_datagram_from(L, call.box->socket, &datagram);
+  return wait_to_receive(L, &receive_from_kind, &call, gives_way);
+}
+
+/* sock:receive_string([size[, flags]]) -> string, address, port, truncated: at most `size` bytes (default:
+   any datagram, whole) as a new string. Suspends: yes. */
+int ip_socket_receive_string(lua_State *L) {
+  const struct ip_operation_kind *kind = &receive_string_kind;
+  struct receive_call call = {.box = ip_socket_check_open(L, kind->name), .with_source = true};
+  lua_Integer size = ip_argument_optional_integer(L, 2, 0, LUA_MAXINTEGER, LARGEST_DATAGRAM);
+  call.size = size < LARGEST_DATAGRAM ? (size_t)size : LARGEST_DATAGRAM;
+  call.flags = optional_flags(L, 3, true, kind->name);
+  call.data = ip_runtime_scratch(call.box->socket->readiness.runtime);
+  if (call.data == NULL) return luaL_error(L, "not enough memory");
+  struct ip_datagram datagram;
+  bool gives_way;
+  if (!start_receive(L, kind, &call, &datagram, &gives_way))
+    return wait_to_receive(L, kind, &call, gives_way);
+  lua_pushlstring(L, call.data, datagram.length);
+  return 1 + push_sender(L, call.box->socket, &datagram);
+}
+
+/* The try_ forms: true when there is a datagram; not when others wait for the next one. */
+static bool receive_at_once(lua_State *L, const struct ip_operation_kind *kind,
+                            const struct receive_call *call, struct ip_datagram *datagram) {
+  check_receivable(L, kind, call);
+  if (ip_readiness_has_waiters(&call->box->socket->readiness, IP_SIDE_READ)) return false;
+  return try_to_receive(L, kind, call, datagram);
+}
+
+/* sock:try_receive(buf[, flags]) -> n, truncated | nil, err: as receive, but where that would wait the result
+   is nil and an EAGAIN error. Suspends: no. */
+int ip_socket_try_receive(lua_State *L) {
+  static const struct ip_operation_kind kind = {.name = "try_receive"};
+  struct receive_call call;
+  struct ip_datagram datagram;
+  check_receive_call(L, kind.name, false, &call);
+  if (receive_at_once(L, &kind, &call, &datagram)) return push_datagram(L, &datagram);
+  return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, kind.name);
+}
+
+/* sock:try_receive_from(buf[, flags]) -> n, address, port, truncated | nil, err. Suspends: no. */
+int ip_socket_try_receive_from(lua_State *L) {
+  static const struct ip_operation_kind kind = {.name = "try_receive_from"};
+  struct receive_call call;
+  struct ip_datagram datagram;
+  check_receive_call(L, kind.name, true, &call);
+  if (receive_at_once(L, &kind, &call, &datagram)) return push_datagram_from(L, call.box->socket, &datagram);
+  return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, kind.name);
+}
+
+/* --- sending --- */
+
+struct send_call {
+  struct ip_socket_box *box;
+  struct ip_data data;
+  struct ip_endpoint remote;
+  const struct ip_endpoint *to; /* NULL: the connected peer */
+  int flags;
+};
+
+static size_t total_of(const struct ip_data *data) {
+  size_t total = 0;
+  for (size_t i = 0; i < data->count; i++)
+    total += data->parts[i].iov_len;
+  return total;
+}
+
+/* Woken: the call itself tries again (push_results). What is left of its deadline travels in `flags`, in
+   milliseconds; negative for none. */
+static bool attempt_send(struct ip_operation *operation) {
+  uint64_t left = operation->timer != NULL ? uv_timer_get_due_in(&operation->timer->uv) : 0;
+  if (operation->timer == NULL)
+    operation->flags = operation->immediate ? 0 : -1;
+  else
+    operation->flags = left < 1 ? 1 : left > INT_MAX ? INT_MAX : (int)left;
+  operation->status = 0;
+  return true;
+}
+
+static void on_send_unlinked(struct ip_operation *operation) {
+  struct ip_socket *socket = operation->object;
+  socket->send_queue_size -= operation->size;
+  socket->send_queue_count--;
+}
+
+static int send_again(lua_State *L, const struct ip_outcome *outcome);
+static int send_to_again(lua_State *L, const struct ip_outcome *outcome);
+
+static const struct ip_operation_kind send_kind = {
+    .name = "send", .attempt = attempt_send, .unlinked = on_send_unlinked, .push_results = send_again};
+static const struct ip_operation_kind send_to_kind = {
+    .name = "send_to", .attempt = attempt_send, .unlinked = on_send_unlinked, .push_results = send_to_again};
+
+/* Checks the arguments (self, data[, flags]). [-0, +(0|1), e] */
+static void check_send_call(lua_State *L, const char *operation, struct send_call *call) {
+  call->box = ip_socket_check_open(L, operation);
+  call->flags = optional_flags(L, 3, false, operation);
+  ip_argument_data(L, 2, &call->data);
+  call->to = NULL;
+  if (IP_UNLIKELY(call->box->socket->connection == NULL)) ip_error_raise(L, EDESTADDRREQ, operation);
+}
+
+/* Checks the arguments (self, data, addr, port[, flags]). [-0, +(0|1), e] */
+static void check_send_to_call(lua_State *L, const char *operation, struct send_call *call) {
+  call->box = ip_socket_check_open(L, operation);
+  struct ip_address address;
+  ip_address_argument(L, 3, &address);
+  uint16_t port = ip_argument_port(L, 4);
+  call->flags = optional_flags(L, 5, false, operation);
+  ip_argument_data(L, 2, &call->data);
+  ip_endpoint_set(&call->remote, ip_socket_family(call->box->socket), &address, port);
+  call->to = &call->remote;
+}
+
+/* Suspends the running send. [-0, +?, e] */
+static int wait_to_send(lua_State *L, const struct ip_operation_kind *kind, const struct send_call *call,
+                        double timeout, bool gives_way, bool first) {
+  struct ip_socket *socket = call->box->socket;
+  struct ip_readiness *readiness = &socket->readiness;
+  int error = ip_readiness_prepare(readiness);
+  if (error != 0) return ip_error_raise(L, error, kind->name);
+  struct ip_operation *operation =
+      ip_operation_acquire(L, readiness->runtime, kind, socket, timeout, gives_way);
+  operation->size = total_of(&call->data);
+  socket->send_queue_size += operation->size;
+  socket->send_queue_count++;
+  if (gives_way)
+    ip_readiness_give_way(readiness, IP_SIDE_WRITE, operation);
+  else if (first)
+    ip_readiness_wait_first(readiness, IP_SIDE_WRITE, operation);
+  else
+    ip_readiness_wait(readiness, IP_SIDE_WRITE, operation);
+  return ip_operation_suspend(L, operation);
+}
+
+/* Tries; true and the number of bytes when the system has taken the datagram. Raises what is not EAGAIN. */
+static bool try_to_send(lua_State *L, const char *operation, const struct send_call *call, size_t *sent) {
+  struct ip_socket *socket = call->box->socket;
+  if (IP_UNLIKELY(socket->shut_send)) ip_error_raise(L, EPIPE, operation);
+  int error =
+      ip_datagram_send(socket->readiness.fd, call->data.parts, call->data.count, call->to, call->flags, sent);
+  if (IP_LIKELY(error == 0)) return true;
+  if (error != EAGAIN) ip_error_raise(L, error, operation);
+  return false;
+}
+
+static int push_sent(lua_State *L, size_t sent) {
+  lua_pushinteger(L, (lua_Integer)sent);
+  return 1;
+}
+
+static int start_send(lua_State *L, const struct ip_operation_kind *kind, const struct send_call *call) {
+  struct ip_socket *socket = call->box->socket;
+  struct ip_runtime *runtime = socket->readiness.runtime;
+  ip_operation_check(L, runtime, kind);
+  if (IP_UNLIKELY(socket->shut_send)) return ip_error_raise(L, EPIPE, kind->name);
+  bool gives_way = runtime->budget <= 0;
+  size_t sent;
+  if (gives_way || ip_readiness_has_waiters(&socket->readiness, IP_SIDE_WRITE) ||
+      !try_to_send(L, kind->name, call, &sent))
+    return wait_to_send(L, kind, call, call->box->send_timeout, gives_way, false);
+  runtime->budget--;
+  return push_sent(L, sent);
+}
+
+static int retry(lua_State *L, const struct ip_operation_kind *kind, const struct send_call *call,
+                 const struct ip_outcome *outcome) {
+  size_t sent;
+  if (try_to_send(L, kind->name, call, &sent)) return push_sent(L, sent);
+  double timeout = outcome->flags < 0 ? -1 : outcome->flags / 1000.0;
+  return wait_to_send(L, kind, call, timeout, false, true);
+}
+
+static int send_again(lua_State *L, const struct ip_outcome *outcome) {
+  struct send_call call;
+  check_send_call(L, send_kind.name, &call);
+  return retry(L, &send_kind, &call, outcome);
+}
+
+static int send_to_again(lua_State *L, const struct ip_outcome *outcome) {
+  struct send_call call;
+  check_send_to_call(L, send_to_kind.name, &call);
+  return retry(L, &send_to_kind, &call, outcome);
+}
+
+/* sock:send(data[, flags]) -> n: sends one datagram to the connected peer. data: string, byte_span or a
+   sequence of those; an empty sequence is an empty datagram. EDESTADDRREQ when not connected; EMSGSIZE when
+   too large; ETIMEDOUT (send_timeout); EPIPE after shutdown; ECONNREFUSED speaks of an earlier datagram, and
+   this one was not sent. Suspends: yes, while the system's buffer is full. Source: send(2). */
+int ip_socket_send(lua_State *L) {
+  struct send_call call;
+  check_send_call(L, send_kind.name, &call);
+  return start_send(L, &send_kind, &call);
+}
+
+/* sock:send_to(data, addr, port[, flags]) -> n: sends one datagram to an endpoint. EINVAL for port 0; EACCES
+   for a broadcast address without the option. Suspends: yes, while the system's buffer is full. Source:
+   sendto(2). */
+int ip_socket_send_to(lua_State *L) {
+  struct send_call call;
+  check_send_to_call(L, send_to_kind.name, &call);
+  return start_send(L, &send_to_kind, &call);
+}
+
+static int send_at_once(lua_State *L, const char *operation, const struct send_call *call) {
+  size_t sent;
+  bool queued = ip_readiness_has_waiters(&call->box->socket->readiness, IP_SIDE_WRITE);
+  if (!queued && try_to_send(L, operation, call, &sent)) return push_sent(L, sent);
+  return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, operation);
+}
+
+/* sock:try_send(data[, flags]) -> n | nil, err. Suspends: no. */
+int ip_socket_try_send(lua_State *L) {
+  struct send_call call;
+  check_send_call(L, "try_send", &call);
+  return send_at_once(L, "try_send", &call);
+}
+
+/* sock:try_send_to(data, addr, port[, flags]) -> n | nil, err. Suspends: no. */
+int ip_socket_try_send_to(lua_State *L) {
+  struct send_call call;
+  check_send_to_call(L, "try_send_to", &call);
+  return send_at_once(L, "try_send_to", &call);
+}
