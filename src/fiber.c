@@ -66,7 +66,7 @@ static void push_task(lua_State *L, const struct ip_task *task) {
 /* Called by the dispatcher: the coroutine has returned (its results are on its stack), died (its error is),
    or was closed by somebody else. The traceback is taken before the coroutine's variables are closed. [-0,
    +0, -] */
-static void on_ended(lua_State *L, struct ip_task *task, int status) {
+static void end_fiber(lua_State *L, struct ip_task *task, int status) {
   struct fiber *fiber = fiber_of(task);
   push_task(L, task); /* keeps it while it leaves the table */
   fiber->outcome = (uint8_t)outcome_of(L, fiber, status);
@@ -95,7 +95,7 @@ static void init_fiber(struct fiber *fiber, struct ip_runtime *runtime, lua_Stat
   fiber->task.context.task = &fiber->task;
   fiber->task.thread = thread;
   fiber->task.arguments = arguments;
-  fiber->task.ended = on_ended;
+  fiber->task.ended = end_fiber;
 }
 
 /* spawn(fn, ...) -> fiber: starts fn(...) at the next turn of the loop. Suspends: no. */

@@ -133,21 +133,23 @@ static bool dispatch_side(lua_State *L, struct ip_readiness *readiness, enum ip_
   return true;
 }
 
+/* What becomes worth an attempt meanwhile is for the next turn, so the notes are taken over first. */
 void ip_readiness_dispatch(lua_State *L, struct ip_readiness *readiness) {
   struct ip_runtime *runtime = readiness->runtime;
+  uint8_t pending = readiness->pending;
+  readiness->pending = 0;
   runtime->dispatching = readiness;
-  for (int side = 0; side < IP_SIDE_COUNT; side++) {
+  for (int side = 0; side < IP_SIDE_COUNT && pending != 0; side++) {
     uint8_t bit = (uint8_t)(1 << side);
-    if (!(readiness->pending & bit)) continue;
-    readiness->pending &= (uint8_t)~bit;
+    if (!(pending & bit)) continue;
+    pending &= (uint8_t)~bit;
     if (!dispatch_side(L, readiness, (enum ip_side)side)) break;
   }
   if (runtime->dispatching != readiness) return; /* closed by whom it woke */
   runtime->dispatching = NULL;
-  if (readiness->pending != 0)
-    ip_runtime_enqueue(runtime, &readiness->ready);
-  else
-    arm(readiness);
+  readiness->pending |= pending;
+  if (readiness->pending != 0) ip_runtime_enqueue(runtime, &readiness->ready);
+  else arm(readiness);
 }
 
 static void on_closed(uv_handle_t *handle) {

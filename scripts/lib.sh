@@ -1,0 +1,100 @@
+# What the commands share: install what is missing, build. Sourced by demo.sh and test.sh; POSIX sh.
+
+set -eu
+
+project=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
+cd "$project"
+
+say() {
+  printf '%s\n' "== $*"
+}
+
+has() {
+  command -v "$1" >/dev/null 2>&1
+}
+
+# missing_tools GROUP: prints what is missing of `build` (a compiler, CMake, Lua and libuv with their headers), `demo`
+# (that and nothing else) or `test` (that and what the specs run), as words.
+missing_tools() {
+  has cc || echo cc
+  has cmake || echo cmake
+  has make || echo make
+  has pkg-config || echo pkg-config
+  has lua5.4 || has lua || echo lua
+  if has pkg-config; then
+    pkg-config --exists lua5.4 || pkg-config --exists lua-5.4 || pkg-config --exists 'lua >= 5.4' || echo lua-headers
+    pkg-config --exists 'libuv >= 1.42' || echo libuv
+  else
+    echo lua-headers libuv
+  fi
+  [ "$1" = test ] || return 0
+  has busted || echo busted
+  has luacheck || echo luacheck
+  has dig || echo dig
+  has dnsmasq || echo dnsmasq
+  [ "$(uname)" = Linux ] || return 0
+  has ip || echo iproute2
+  has strace || echo strace
+  has luarocks || echo luarocks
+  [ "${need_valgrind:-no}" = no ] || has valgrind || echo valgrind
+}
+
+debian_packages() {
+  for tool in "$@"; do
+    case $tool in
+    cc) echo gcc libc6-dev ;;
+    lua) echo lua5.4 ;;
+    lua-headers) echo liblua5.4-dev ;;
+    libuv) echo libuv1-dev ;;
+    busted) echo lua-busted lua-filesystem ;;
+    luacheck) echo lua-check ;;
+    dig) echo bind9-dnsutils ;;
+    dnsmasq) echo dnsmasq-base ;;
+    *) echo "$tool" ;;
+    esac
+  done
+}
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Installs what is missing where apt-get is the way to, else says what to install and gives up.
+ensure_packages() {
+  missing=$(missing_tools "$1")
+  [ -n "$missing" ] || return 0
+  if has apt-get; then
+    # shellcheck disable=SC2086,SC2046
+    packages=$(debian_packages $missing)
+    say "installing" $packages
+    as_root apt-get update -qq
+    # shellcheck disable=SC2086
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
+    return 0
+  fi
+  echo "missing:" $missing >&2
+  echo "Homebrew: brew install lua libuv cmake pkg-config luarocks bind dnsmasq" >&2
+  echo "dnf:      dnf install gcc make cmake pkgconf lua lua-devel libuv-devel luarocks bind-utils dnsmasq iproute strace" >&2
+  echo "apk:      apk add gcc musl-dev make cmake pkgconf lua5.4 lua5.4-dev libuv-dev luarocks bind-tools dnsmasq iproute2 strace" >&2
+  echo "busted and luacheck: luarocks --lua-version 5.4 install busted, luarocks --lua-version 5.4 install luacheck" >&2
+  exit 1
+}
+
+lua_command() {
+  if has lua5.4; then echo lua5.4; else echo lua; fi
+}
+
+# build DIRECTORY [CMAKE OPTION...]: configures and builds, and lets Lua find the result.
+build() {
+  directory=$1
+  shift
+  say "building in $directory"
+  cmake -S . -B "$directory" "$@" >"$directory.log" 2>&1 || { cat "$directory.log" >&2; exit 1; }
+  cmake --build "$directory" -j 2 >"$directory.log" 2>&1 || { cat "$directory.log" >&2; exit 1; }
+  rm -f "$directory.log"
+  export LUA_PATH="$project/lua/?.lua;$project/lua/?/init.lua;$project/?.lua;;"
+  export LUA_CPATH="$project/$directory/?.so;;"
+  LUA_IP_LUA=$(lua_command)
+  export LUA_IP_LUA
+  export LUA_IP_BUILD="$project/$directory"
+}
