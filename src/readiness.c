@@ -148,8 +148,10 @@ void ip_readiness_dispatch(lua_State *L, struct ip_readiness *readiness) {
   if (runtime->dispatching != readiness) return; /* closed by whom it woke */
   runtime->dispatching = NULL;
   readiness->pending |= pending;
-  if (readiness->pending != 0) ip_runtime_enqueue(runtime, &readiness->ready);
-  else arm(readiness);
+  if (readiness->pending != 0)
+    ip_runtime_enqueue(runtime, &readiness->ready);
+  else
+    arm(readiness);
 }
 
 static void on_closed(uv_handle_t *handle) {

@@ -77,11 +77,12 @@ static int disown(struct ip_socket_box *box) {
   return fd;
 }
 
-static void forget_addresses(lua_State *L, int box) {
-  for (int value = IP_SOCKET_LOCAL; value <= IP_SOCKET_USER_VALUES; value++) {
-    lua_pushnil(L);
-    lua_setiuservalue(L, box, value);
-  }
+/* The cached addresses of the socket's own two ends; the last peer's stays true whatever happens to them. */
+static void forget_addresses(lua_State *L) {
+  lua_pushnil(L);
+  lua_setiuservalue(L, 1, IP_SOCKET_LOCAL);
+  lua_pushnil(L);
+  lua_setiuservalue(L, 1, IP_SOCKET_REMOTE);
 }
 
 /* sock:close(): closes the socket; pending operations raise ECANCELED; closing again does nothing. Also
@@ -92,7 +93,7 @@ static int socket_close(lua_State *L) {
   if (box->socket == NULL) return 0;
   int fd = disown(box);
   ip_datagram_close(fd); /* what it could report (EIO) leaves the descriptor closed all the same */
-  forget_addresses(L, 1);
+  forget_addresses(L);
   return 0;
 }
 
@@ -145,7 +146,7 @@ static int socket_bind(lua_State *L) {
   struct ip_socket *socket = prepare(L, &local, "bind");
   check_result(L, ip_datagram_bind(socket->readiness.fd, &local), "bind");
   socket->bound = true;
-  forget_addresses(L, 1);
+  forget_addresses(L);
   return 0;
 }
 
@@ -184,7 +185,7 @@ static int socket_connect(lua_State *L) {
   struct ip_endpoint remote;
   struct ip_socket *socket = prepare(L, &remote, "connect");
   check_result(L, connect_socket(socket, &remote), "connect");
-  forget_addresses(L, 1);
+  forget_addresses(L);
   return 0;
 }
 
@@ -206,7 +207,7 @@ static int socket_disconnect(lua_State *L) {
   check_result(L, ip_datagram_disconnect(socket->readiness.fd), "disconnect");
   struct ip_endpoint local = socket->connection->local;
   drop_connection(socket);
-  forget_addresses(L, 1);
+  forget_addresses(L);
   if (local.length != 0) check_result(L, bind_again(socket, &local), "disconnect");
   return 0;
 }
@@ -220,6 +221,8 @@ static int socket_shutdown(lua_State *L) {
   luaL_checktype(L, 2, LUA_TSTRING);
   int side = luaL_checkoption(L, 2, NULL, sides);
   bool receive = side != 1, send = side != 0;
+  /* Linux reports ENOTCONN only after it has shut the socket, which would then be readable for ever */
+  if (socket->connection == NULL) return ip_error_raise(L, ENOTCONN, "shutdown");
   check_result(L, ip_datagram_shutdown(socket->readiness.fd, receive, send), "shutdown");
   socket->shut_receive |= receive;
   socket->shut_send |= send;
@@ -242,6 +245,7 @@ static int socket_io_control(lua_State *L) {
   struct ip_socket *socket = ip_socket_check_open(L, "io_control")->socket;
   const char *command = ip_argument_string(L, 2, NULL);
   if (strcmp(command, "bytes_readable") != 0) return ip_error_raise(L, ENOTSUP, "io_control");
+  check_result(L, ip_socket_drop_strangers(socket), "io_control");
   int bytes;
   check_result(L, ip_datagram_bytes_readable(socket->readiness.fd, &bytes), "io_control");
   lua_pushinteger(L, bytes);

@@ -49,6 +49,9 @@ static inline int ip_socket_family(const struct ip_socket *socket) {
   return socket->is_v6 ? AF_INET6 : AF_INET;
 }
 
+/* Drops what others than the connected peer had sent before `connect` from the head of the queue; 0 or an errno value. */
+int ip_socket_drop_strangers(struct ip_socket *socket);
+
 /* Defines the class and pushes a table of module functions: `new`. [-0, +1, m] */
 void ip_socket_open_class(lua_State *L, int core);
 

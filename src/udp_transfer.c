@@ -91,6 +91,13 @@ static int take_from_peer(struct ip_socket *socket, void *data, size_t size, int
   }
 }
 
+int ip_socket_drop_strangers(struct ip_socket *socket) {
+  if (!socket->filtering) return 0;
+  struct ip_datagram datagram;
+  int error = take_from_peer(socket, NULL, 0, MSG_PEEK, &datagram);
+  return error == EAGAIN ? 0 : error;
+}
+
 static int take(struct ip_socket *socket, void *data, size_t size, int flags, struct ip_datagram *datagram,
                 bool with_source) {
   if (IP_UNLIKELY(socket->filtering)) return take_from_peer(socket, data, size, flags, datagram);

@@ -1,12 +1,38 @@
---- Argument checks of the library's Lua functions.
+--- Argument checks of the library's Lua functions: Lua's own messages, at the line of whoever called the public
+--- function. The functions here are called by that function itself, so the level is theirs.
+
+local core = require("ip.core")
 
 local check = {}
 
---- Raises Lua's own message for a wrong argument, at the line of whoever called the public function.
+local function bad_argument(position, name, problem, level)
+  error(("bad argument #%d to '%s' (%s)"):format(position, name, problem), level + 1)
+end
+
+--- Raises unless `value` is of the Lua type `expected`.
 function check.type(position, name, expected, value)
   if type(value) == expected then return end
-  local message = "bad argument #%d to '%s' (%s expected, got %s)"
-  error(message:format(position, name, expected, value == nil and "no value" or type(value)), 3)
+  local got = value == nil and "no value" or type(value)
+  bad_argument(position, name, ("%s expected, got %s"):format(expected, got), 3)
+end
+
+--- The ip.address that an addr argument (an ip.address or text) stands for.
+function check.address(position, name, value)
+  if type(value) == "string" then
+    local address, problem = core.address.parse(value)
+    if address == nil then bad_argument(position, name, problem, 3) end
+    return address
+  end
+  local class = getmetatable(value)
+  if class == "ip.address" then return value end
+  local got = value == nil and "no value" or type(class) == "string" and class or type(value)
+  bad_argument(position, name, "ip.address or string expected, got " .. got, 3)
+end
+
+--- Raises `err`, which the core raised for a line of the library, for the line that is `level` calls up instead.
+function check.raise(err, level)
+  if type(err) == "string" then err = err:gsub("^[^\n]-:%d+: ", "", 1) end
+  error(err, level + 1)
 end
 
 return check
