@@ -1,0 +1,56 @@
+-- Touches every room of the library in few allocations; run by failing_allocator. What must hold in spite of a lack of
+-- memory is asserted with a message that has the word "promise" in it.
+
+local ip = require "ip"
+local fiber = ip.fiber
+
+fiber.on_error(function() end)
+
+local function promise(condition, text)
+  if not condition then error("broken promise: " .. text, 0) end
+end
+
+local function echo(server, buffer)
+  local n, address, port = server:receive_from(buffer:resize(32))
+  server:send_to(buffer:resize(n), address, port)
+end
+
+fiber.run(function()
+  local server <close> = ip.udp.bind("127.0.0.1", 0)
+  local client <close> = ip.udp.connect("127.0.0.1", server.local_port, { receive_timeout = 5 })
+  local buffer = ip.byte_span.new(32)
+  local echoing = fiber.spawn(echo, server, buffer)
+  client:send({ "he", ip.byte_span.append("l"), "lo" })
+  local text = client:receive_string()
+  promise(text == "hello", "an echo is what was sent")
+  echoing:join()
+
+  local ok, err = pcall(fiber.with_timeout, 0.001, server.receive, server, buffer)
+  promise(not ok and (err == ip.error.ETIMEDOUT or type(err) == "string"), "a deadline ends a receive")
+
+  local sleeper = fiber.spawn(function()
+    local guard <close> = setmetatable({}, { __close = function() end }) -- luacheck: ignore guard
+    fiber.sleep(60)
+  end)
+  fiber.yield()
+  sleeper:interrupt()
+  sleeper:join()
+
+  local cancelled = fiber.spawn(pcall, server.receive_from, server, buffer)
+  fiber.yield()
+  server:cancel()
+  promise(select(2, cancelled:join()) ~= true, "cancel ends a receive")
+
+  local wrapped = coroutine.wrap(function() server:receive_string() end)
+  wrapped()
+  client:send("to a foreign coroutine")
+  fiber.sleep(0.001)
+
+  fiber.spawn(error, "nobody joins")
+  fiber.yield()
+  fiber.shield(fiber.yield)
+  promise(ip.tostring(ip.toendpoint("[::1]:53")) == "[::1]:53", "endpoints round-trip")
+  promise(ip.endpoint_from_key(ip.endpoint_key("1.2.3.4", 5)) == ip.address.new("1.2.3.4"), "keys round-trip")
+  server:set_option("broadcast", true)
+  promise(server:get_option("broadcast"), "options stick")
+end)
