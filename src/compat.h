@@ -13,6 +13,12 @@
 #error "lua-ip needs Lua 5.4.3 or later (lua_closeslot)"
 #endif
 
+/* Is a finalizer running? While one does, Lua 5.4.4 and later refuse every option of lua_gc with -1; earlier
+   ones do not tell. [-0, +0, -] */
+static inline int ip_compat_in_finalizer(lua_State *L) {
+  return lua_gc(L, LUA_GCCOUNT) < 0;
+}
+
 /* Closes a coroutine's pending to-be-closed variables and leaves its error value, if any, on its stack. Lua
    5.4.6 deprecated lua_resetthread in favour of lua_closethread, which counts C calls from `from`. [-?, +?,
    -] */

@@ -11,6 +11,8 @@ const char ip_runtime_reporter_key;
 
 void ip_runtime_enqueue(struct ip_runtime *runtime, struct ip_ready *ready) {
   if (!ip_queue_is_linked(&ready->link)) ip_queue_append(&runtime->ready, &ready->link);
+  /* libuv up to 1.44 runs timers before it polls: without this it would block with work in the ready queue */
+  if (runtime->polling) uv_stop(runtime->loop);
 }
 
 /* --- reporting --- */
@@ -95,7 +97,7 @@ static void run_task(lua_State *L, struct ip_runtime *runtime, struct ip_task *t
 /* --- turns --- */
 
 static bool is_done(const struct ip_operation *operation) {
-  return operation != NULL && operation->state == IP_OPERATION_DONE;
+  return operation->state == IP_OPERATION_DONE;
 }
 
 /* Serves one entry of the batch. Fibers are anchored in the table of tasks, operations in the pool. */
@@ -137,9 +139,15 @@ static bool run_hook(lua_State *L) {
   return lua_pcall(L, 0, 0, 0) == LUA_OK;
 }
 
-static bool is_over(const struct ip_runtime *runtime, const struct ip_operation *operation) {
-  if (operation != NULL) return is_done(operation);
-  return runtime->attached_fibers == 0 && runtime->foreign_waits == 0;
+/* Is `operation` DONE? One that waits for an idle runtime becomes so here. */
+static bool is_over(const struct ip_runtime *runtime, struct ip_operation *operation) {
+  if (is_done(operation)) return true;
+  if (!operation->kind->ends_when_idle || operation->state != IP_OPERATION_ARMED) return false;
+  if (runtime->attached_fibers != 0 || runtime->foreign_waits != 0) return false;
+  ip_operation_complete(operation, IP_ERROR_SYSTEM, 0);
+  ip_queue_remove(&operation->ready.link);
+  operation->state = IP_OPERATION_DONE;
+  return true;
 }
 
 enum ip_drive_result ip_runtime_drive(lua_State *L, struct ip_runtime *runtime,

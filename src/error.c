@@ -276,8 +276,8 @@ static int errors_mt_index(lua_State *L) {
   bool found = false;
   if (lua_type(L, 2) == LUA_TSTRING)
     found = push_named(L, lua_tostring(L, 2));
-  else if (lua_isinteger(L, 2))
-    found = push_numbered(L, lua_tointeger(L, 2));
+  else if (lua_type(L, 2) == LUA_TNUMBER)
+    found = push_numbered(L, lua_tointeger(L, 2)); /* 0 unless integral */
   if (!found) {
     lua_pushnil(L);
     return 1;

@@ -1,8 +1,9 @@
 /* fiber.c: spawn, join, interrupt, detach, sleep, yield, run.
 
    A fiber is a userdata that begins with the engine's struct ip_task. While its coroutine has not ended it is
-   in the registry table of tasks (keyed by the coroutine's address), so nobody has to hold it. Its coroutine
-   is its user value; results and errors stay on the coroutine's stack until somebody joins. */
+   in the registry table of tasks (keyed by the coroutine's address), so nobody has to hold it. Its user value
+   is its coroutine, and from its end on what the coroutine left: its error, its only result, or a table of
+   its results. */
 #include "fiber.h"
 
 #include "argument.h"
@@ -18,6 +19,7 @@ struct fiber {
   struct ip_task task; /* first */
   struct ip_operation *joiner;
   struct ip_runtime *runtime;
+  int results;     /* how many, of a fiber that is done */
   uint8_t outcome; /* enum fiber_outcome */
   bool joined, detached;
 };
@@ -63,17 +65,52 @@ static void push_task(lua_State *L, const struct ip_task *task) {
   lua_remove(L, -2);
 }
 
+/* (thread as light userdata, number of results) -> table of them. Runs protected, for it allocates. */
+static int pack_results(lua_State *L) {
+  lua_State *thread = lua_touserdata(L, 1);
+  int results = (int)lua_tointeger(L, 2);
+  luaL_checkstack(L, results, "too many results");
+  lua_createtable(L, results, 0);
+  lua_xmove(thread, L, results);
+  for (int i = results; i >= 1; i--)
+    lua_rawseti(L, 3, i);
+  return 1;
+}
+
+/* Pushes what the coroutine left, as one value, and empties the coroutine's stack: to others it is dead then,
+   and does not seem to wait for a resume with its results as the function to start. [-0, +1, -] */
+static void push_remains(lua_State *L, struct fiber *fiber) {
+  lua_State *thread = fiber->task.thread;
+  fiber->results = lua_gettop(thread);
+  if (fiber->results == 1 && fiber->outcome != FIBER_CLOSED) {
+    lua_xmove(thread, L, 1);
+    return;
+  }
+  if (fiber->results > 1 && fiber->outcome != FIBER_CLOSED) {
+    lua_pushcfunction(L, pack_results);
+    lua_pushlightuserdata(L, thread);
+    lua_pushinteger(L, fiber->results);
+    if (lua_pcall(L, 2, 1, 0) != LUA_OK) fiber->outcome = FIBER_FAILED; /* the memory error is its error */
+  } else {
+    lua_pushnil(L);
+  }
+  lua_settop(thread, 0);
+}
+
 /* Called by the dispatcher: the coroutine has returned (its results are on its stack), died (its error is),
    or was closed by somebody else. The traceback is taken before the coroutine's variables are closed. [-0,
    +0, -] */
 static void end_fiber(lua_State *L, struct ip_task *task, int status) {
   struct fiber *fiber = fiber_of(task);
   push_task(L, task); /* keeps it while it leaves the table */
+  int index = lua_gettop(L);
   fiber->outcome = (uint8_t)outcome_of(L, fiber, status);
   unanchor(L, fiber);
-  if (fiber->outcome == FIBER_FAILED && fiber->joiner == NULL)
-    ip_runtime_report(L, task->thread, lua_gettop(L));
+  if (fiber->outcome == FIBER_FAILED && fiber->joiner == NULL) ip_runtime_report(L, task->thread, index);
   if (status != LUA_OK) ip_compat_close_thread(task->thread, L);
+  push_remains(L, fiber);
+  lua_setiuservalue(L, index, 1); /* from here on the coroutine may be collected */
+  task->thread = NULL;
   if (fiber->joiner != NULL) ip_operation_complete(fiber->joiner, IP_ERROR_SYSTEM, 0);
   lua_pop(L, 1);
 }
@@ -132,20 +169,21 @@ static void on_join_unlinked(struct ip_operation *operation) {
   fiber->joiner = NULL;
 }
 
-/* Moves the fiber's results to the caller, or raises its error. [-0, +?, e] */
+/* Pushes the fiber's results, or raises its error; the fiber is at index 1. [-0, +?, e] */
 static int take_results(lua_State *L, struct fiber *fiber) {
-  lua_State *thread = fiber->task.thread;
+  luaL_checkstack(L, fiber->results + 2, "too many results to join");
   fiber->joined = true;
   if (fiber->outcome == FIBER_INTERRUPTED) return 0;
   if (fiber->outcome == FIBER_CLOSED) return ip_error_raise(L, ECANCELED, "join");
-  if (fiber->outcome == FIBER_FAILED) {
-    lua_xmove(thread, L, 1);
-    return lua_error(L);
-  }
-  int results = lua_gettop(thread);
-  luaL_checkstack(L, results, "too many results to join");
-  lua_xmove(thread, L, results);
-  return results;
+  lua_getiuservalue(L, 1, 1);
+  lua_pushnil(L);
+  lua_setiuservalue(L, 1, 1);
+  if (fiber->outcome == FIBER_FAILED) return lua_error(L);
+  if (fiber->results <= 1) return fiber->results;
+  int table = lua_gettop(L);
+  for (int i = 1; i <= fiber->results; i++)
+    lua_rawgeti(L, table, i);
+  return fiber->results;
 }
 
 static int push_join_results(lua_State *L, const struct ip_outcome *outcome) {
@@ -159,7 +197,8 @@ static const struct ip_operation_kind join_kind = {.name = "join",
 
 static struct fiber *joined_by(const struct fiber *fiber) {
   const struct ip_operation *waiting = fiber->task.context.waiting;
-  return waiting != NULL && waiting->kind == &join_kind ? waiting->object : NULL;
+  bool joins = waiting != NULL && waiting->kind == &join_kind && waiting->state == IP_OPERATION_ARMED;
+  return joins ? waiting->object : NULL;
 }
 
 /* Would the caller wait for itself? */
@@ -183,7 +222,8 @@ static int fiber_join(lua_State *L) {
   if (fiber->joined || fiber->detached || fiber->joiner != NULL) return ip_error_raise(L, EINVAL, "join");
   lua_settop(L, 1);
   if (fiber->outcome != FIBER_ALIVE) return take_results(L, fiber);
-  struct ip_operation *operation = ip_operation_acquire(L, runtime, &join_kind, fiber, -1, false);
+  struct ip_operation *operation = ip_operation_acquire(L, runtime, &join_kind, -1, false);
+  operation->object = fiber;
   fiber->joiner = operation;
   return ip_operation_suspend(L, operation);
 }
@@ -258,8 +298,11 @@ static const struct ip_operation_kind sleep_kind = {
 static const struct ip_operation_kind yield_kind = {
     .name = "yield", .attempt = never_attempted, .push_results = push_nothing};
 
+static const struct ip_operation_kind run_kind = {
+    .name = "run", .attempt = never_attempted, .push_results = push_nothing, .ends_when_idle = true};
+
 static int give_way(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_kind *kind) {
-  struct ip_operation *operation = ip_operation_acquire(L, runtime, kind, NULL, -1, true);
+  struct ip_operation *operation = ip_operation_acquire(L, runtime, kind, -1, true);
   ip_operation_complete(operation, IP_ERROR_SYSTEM, 0);
   return ip_operation_suspend(L, operation);
 }
@@ -277,7 +320,7 @@ static int fiber_sleep(lua_State *L) {
   double seconds = ip_argument_seconds(L, 1);
   ip_operation_check(L, runtime, &sleep_kind);
   if (seconds <= 0) return give_way(L, runtime, &sleep_kind);
-  return ip_operation_suspend(L, ip_operation_acquire(L, runtime, &sleep_kind, NULL, seconds, false));
+  return ip_operation_suspend(L, ip_operation_acquire(L, runtime, &sleep_kind, seconds, false));
 }
 
 static void check_main(lua_State *L, struct ip_runtime *runtime) {
@@ -289,13 +332,8 @@ static void check_main(lua_State *L, struct ip_runtime *runtime) {
 static int fiber_run_all(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   check_main(L, runtime);
-  ip_runtime_check(L, runtime);
-  switch (ip_runtime_drive(L, runtime, NULL)) {
-  case IP_DRIVE_DONE: return 0;
-  case IP_DRIVE_DEADLOCK: return ip_error_raise(L, EDEADLK, "run");
-  case IP_DRIVE_ERROR: break;
-  }
-  return lua_error(L);
+  ip_operation_check(L, runtime, &run_kind);
+  return ip_operation_suspend(L, ip_operation_acquire(L, runtime, &run_kind, -1, false));
 }
 
 /* check_main(): raises where run may not be called. */

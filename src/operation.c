@@ -22,6 +22,12 @@ struct ip_context *ip_context_of(lua_State *L, struct ip_runtime *runtime) {
   lua_rawgetp(L, -1, L);
   struct ip_context *context = lua_touserdata(L, -1);
   lua_pop(L, 2);
+  if (context != NULL || runtime->foreign_scopes == 0) return context;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_contexts_key);
+  lua_pushthread(L);
+  lua_rawget(L, -2);
+  context = lua_touserdata(L, -1);
+  lua_pop(L, 2);
   return context;
 }
 
@@ -61,7 +67,7 @@ static void check_context(lua_State *L, struct ip_runtime *runtime, const struct
 }
 
 static int refuse(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_kind *kind) {
-  if (L == runtime->main)
+  if (L == runtime->main && runtime->driving)
     return luaL_error(L, "cannot wait in %s: the main thread is already driving the event loop", kind->name);
   return luaL_error(
       L,
@@ -72,7 +78,7 @@ static int refuse(lua_State *L, struct ip_runtime *runtime, const struct ip_oper
 
 void ip_operation_check(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_kind *kind) {
   if (IP_UNLIKELY(!runtime->opened)) ip_runtime_check(L, runtime);
-  bool allowed = L == runtime->main ? !runtime->driving : lua_isyieldable(L);
+  bool allowed = L == runtime->main ? !runtime->driving && !ip_compat_in_finalizer(L) : lua_isyieldable(L);
   if (IP_UNLIKELY(!allowed)) refuse(L, runtime, kind);
   if (IP_LIKELY(runtime->attention == 0)) return;
   struct ip_context *context = ip_context_of(L, runtime);
@@ -116,7 +122,10 @@ static void anchor(lua_State *L, struct ip_operation *operation) {
 
 static void on_deadline(struct ip_timer *timer) {
   struct ip_operation *operation = timer->owner;
-  ip_operation_complete(operation, IP_ERROR_SYSTEM, operation->kind->ends_by_time ? 0 : ETIMEDOUT);
+  if (operation->kind->ends_by_time)
+    ip_operation_complete(operation, IP_ERROR_SYSTEM, 0);
+  else
+    ip_operation_run_out(operation);
 }
 
 /* The timer that a call needs, or NULL; a timeout of zero is no timer's business. [-0, +0, e] */
@@ -135,7 +144,7 @@ static bool has_immediate_scope(const struct ip_context *context) {
 }
 
 struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runtime,
-                                          const struct ip_operation_kind *kind, void *object, double timeout,
+                                          const struct ip_operation_kind *kind, double timeout,
                                           bool gives_way) {
   struct ip_context *context = ip_context_of(L, runtime);
   if (context != NULL && !gives_way) check_context(L, runtime, kind, context, true);
@@ -147,7 +156,7 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
   struct ip_operation *operation = take_from_pool(runtime);
   anchor(L, operation);
   operation->kind = kind;
-  operation->object = object;
+  operation->object = NULL;
   operation->thread = L;
   operation->context = context;
   operation->timer = timer;
@@ -173,7 +182,7 @@ static void unlink_armed(struct ip_operation *operation) {
   ip_queue_remove(&operation->ready.link);
   if (operation->external) operation->runtime->external_waits--;
   operation->external = false;
-  if (operation->kind->unlinked != NULL) operation->kind->unlinked(operation);
+  if (operation->kind->unlinked != NULL && operation->object != NULL) operation->kind->unlinked(operation);
 }
 
 static void free_timer(struct ip_operation *operation) {
@@ -184,15 +193,22 @@ static void free_timer(struct ip_operation *operation) {
 
 void ip_operation_complete(struct ip_operation *operation, enum ip_error_category category, int status) {
   if (operation->state != IP_OPERATION_ARMED) return;
-  struct ip_runtime *runtime = operation->runtime;
   unlink_armed(operation);
   free_timer(operation);
   operation->status = status;
   operation->category = (uint8_t)category;
   operation->state = IP_OPERATION_READY;
-  ip_runtime_enqueue(runtime, &operation->ready);
-  /* libuv up to 1.44 runs timers before it polls: without this it would block with work in the ready queue */
-  if (runtime->polling) uv_stop(runtime->loop);
+  ip_runtime_enqueue(operation->runtime, &operation->ready);
+}
+
+void ip_operation_run_out(struct ip_operation *operation) {
+  if (operation->state != IP_OPERATION_ARMED) return;
+  if (operation->kind->try_last == NULL) {
+    ip_operation_expire(operation);
+    return;
+  }
+  operation->immediate = true;
+  operation->kind->try_last(operation);
 }
 
 void ip_operation_expire(struct ip_operation *operation) {
@@ -245,6 +261,12 @@ static void settle(lua_State *L, int slot) {
   lua_closeslot(L, slot);
 }
 
+int ip_operation_fail(lua_State *L, struct ip_operation *operation, int code) {
+  const char *name = operation->kind->name;
+  settle(L, operation->slot);
+  return ip_error_raise(L, code, name);
+}
+
 /* --- suspend and continue --- */
 
 static int continue_operation(lua_State *L, int status, lua_KContext slot_context) {
@@ -273,11 +295,10 @@ static int continue_operation(lua_State *L, int status, lua_KContext slot_contex
 }
 
 static int drive(lua_State *L, struct ip_operation *operation) {
-  const char *name = operation->kind->name;
   int slot = operation->slot;
   switch (ip_runtime_drive(L, operation->runtime, operation)) {
   case IP_DRIVE_DONE: return continue_operation(L, LUA_OK, slot);
-  case IP_DRIVE_DEADLOCK: settle(L, slot); return ip_error_raise(L, EDEADLK, name);
+  case IP_DRIVE_DEADLOCK: return ip_operation_fail(L, operation, EDEADLK);
   case IP_DRIVE_ERROR: break;
   }
   settle(L, slot);

@@ -98,14 +98,32 @@ void ip_readiness_give_way(struct ip_readiness *readiness, enum ip_side side,
   stop_polling(readiness);
 }
 
-static struct ip_operation *oldest(const struct ip_readiness *readiness, enum ip_side side) {
-  struct ip_queue *link = readiness->waiters[side].next;
+void ip_readiness_try_last(struct ip_readiness *readiness, enum ip_side side) {
+  readiness->pending |= (uint8_t)(1 << side);
+  ip_runtime_enqueue(readiness->runtime, &readiness->ready);
+}
+
+static struct ip_operation *operation_of(struct ip_queue *link) {
   return ip_container_of(ip_container_of(link, struct ip_ready, link), struct ip_operation, ready);
+}
+
+static struct ip_operation *oldest(const struct ip_readiness *readiness, enum ip_side side) {
+  return operation_of(readiness->waiters[side].next);
 }
 
 void ip_readiness_fail(struct ip_readiness *readiness, enum ip_side side, int status) {
   while (ip_readiness_has_waiters(readiness, side))
     ip_operation_complete(oldest(readiness, side), IP_ERROR_SYSTEM, status);
+}
+
+/* The descriptor has nothing: those who may not wait any longer time out. */
+static void expire_immediate(struct ip_readiness *readiness, enum ip_side side) {
+  struct ip_queue *link = readiness->waiters[side].next;
+  while (link != &readiness->waiters[side]) {
+    struct ip_operation *operation = operation_of(link);
+    link = link->next;
+    if (operation->immediate) ip_operation_expire(operation);
+  }
 }
 
 /* Takes a successfully attempted operation out of the queue and runs its coroutine. */
@@ -122,9 +140,8 @@ static bool dispatch_side(lua_State *L, struct ip_readiness *readiness, enum ip_
     struct ip_operation *operation = oldest(readiness, side);
     if (operation->turn == runtime->turn) return true; /* came back meanwhile: the next event is theirs */
     if (!operation->kind->attempt(operation)) {
-      if (!operation->immediate) return true;
-      ip_operation_expire(operation);
-      continue;
+      expire_immediate(readiness, side);
+      return true;
     }
     bool on_main = operation->on_main;
     serve(L, operation);

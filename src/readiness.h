@@ -11,13 +11,15 @@ enum ip_side { IP_SIDE_READ, IP_SIDE_WRITE, IP_SIDE_COUNT };
 
 struct ip_readiness {
   struct ip_ready ready;
-  struct ip_queue waiters[IP_SIDE_COUNT]; /* struct ip_operation, oldest first */
+  union {
+    struct ip_queue waiters[IP_SIDE_COUNT];          /* struct ip_operation, oldest first */
+    void (*release)(struct ip_readiness *readiness); /* after ip_readiness_fini */
+  };
   struct ip_runtime *runtime;
   int fd;
   bool in_loop;    /* `poll` is initialised: its memory belongs to libuv until on_closed */
   uint8_t armed;   /* uv_poll_event bits that libuv watches */
   uint8_t pending; /* 1 << side for each side that an attempt is worth making on */
-  void (*release)(struct ip_readiness *readiness); /* set by ip_readiness_fini */
   uv_poll_t poll;
 };
 
@@ -40,6 +42,10 @@ void ip_readiness_wait_first(struct ip_readiness *readiness, enum ip_side side,
 /* Queues an operation whose attempt is to be made at the next turn without waiting for an event: giving way.
    A descriptor that is so busy leaves the loop: being registered costs every datagram a wake-up. */
 void ip_readiness_give_way(struct ip_readiness *readiness, enum ip_side side, struct ip_operation *operation);
+
+/* A waiter of this side, marked immediate, has run out of time: the next turn attempts it once more, for what
+   arrived in time must not be missed because a timer is looked at before the descriptor. No Lua. */
+void ip_readiness_try_last(struct ip_readiness *readiness, enum ip_side side);
 
 /* Completes all waiters of a side with a system error; 0 waiters is fine. */
 void ip_readiness_fail(struct ip_readiness *readiness, enum ip_side side, int status);

@@ -10,7 +10,7 @@
 
 #include <stdlib.h>
 
-const char ip_runtime_tasks_key, ip_runtime_nothing_key;
+const char ip_runtime_tasks_key, ip_runtime_contexts_key, ip_runtime_nothing_key;
 
 void ip_runtime_close_handle(struct ip_runtime *runtime, uv_handle_t *handle, uv_close_cb closed) {
   (void)runtime;
@@ -66,6 +66,8 @@ static int runtime_mt_gc(lua_State *L) {
   struct ip_runtime *runtime = lua_touserdata(L, 1);
   if (runtime->closed) return 0;
   runtime->closed = true;
+  while (!ip_queue_is_empty(&runtime->open_sockets))
+    runtime->close_socket(runtime->open_sockets.next);
   if (runtime->opened) {
     runtime->opened = false;
     ip_keyboard_interrupt_forget(runtime);
@@ -82,10 +84,22 @@ static void new_registry_table(lua_State *L, const char *key) {
   lua_rawsetp(L, LUA_REGISTRYINDEX, key);
 }
 
+/* Contexts of coroutines made by others, keyed by the coroutine, which they must not keep alive. [-0, +0, m]
+ */
+static void new_contexts_table(lua_State *L) {
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "k");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &ip_runtime_contexts_key);
+}
+
 static void init(lua_State *L, struct ip_runtime *runtime) {
   *runtime = (struct ip_runtime){.budget = IP_TRANSFER_BUDGET};
   ip_queue_init(&runtime->ready);
   ip_queue_init(&runtime->batch);
+  ip_queue_init(&runtime->open_sockets);
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   runtime->main = lua_tothread(L, -1);
   lua_pop(L, 1);
@@ -101,6 +115,7 @@ struct ip_runtime *ip_runtime_push(lua_State *L) {
   ip_operation_define(L, -1);
   new_registry_table(L, &ip_runtime_pool_key);
   new_registry_table(L, &ip_runtime_tasks_key);
+  new_contexts_table(L);
   if (luaL_loadstring(L, "return") != LUA_OK) lua_error(L);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &ip_runtime_nothing_key);
   return runtime;

@@ -103,9 +103,12 @@ struct ip_operation_kind {
   bool (*attempt)(struct ip_operation *operation);
   /* Told when the operation leaves ARMED, for the object's own accounts; may be NULL. No Lua. */
   void (*unlinked)(struct ip_operation *operation);
+  /* The time is over: arranges for one last attempt. NULL: none is made. No Lua. */
+  void (*try_last)(struct ip_operation *operation);
   /* Pushes the results of a successful operation; the operation is settled already. */
   int (*push_results)(lua_State *L, const struct ip_outcome *outcome);
-  bool ends_by_time; /* its deadline is no error but what it waits for */
+  bool ends_by_time;   /* its deadline is no error but what it waits for */
+  bool ends_when_idle; /* it waits, on the main thread, until no fiber is left */
 };
 
 /* What a call needs to finish after its operation has gone back into the pool. */
@@ -121,7 +124,7 @@ struct ip_operation {
   struct ip_ready ready;
   struct ip_runtime *runtime;
   const struct ip_operation_kind *kind;
-  void *object;               /* whose queue it is in, while ARMED */
+  void *object;               /* whose queue it is in, while ARMED; NULL: in none */
   lua_State *thread;          /* anchored by the operation's user value */
   struct ip_context *context; /* NULL: none */
   struct ip_timer *timer;     /* NULL: no deadline */
@@ -134,7 +137,7 @@ struct ip_operation {
   uint32_t turn; /* of the dispatcher, when it was armed */
   uint8_t state;
   uint8_t category; /* of status */
-  bool immediate;   /* gave way only: what is not there at the next attempt counts as timed out */
+  bool immediate;   /* what is not there at the next attempt counts as timed out */
   bool by_scope;    /* ended by a with_timeout */
   bool external;    /* in runtime->external_waits: something outside this program can end it */
   bool on_main;     /* the main thread drives the loop until it is DONE */
@@ -160,13 +163,16 @@ struct ip_runtime {
   struct ip_datagram
       datagram;       /* what an attempt has taken; its coroutine reads it before anything else runs */
   uint32_t attention; /* interrupted contexts and expired scopes: calls look closer while it is not zero */
+  uint32_t foreign_scopes;   /* open with_timeout of coroutines made by others */
   uint32_t immediate_scopes; /* open with_timeout of zero or less: nobody may wait without a try */
   uint32_t turn;
   size_t external_waits; /* armed operations on descriptors and running timers: what can end a block */
   size_t operations;     /* not FREE */
   size_t attached_fibers;
   size_t foreign_waits; /* operations of coroutines made by others */
-  size_t sockets;       /* open ones */
+  struct ip_queue open_sockets;
+  void (*close_socket)(struct ip_queue *link); /* closes a member of open_sockets, which leaves the queue */
+  size_t sockets;                              /* open ones */
   int budget;
   atomic_bool signalled; /* set by the signal handler */
   bool driving;          /* the main thread is in ip_runtime_drive */
@@ -176,7 +182,7 @@ struct ip_runtime {
 };
 
 /* Registry tables, addressed by these (the contents are never read). */
-extern const char ip_runtime_pool_key, ip_runtime_tasks_key, ip_runtime_nothing_key;
+extern const char ip_runtime_pool_key, ip_runtime_tasks_key, ip_runtime_contexts_key, ip_runtime_nothing_key;
 
 /* The runtime of the running C function. */
 static inline struct ip_runtime *ip_runtime(lua_State *L) {
@@ -209,10 +215,15 @@ void ip_operation_check(lua_State *L, struct ip_runtime *runtime, const struct i
 
 /* Pushes an operation, marked to-be-closed, ARMED but in no queue yet; `timeout` in seconds, negative for
    none. `gives_way`: the call suspends though it might complete at once, so a deadline of zero does not end
-   it yet. All that may raise is over when it returns. [-0, +1, e] */
+   it yet. The caller sets `object` before it queues the operation. Acquiring may run finalizers, which may do
+   anything that needs no suspension. [-0, +1, e] */
 struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runtime,
-                                          const struct ip_operation_kind *kind, void *object, double timeout,
+                                          const struct ip_operation_kind *kind, double timeout,
                                           bool gives_way);
+
+/* For what goes wrong between acquire and suspend: settles the operation and raises a system error. [-0, +0,
+ * e] */
+int ip_operation_fail(lua_State *L, struct ip_operation *operation, int code);
 
 /* Suspends the running C function in `operation`: `return ip_operation_suspend(L, operation)`. On the main
    thread it drives the loop. Ends with the kind's push_results or raises. [-0, +?, e] */
@@ -221,7 +232,10 @@ int ip_operation_suspend(lua_State *L, struct ip_operation *operation);
 /* ARMED -> READY. Anything else: does nothing. No Lua. */
 void ip_operation_complete(struct ip_operation *operation, enum ip_error_category category, int status);
 
-/* Ends the operation by its context's innermost expired scope. No Lua. */
+/* The time of an operation is over. No Lua. */
+void ip_operation_run_out(struct ip_operation *operation);
+
+/* Ends the operation by ETIMEDOUT, its own or its context's innermost expired scope's. No Lua. */
 void ip_operation_expire(struct ip_operation *operation);
 
 /* The context of the running coroutine, or NULL. [-0, +0, -] */
@@ -233,8 +247,8 @@ void ip_operation_define(lua_State *L, int core);
 
 enum ip_drive_result { IP_DRIVE_DONE, IP_DRIVE_DEADLOCK, IP_DRIVE_ERROR };
 
-/* Runs the loop on the main thread until `operation` is DONE, or, where it is NULL, until no fiber is left.
-   IP_DRIVE_ERROR leaves an error value on the stack. [-0, +(0|1), -] */
+/* Runs the loop on the main thread until `operation` is DONE. IP_DRIVE_ERROR leaves an error value on the
+ * stack. [-0, +(0|1), -] */
 enum ip_drive_result ip_runtime_drive(lua_State *L, struct ip_runtime *runtime,
                                       struct ip_operation *operation);
 

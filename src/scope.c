@@ -2,7 +2,7 @@
 
    The scope is a userdata in a to-be-closed variable of with_timeout's frame (lua/ip/fiber.lua). It is linked
    into the context of the coroutine: a fiber's, the main thread's, or, for a coroutine made by others, one
-   that lives in the table of tasks as long as that coroutine is inside a scope. */
+   that lives in a weak table as long as that coroutine is inside a scope. */
 #include "fiber.h"
 
 #include "argument.h"
@@ -10,34 +10,47 @@
 
 #include <errno.h>
 
-/* A context for a coroutine made by others. Anchored by the scopes that use it. */
-struct foreign_context {
-  struct ip_context context; /* first */
-};
-
 struct scope {
   struct ip_scope scope; /* first */
   struct ip_runtime *runtime;
-  lua_State *foreign; /* the coroutine whose context goes when its outermost scope is left, or NULL */
+  bool foreign; /* its context is its user value */
 };
 
 static struct scope *check_scope(lua_State *L) {
   return ip_check_class(L, 1, IP_CLASS_SCOPE);
 }
 
-/* Pushes the context of a coroutine made by others, new if need be, or nil where the engine has one. Its key
-   in the table of tasks is an address, which a dead coroutine's successor may get: a context goes with its
-   last scope, and at the latest with the scope's collection, which cannot come after the coroutine's. [-0,
-   +1, m] */
-static struct ip_context *push_foreign_context(lua_State *L, struct ip_runtime *runtime) {
-  struct ip_context *context = ip_context_of(L, runtime);
-  if (context != NULL) {
+/* Stores the context at `index` for the running coroutine, which others have made; 0 removes it. [-0, +0, m]
+ */
+static void set_foreign_context(lua_State *L, int index) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_contexts_key);
+  lua_pushthread(L);
+  if (index != 0)
+    lua_pushvalue(L, index);
+  else
     lua_pushnil(L);
-    return context;
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+}
+
+/* Pushes the userdata of the running coroutine's context, new if need be; nil where the context is the
+   engine's own. The coroutine's scopes hold it as well, so that it outlives them whatever the collector frees
+   first. [-0, +1, m] */
+static struct ip_context *push_context(lua_State *L, struct ip_runtime *runtime) {
+  struct ip_context *context = ip_context_of(L, runtime);
+  if (context == NULL) {
+    context = lua_newuserdatauv(L, sizeof *context, 0);
+    *context = (struct ip_context){.task = NULL};
+    set_foreign_context(L, lua_gettop(L));
+  } else if (context == &runtime->main_context || context->task != NULL) {
+    lua_pushnil(L);
+  } else {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_contexts_key);
+    lua_pushthread(L);
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
   }
-  struct foreign_context *foreign = lua_newuserdatauv(L, sizeof *foreign, 0);
-  *foreign = (struct foreign_context){{.task = NULL}};
-  return &foreign->context;
+  return context;
 }
 
 static void on_expired(struct ip_timer *timer) {
@@ -48,7 +61,7 @@ static void on_expired(struct ip_timer *timer) {
     scope->expired = true;
     runtime->attention++;
   }
-  if (waiting != NULL) ip_operation_expire(waiting);
+  if (waiting != NULL) ip_operation_run_out(waiting);
 }
 
 static void link_scope(struct scope *self, struct ip_context *context) {
@@ -56,6 +69,7 @@ static void link_scope(struct scope *self, struct ip_context *context) {
   self->scope.outer = context->scope;
   context->scope = &self->scope;
   if (self->scope.immediate) self->runtime->immediate_scopes++;
+  if (self->foreign) self->runtime->foreign_scopes++;
 }
 
 static void unlink_scope(struct scope *self) {
@@ -66,6 +80,7 @@ static void unlink_scope(struct scope *self) {
   *link = self->scope.outer;
   self->scope.context = NULL;
   if (self->scope.immediate) self->runtime->immediate_scopes--;
+  if (self->foreign) self->runtime->foreign_scopes--;
   if (self->scope.expired) self->runtime->attention--;
 }
 
@@ -77,16 +92,9 @@ static int scope_new(lua_State *L) {
   lua_settop(L, 1);
   struct scope *self = lua_newuserdatauv(L, sizeof *self, 1);
   *self = (struct scope){.runtime = runtime, .scope = {.immediate = seconds <= 0}};
-  struct ip_context *context = push_foreign_context(L, runtime);
-  if (!lua_isnil(L, -1)) {
-    self->foreign = L;
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_tasks_key);
-    lua_pushvalue(L, -2);
-    lua_rawsetp(L, -2, L);
-    lua_pop(L, 1);
-  }
+  struct ip_context *context = push_context(L, runtime);
+  self->foreign = !lua_isnil(L, -1);
   lua_setiuservalue(L, 2, 1);
-  self->scope.context = NULL;
   ip_class_set(L, IP_CLASS_SCOPE);
   bool timed = seconds > 0 && seconds < (double)LUA_MAXINTEGER;
   if (timed && (self->scope.timer = ip_timer_new(runtime)) == NULL) return luaL_error(L, "not enough memory");
@@ -95,18 +103,25 @@ static int scope_new(lua_State *L) {
   return 1;
 }
 
-/* Leaves the scope; also __close and __gc. Idempotent. */
-static int scope_close(lua_State *L) {
-  struct scope *self = check_scope(L);
+/* Leaves the scope. Idempotent. */
+static void leave(struct scope *self) {
   if (self->scope.timer != NULL && !self->runtime->closed) ip_timer_free(self->scope.timer);
   self->scope.timer = NULL;
-  if (self->scope.context == NULL) return 0;
-  bool last = self->scope.context->scope == &self->scope && self->scope.outer == NULL;
-  unlink_scope(self);
-  if (self->foreign == NULL || !last) return 0;
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_tasks_key);
-  lua_pushnil(L);
-  lua_rawsetp(L, -2, self->foreign);
+  if (self->scope.context != NULL) unlink_scope(self);
+}
+
+/* __close: runs on the coroutine's own stack, whose context goes with its outermost scope. */
+static int scope_close(lua_State *L) {
+  struct scope *self = check_scope(L);
+  struct ip_context *context = self->scope.context;
+  leave(self);
+  if (context != NULL && self->foreign && context->scope == NULL) set_foreign_context(L, 0);
+  return 0;
+}
+
+/* __gc: the coroutine was dropped inside with_timeout, and the weak table has forgotten it. */
+static int scope_gc(lua_State *L) {
+  leave(check_scope(L));
   return 0;
 }
 
@@ -146,7 +161,7 @@ static int shield_close(lua_State *L) {
 
 /* --- registration --- */
 
-static const luaL_Reg scope_metamethods[] = {{"__close", scope_close}, {"__gc", scope_close}, {NULL, NULL}};
+static const luaL_Reg scope_metamethods[] = {{"__close", scope_close}, {"__gc", scope_gc}, {NULL, NULL}};
 static const luaL_Reg shield_metamethods[] = {{"__close", shield_close}, {NULL, NULL}};
 static const luaL_Reg functions[] = {
     {"scope", scope_new}, {"scope_finish", scope_finish}, {"shield", shield_new}, {NULL, NULL}};

@@ -16,11 +16,14 @@
 /* --- checks --- */
 
 struct ip_socket_box *ip_socket_check(lua_State *L, int arg) {
-  return ip_check_class(L, arg, IP_CLASS_SOCKET);
+  struct ip_socket_box *box = ip_check_class(L, arg, IP_CLASS_SOCKET);
+  if (IP_UNLIKELY(ip_runtime(L)->closed)) box->socket = NULL; /* the runtime has freed it */
+  return box;
 }
 
 struct ip_socket_box *ip_socket_check_open(lua_State *L, const char *operation) {
   struct ip_socket_box *box = ip_check_class(L, 1, IP_CLASS_SOCKET);
+  if (IP_UNLIKELY(ip_runtime(L)->closed)) box->socket = NULL; /* the runtime has freed it */
   if (IP_UNLIKELY(box->socket == NULL)) ip_error_raise(L, EBADF, operation);
   return box;
 }
@@ -50,6 +53,7 @@ static int open_socket(struct ip_runtime *runtime, struct ip_socket_box *box, bo
     return ENOMEM;
   }
   box->socket = socket;
+  ip_queue_append(&runtime->open_sockets, &socket->link);
   runtime->sockets++;
   return 0;
 }
@@ -72,17 +76,10 @@ static int disown(struct ip_socket_box *box) {
   ip_readiness_fail(&socket->readiness, IP_SIDE_READ, ECANCELED);
   ip_readiness_fail(&socket->readiness, IP_SIDE_WRITE, ECANCELED);
   drop_connection(socket);
+  ip_queue_remove(&socket->link);
   socket->readiness.runtime->sockets--;
   ip_readiness_fini(&socket->readiness, release_socket);
   return fd;
-}
-
-/* The cached addresses of the socket's own two ends; the last peer's stays true whatever happens to them. */
-static void forget_addresses(lua_State *L) {
-  lua_pushnil(L);
-  lua_setiuservalue(L, 1, IP_SOCKET_LOCAL);
-  lua_pushnil(L);
-  lua_setiuservalue(L, 1, IP_SOCKET_REMOTE);
 }
 
 /* sock:close(): closes the socket; pending operations raise ECANCELED; closing again does nothing. Also
@@ -93,8 +90,28 @@ static int socket_close(lua_State *L) {
   if (box->socket == NULL) return 0;
   int fd = disown(box);
   ip_datagram_close(fd); /* what it could report (EIO) leaves the descriptor closed all the same */
-  forget_addresses(L);
   return 0;
+}
+
+/* For what was opened while the state was ending already: such a box has no finalizer. */
+static void close_at_end(struct ip_queue *link) {
+  struct ip_socket *socket = ip_container_of(link, struct ip_socket, link);
+  struct ip_socket_box box = {.socket = socket};
+  ip_datagram_close(disown(&box));
+}
+
+/* The cached addresses of the socket's own two ends; the last peer's stays true whatever happens to them. */
+static void forget_addresses(lua_State *L) {
+  lua_pushnil(L);
+  lua_setiuservalue(L, 1, IP_SOCKET_LOCAL);
+  lua_pushnil(L);
+  lua_setiuservalue(L, 1, IP_SOCKET_REMOTE);
+}
+
+/* Opens the box at index 1, which may still have addresses of its former life. [-0, +0, e] */
+static void open_box(lua_State *L, struct ip_socket_box *box, bool is_v6, const char *operation) {
+  check_result(L, open_socket(ip_runtime(L), box, is_v6), operation);
+  forget_addresses(L);
 }
 
 /* ip.udp.socket.new() -> socket, not open. Suspends: no. */
@@ -122,7 +139,7 @@ static int socket_open(lua_State *L) {
   bool is_v6 = check_family(L, 2);
   ip_runtime_check(L, ip_runtime(L));
   if (box->socket != NULL) return ip_error_raise(L, EALREADY, "open");
-  check_result(L, open_socket(ip_runtime(L), box, is_v6), "open");
+  open_box(L, box, is_v6, "open");
   return 0;
 }
 
@@ -133,7 +150,7 @@ static struct ip_socket *prepare(lua_State *L, struct ip_endpoint *endpoint, con
   ip_address_argument(L, 2, &address);
   uint16_t port = ip_argument_port(L, 3);
   ip_runtime_check(L, ip_runtime(L));
-  if (box->socket == NULL) check_result(L, open_socket(ip_runtime(L), box, address.version == 6), operation);
+  if (box->socket == NULL) open_box(L, box, address.version == 6, operation);
   ip_endpoint_set(endpoint, ip_socket_family(box->socket), &address, port);
   return box->socket;
 }
@@ -435,6 +452,7 @@ void ip_socket_open_class(lua_State *L, int core) {
       .properties = properties,
   };
   ip_class_define(L, core, &definition);
+  ((struct ip_runtime *)lua_touserdata(L, core))->close_socket = close_at_end;
   lua_newtable(L);
   ip_class_functions(L, core, functions);
 }

@@ -23,6 +23,7 @@ struct ip_connection {
 
 struct ip_socket {
   struct ip_readiness readiness; /* first; has the descriptor and the runtime */
+  struct ip_queue link;          /* in runtime->open_sockets */
   struct ip_connection *connection;
   size_t send_queue_size;
   uint32_t send_queue_count;
@@ -49,7 +50,8 @@ static inline int ip_socket_family(const struct ip_socket *socket) {
   return socket->is_v6 ? AF_INET6 : AF_INET;
 }
 
-/* Drops what others than the connected peer had sent before `connect` from the head of the queue; 0 or an errno value. */
+/* Drops what others than the connected peer had sent before `connect` from the head of the queue; 0 or an
+ * errno value. */
 int ip_socket_drop_strangers(struct ip_socket *socket);
 
 /* Defines the class and pushes a table of module functions: `new`. [-0, +1, m] */

@@ -128,30 +128,39 @@ static int push_datagram(lua_State *L, const struct ip_datagram *datagram) {
 
 /* Pushes the address of the sender; the last one is cached, and as addresses are immutable it is safe to
    share. The socket is at index 1. [-0, +1, m] */
-static void push_source(lua_State *L, struct ip_socket *socket, const struct ip_endpoint *source) {
-  if (IP_LIKELY(socket->peer.length != 0 && ip_endpoint_same_address(&socket->peer, source))) {
+static void push_source(lua_State *L, const struct ip_endpoint *source) {
+  const struct ip_socket_box *box = lua_touserdata(L, 1);
+  const struct ip_socket *socket = box->socket;
+  if (IP_LIKELY(socket != NULL && socket->peer.length != 0 &&
+                ip_endpoint_same_address(&socket->peer, source))) {
     lua_getiuservalue(L, 1, IP_SOCKET_PEER);
     return;
   }
   struct ip_address address;
   ip_endpoint_get_address(source, &address);
   ip_address_push(L, &address);
+  if (box->socket == NULL) return; /* allocating may run a finalizer, and that close the socket */
   lua_pushvalue(L, -1);
   lua_setiuservalue(L, 1, IP_SOCKET_PEER);
-  socket->peer = *source;
+  box->socket->peer = *source;
 }
 
 /* Pushes address, port, truncated. */
-static int push_sender(lua_State *L, struct ip_socket *socket, const struct ip_datagram *datagram) {
-  push_source(L, socket, &datagram->source);
+static int push_sender(lua_State *L, const struct ip_datagram *datagram) {
+  push_source(L, &datagram->source);
   lua_pushinteger(L, ip_endpoint_port(&datagram->source));
   lua_pushboolean(L, datagram->truncated);
   return 3;
 }
 
-static int push_datagram_from(lua_State *L, struct ip_socket *socket, const struct ip_datagram *datagram) {
+static int push_datagram_from(lua_State *L, const struct ip_datagram *datagram) {
   lua_pushinteger(L, (lua_Integer)datagram->length);
-  return 1 + push_sender(L, socket, datagram);
+  return 1 + push_sender(L, datagram);
+}
+
+static int push_string_from(lua_State *L, const char *data, const struct ip_datagram *datagram) {
+  lua_pushlstring(L, data, datagram->length);
+  return 1 + push_sender(L, datagram);
 }
 
 static int push_received(lua_State *L, const struct ip_outcome *outcome) {
@@ -159,21 +168,32 @@ static int push_received(lua_State *L, const struct ip_outcome *outcome) {
 }
 
 static int push_received_from(lua_State *L, const struct ip_outcome *outcome) {
-  return push_datagram_from(L, outcome->object, &outcome->runtime->datagram);
+  struct ip_datagram datagram = outcome->runtime->datagram; /* a finalizer may receive, too */
+  return push_datagram_from(L, &datagram);
 }
 
 static int push_received_string(lua_State *L, const struct ip_outcome *outcome) {
   struct ip_datagram datagram = outcome->runtime->datagram;
-  lua_pushlstring(L, outcome->data, datagram.length);
-  return 1 + push_sender(L, outcome->object, &datagram);
+  return push_string_from(L, outcome->data, &datagram);
 }
 
-static const struct ip_operation_kind receive_kind = {
-    .name = "receive", .attempt = attempt_receive, .push_results = push_received};
-static const struct ip_operation_kind receive_from_kind = {
-    .name = "receive_from", .attempt = attempt_receive_from, .push_results = push_received_from};
-static const struct ip_operation_kind receive_string_kind = {
-    .name = "receive_string", .attempt = attempt_receive_from, .push_results = push_received_string};
+static void try_last_receive(struct ip_operation *operation) {
+  struct ip_socket *socket = operation->object;
+  ip_readiness_try_last(&socket->readiness, IP_SIDE_READ);
+}
+
+static const struct ip_operation_kind receive_kind = {.name = "receive",
+                                                      .attempt = attempt_receive,
+                                                      .try_last = try_last_receive,
+                                                      .push_results = push_received};
+static const struct ip_operation_kind receive_from_kind = {.name = "receive_from",
+                                                           .attempt = attempt_receive_from,
+                                                           .try_last = try_last_receive,
+                                                           .push_results = push_received_from};
+static const struct ip_operation_kind receive_string_kind = {.name = "receive_string",
+                                                             .attempt = attempt_receive_from,
+                                                             .try_last = try_last_receive,
+                                                             .push_results = push_received_string};
 
 /* A socket that keeps meeting EAGAIN suspends straight away, which saves the system call, and probes now and
  * then. */
@@ -185,15 +205,22 @@ static bool skips_try(struct ip_runtime *runtime, const struct ip_socket_box *bo
   return socket->skipped != 0;
 }
 
+/* Ties an operation that was just acquired to its socket. Acquiring allocates, and so may have run a
+   finalizer that closed the socket. [-0, +0, e] */
+static struct ip_socket *tie(lua_State *L, struct ip_operation *operation, const struct ip_socket_box *box) {
+  struct ip_socket *socket = box->socket;
+  int error = socket == NULL ? EBADF : ip_readiness_prepare(&socket->readiness);
+  if (error != 0) ip_operation_fail(L, operation, error);
+  operation->object = socket;
+  return socket;
+}
+
 /* Suspends the running receive. [-0, +?, e] */
 static int wait_to_receive(lua_State *L, const struct ip_operation_kind *kind,
                            const struct receive_call *call, bool gives_way) {
-  struct ip_socket *socket = call->box->socket;
-  struct ip_runtime *runtime = socket->readiness.runtime;
-  int error = ip_readiness_prepare(&socket->readiness);
-  if (error != 0) return ip_error_raise(L, error, kind->name);
   struct ip_operation *operation =
-      ip_operation_acquire(L, runtime, kind, socket, call->box->receive_timeout, gives_way);
+      ip_operation_acquire(L, ip_runtime(L), kind, call->box->receive_timeout, gives_way);
+  struct ip_socket *socket = tie(L, operation, call->box);
   operation->data = call->data;
   operation->size = call->size;
   operation->flags = call->flags;
@@ -271,7 +298,7 @@ int ip_socket_receive_from(lua_State *L) {
   bool gives_way;
   check_receive_call(L, "receive_from", true, &call);
   if (IP_LIKELY(start_receive(L, &receive_from_kind, &call, &datagram, &gives_way)))
-    return push_datagram_from(L, call.box->socket, &datagram);
+    return push_datagram_from(L, &datagram);
   return wait_to_receive(L, &receive_from_kind, &call, gives_way);
 }
 
@@ -289,8 +316,7 @@ int ip_socket_receive_string(lua_State *L) {
   bool gives_way;
   if (!start_receive(L, kind, &call, &datagram, &gives_way))
     return wait_to_receive(L, kind, &call, gives_way);
-  lua_pushlstring(L, call.data, datagram.length);
-  return 1 + push_sender(L, call.box->socket, &datagram);
+  return push_string_from(L, call.data, &datagram);
 }
 
 /* The try_ forms: true when there is a datagram; not when others wait for the next one. */
@@ -318,7 +344,7 @@ int ip_socket_try_receive_from(lua_State *L) {
   struct receive_call call;
   struct ip_datagram datagram;
   check_receive_call(L, kind.name, true, &call);
-  if (receive_at_once(L, &kind, &call, &datagram)) return push_datagram_from(L, call.box->socket, &datagram);
+  if (receive_at_once(L, &kind, &call, &datagram)) return push_datagram_from(L, &datagram);
   return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, kind.name);
 }
 
@@ -343,8 +369,10 @@ static size_t total_of(const struct ip_data *data) {
    milliseconds; negative for none. */
 static bool attempt_send(struct ip_operation *operation) {
   uint64_t left = operation->timer != NULL ? uv_timer_get_due_in(&operation->timer->uv) : 0;
-  if (operation->timer == NULL)
-    operation->flags = operation->immediate ? 0 : -1;
+  if (operation->immediate)
+    operation->flags = 0;
+  else if (operation->timer == NULL)
+    operation->flags = -1;
   else
     operation->flags = left < 1 ? 1 : left > INT_MAX ? INT_MAX : (int)left;
   operation->status = 0;
@@ -357,19 +385,36 @@ static void on_send_unlinked(struct ip_operation *operation) {
   socket->send_queue_count--;
 }
 
+static void try_last_send(struct ip_operation *operation) {
+  struct ip_socket *socket = operation->object;
+  ip_readiness_try_last(&socket->readiness, IP_SIDE_WRITE);
+}
+
 static int send_again(lua_State *L, const struct ip_outcome *outcome);
 static int send_to_again(lua_State *L, const struct ip_outcome *outcome);
 
-static const struct ip_operation_kind send_kind = {
-    .name = "send", .attempt = attempt_send, .unlinked = on_send_unlinked, .push_results = send_again};
-static const struct ip_operation_kind send_to_kind = {
-    .name = "send_to", .attempt = attempt_send, .unlinked = on_send_unlinked, .push_results = send_to_again};
+static const struct ip_operation_kind send_kind = {.name = "send",
+                                                   .attempt = attempt_send,
+                                                   .try_last = try_last_send,
+                                                   .unlinked = on_send_unlinked,
+                                                   .push_results = send_again};
+static const struct ip_operation_kind send_to_kind = {.name = "send_to",
+                                                      .attempt = attempt_send,
+                                                      .try_last = try_last_send,
+                                                      .unlinked = on_send_unlinked,
+                                                      .push_results = send_to_again};
+
+/* A vector of many parts is allocated, which may run a finalizer that closes the socket. [-0, +(0|1), e] */
+static void read_data(lua_State *L, const char *operation, struct send_call *call) {
+  ip_argument_data(L, 2, &call->data);
+  if (IP_UNLIKELY(call->box->socket == NULL)) ip_error_raise(L, EBADF, operation);
+}
 
 /* Checks the arguments (self, data[, flags]). [-0, +(0|1), e] */
 static void check_send_call(lua_State *L, const char *operation, struct send_call *call) {
   call->box = ip_socket_check_open(L, operation);
   call->flags = optional_flags(L, 3, false, operation);
-  ip_argument_data(L, 2, &call->data);
+  read_data(L, operation, call);
   call->to = NULL;
   if (IP_UNLIKELY(call->box->socket->connection == NULL)) ip_error_raise(L, EDESTADDRREQ, operation);
 }
@@ -381,7 +426,7 @@ static void check_send_to_call(lua_State *L, const char *operation, struct send_
   ip_address_argument(L, 3, &address);
   uint16_t port = ip_argument_port(L, 4);
   call->flags = optional_flags(L, 5, false, operation);
-  ip_argument_data(L, 2, &call->data);
+  read_data(L, operation, call);
   ip_endpoint_set(&call->remote, ip_socket_family(call->box->socket), &address, port);
   call->to = &call->remote;
 }
@@ -389,12 +434,9 @@ static void check_send_to_call(lua_State *L, const char *operation, struct send_
 /* Suspends the running send. [-0, +?, e] */
 static int wait_to_send(lua_State *L, const struct ip_operation_kind *kind, const struct send_call *call,
                         double timeout, bool gives_way, bool first) {
-  struct ip_socket *socket = call->box->socket;
+  struct ip_operation *operation = ip_operation_acquire(L, ip_runtime(L), kind, timeout, gives_way);
+  struct ip_socket *socket = tie(L, operation, call->box);
   struct ip_readiness *readiness = &socket->readiness;
-  int error = ip_readiness_prepare(readiness);
-  if (error != 0) return ip_error_raise(L, error, kind->name);
-  struct ip_operation *operation =
-      ip_operation_acquire(L, readiness->runtime, kind, socket, timeout, gives_way);
   operation->size = total_of(&call->data);
   socket->send_queue_size += operation->size;
   socket->send_queue_count++;

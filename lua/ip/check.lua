@@ -16,6 +16,15 @@ function check.type(position, name, expected, value)
   bad_argument(position, name, ("%s expected, got %s"):format(expected, got), 3)
 end
 
+--- Raises unless `value` is a number that can be a time.
+function check.seconds(position, name, value)
+  if type(value) ~= "number" then
+    local got = value == nil and "no value" or type(value)
+    bad_argument(position, name, "number expected, got " .. got, 3)
+  end
+  if value ~= value then bad_argument(position, name, "seconds expected, got NaN", 3) end
+end
+
 --- The ip.address that an addr argument (an ip.address or text) stands for.
 function check.address(position, name, value)
   if type(value) == "string" then

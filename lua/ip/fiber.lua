@@ -2,7 +2,8 @@
 --- functions may suspend; the rest is in the core.
 
 local core = require("ip.core").fiber
-local check_type = require("ip.check").type
+local check = require("ip.check")
+local check_type = check.type
 
 ---@class ip.fiber
 ---@field joinable boolean until joined or detached
@@ -28,8 +29,14 @@ local fiber = {
   spawn = core.spawn,
 }
 
+-- Error values may be anything, also something whose __tostring fails.
+local function describe(err)
+  local ok, text = pcall(tostring, err)
+  return ok and text or ("(an error object of type %s)"):format(type(err))
+end
+
 local function default_handler(err, traceback)
-  io.stderr:write("error in a fiber: ", tostring(err), "\n", traceback, "\n")
+  io.stderr:write("error in a fiber: ", describe(err), "\n", traceback, "\n")
 end
 
 local handler = default_handler
@@ -37,7 +44,7 @@ local handler = default_handler
 core.set_reporter(function(err, traceback, failed)
   local ok, problem = pcall(handler, err, traceback, failed)
   if ok then return end
-  io.stderr:write("error in the on_error handler: ", tostring(problem), "\n")
+  io.stderr:write("error in the on_error handler: ", describe(problem), "\n")
   default_handler(err, traceback)
 end)
 
@@ -67,7 +74,7 @@ end
 ---@param seconds number
 ---@param fn function
 function fiber.with_timeout(seconds, fn, ...)
-  check_type(1, "with_timeout", "number", seconds)
+  check.seconds(1, "with_timeout", seconds)
   check_type(2, "with_timeout", "function", fn)
   local scope <close> = core.scope(seconds)
   return finish(scope, fn(...))
