@@ -12,10 +12,11 @@
 
 /* --- from and to the stack --- */
 
-void ip_address_push(lua_State *L, const struct ip_address *address) {
+const struct ip_address *ip_address_push(lua_State *L, const struct ip_address *address) {
   struct ip_address *object = lua_newuserdatauv(L, sizeof *object, 0);
   *object = *address;
   ip_class_set(L, IP_CLASS_ADDRESS);
+  return object;
 }
 
 static const struct ip_address *check_address(lua_State *L, int arg) {

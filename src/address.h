@@ -12,8 +12,8 @@ void ip_address_open(lua_State *L, int core);
  */
 void ip_address_add_functions(lua_State *L, int core);
 
-/* Pushes a new ip.address. [-0, +1, m] */
-void ip_address_push(lua_State *L, const struct ip_address *address);
+/* Pushes a new ip.address, and returns what it holds for as long as it lives. [-0, +1, m] */
+const struct ip_address *ip_address_push(lua_State *L, const struct ip_address *address);
 
 /* The addr argument at `arg`: an ip.address, or a string that ip.address.new accepts. [-0, +0, v] */
 void ip_address_argument(lua_State *L, int arg, struct ip_address *address);

@@ -60,7 +60,7 @@ static void resume(lua_State *L, struct ip_runtime *runtime, lua_State *thread, 
     return;
   }
   if (task != NULL)
-    task->ended(L, task, status);
+    runtime->end_task(L, runtime, task, status);
   else if (status != LUA_OK)
     ip_runtime_report(L, thread, 0);
 }
@@ -69,7 +69,7 @@ void ip_operation_resume(lua_State *L, struct ip_operation *operation) {
   operation->state = IP_OPERATION_DONE;
   if (operation->on_main) return; /* ip_runtime_drive looks at the state */
   lua_State *thread = operation->thread;
-  struct ip_task *task = operation->context != NULL ? operation->context->task : NULL;
+  struct ip_task *task = ip_context_task(operation->context);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_pool_key);
   lua_rawgeti(L, -1, operation->reference);
   lua_getiuservalue(L, -1, 1); /* the thread must not be collected while it runs: settling lets go of it */
@@ -86,7 +86,7 @@ static void run_task(lua_State *L, struct ip_runtime *runtime, struct ip_task *t
   int status = lua_status(task->thread);
   bool startable = status == LUA_OK && task->arguments >= 0;
   if (status != LUA_YIELD && !startable) {
-    task->ended(L, task, IP_TASK_CLOSED);
+    runtime->end_task(L, runtime, task, IP_TASK_CLOSED);
     return;
   }
   int arguments = startable ? task->arguments : 0;

@@ -335,15 +335,24 @@ void ip_endpoint_get_address(const struct ip_endpoint *endpoint, struct ip_addre
   address->scope_id = endpoint->name.v6.sin6_scope_id;
 }
 
-bool ip_endpoint_same_address(const struct ip_endpoint *a, const struct ip_endpoint *b) {
+bool ip_endpoint_has_address(const struct ip_endpoint *endpoint, const struct ip_address *address) {
+  int family = ip_endpoint_family(endpoint);
+  if (family == AF_INET)
+    return address->version == 4 && memcmp(&endpoint->name.v4.sin_addr, address->bytes, 4) == 0;
+  /* a memcmp of constant size becomes two loads and compares */
+  return family == AF_INET6 && address->version == 6 &&
+         address->scope_id == endpoint->name.v6.sin6_scope_id &&
+         memcmp(&endpoint->name.v6.sin6_addr, address->bytes, 16) == 0;
+}
+
+static bool same_address(const struct ip_endpoint *a, const struct ip_endpoint *b) {
   int family = ip_endpoint_family(a);
   if (family != ip_endpoint_family(b)) return false;
   if (family == AF_INET) return a->name.v4.sin_addr.s_addr == b->name.v4.sin_addr.s_addr;
-  /* a memcmp of constant size becomes two loads and compares */
   return family == AF_INET6 && a->name.v6.sin6_scope_id == b->name.v6.sin6_scope_id &&
          memcmp(&a->name.v6.sin6_addr, &b->name.v6.sin6_addr, 16) == 0;
 }
 
 bool ip_endpoint_equal(const struct ip_endpoint *a, const struct ip_endpoint *b) {
-  return a->name.v4.sin_port == b->name.v4.sin_port && ip_endpoint_same_address(a, b);
+  return a->name.v4.sin_port == b->name.v4.sin_port && same_address(a, b);
 }

@@ -106,7 +106,7 @@ static inline int ip_endpoint_family(const struct ip_endpoint *endpoint) {
    address (any other family) equals nothing, so that an empty cache never hits. */
 bool ip_endpoint_equal(const struct ip_endpoint *a, const struct ip_endpoint *b);
 
-/* Same family, address and scope, whatever the ports. */
-bool ip_endpoint_same_address(const struct ip_endpoint *a, const struct ip_endpoint *b);
+/* Is this the endpoint's address, scope included? */
+bool ip_endpoint_has_address(const struct ip_endpoint *endpoint, const struct ip_address *address);
 
 #endif

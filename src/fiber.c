@@ -18,7 +18,6 @@ enum fiber_outcome { FIBER_ALIVE, FIBER_DONE, FIBER_FAILED, FIBER_INTERRUPTED, F
 struct fiber {
   struct ip_task task; /* first */
   struct ip_operation *joiner;
-  struct ip_runtime *runtime;
   int results;     /* how many, of a fiber that is done */
   uint8_t outcome; /* enum fiber_outcome */
   bool joined, detached;
@@ -35,27 +34,28 @@ static struct fiber *fiber_of(struct ip_task *task) {
 /* --- the end of a fiber --- */
 
 /* Did the fiber die of its interruption? The error value is on its coroutine's stack, and goes back there. */
-static bool died_interrupted(lua_State *L, const struct fiber *fiber) {
+static bool died_interrupted(lua_State *L, const struct ip_runtime *runtime, const struct fiber *fiber) {
   lua_xmove(fiber->task.thread, L, 1);
-  bool interruption = ip_error_is(L, fiber->runtime, -1, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED);
+  bool interruption = ip_error_is(L, runtime, -1, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED);
   lua_xmove(L, fiber->task.thread, 1);
   return interruption && fiber->task.context.interrupted;
 }
 
-static enum fiber_outcome outcome_of(lua_State *L, const struct fiber *fiber, int status) {
+static enum fiber_outcome outcome_of(lua_State *L, const struct ip_runtime *runtime,
+                                     const struct fiber *fiber, int status) {
   if (status == IP_TASK_CLOSED) return FIBER_CLOSED;
   if (status == LUA_OK) return FIBER_DONE;
-  return died_interrupted(L, fiber) ? FIBER_INTERRUPTED : FIBER_FAILED;
+  return died_interrupted(L, runtime, fiber) ? FIBER_INTERRUPTED : FIBER_FAILED;
 }
 
 /* Takes the fiber out of the table of tasks and out of the accounts. [-0, +0, -] */
-static void unanchor(lua_State *L, struct fiber *fiber) {
+static void unanchor(lua_State *L, struct ip_runtime *runtime, struct fiber *fiber) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_tasks_key);
   lua_pushnil(L);
   lua_rawsetp(L, -2, fiber->task.thread); /* the key exists: nothing is allocated */
   lua_pop(L, 1);
-  if (!fiber->detached) fiber->runtime->attached_fibers--;
-  if (fiber->task.context.interrupted) fiber->runtime->attention--;
+  if (!fiber->detached) runtime->attached_fibers--;
+  if (fiber->task.context.interrupted) runtime->attention--;
 }
 
 /* Pushes the fiber of a task that is still anchored. [-0, +1, -] */
@@ -100,12 +100,12 @@ static void push_remains(lua_State *L, struct fiber *fiber) {
 /* Called by the dispatcher: the coroutine has returned (its results are on its stack), died (its error is),
    or was closed by somebody else. The traceback is taken before the coroutine's variables are closed. [-0,
    +0, -] */
-static void end_fiber(lua_State *L, struct ip_task *task, int status) {
+static void end_fiber(lua_State *L, struct ip_runtime *runtime, struct ip_task *task, int status) {
   struct fiber *fiber = fiber_of(task);
   push_task(L, task); /* keeps it while it leaves the table */
   int index = lua_gettop(L);
-  fiber->outcome = (uint8_t)outcome_of(L, fiber, status);
-  unanchor(L, fiber);
+  fiber->outcome = (uint8_t)outcome_of(L, runtime, fiber, status);
+  unanchor(L, runtime, fiber);
   if (fiber->outcome == FIBER_FAILED && fiber->joiner == NULL) ip_runtime_report(L, task->thread, index);
   if (status != LUA_OK) ip_compat_close_thread(task->thread, L);
   push_remains(L, fiber);
@@ -125,14 +125,13 @@ static void register_task(lua_State *L, int index, const struct ip_task *task) {
   lua_pop(L, 1);
 }
 
-static void init_fiber(struct fiber *fiber, struct ip_runtime *runtime, lua_State *thread, int arguments) {
-  *fiber = (struct fiber){.runtime = runtime};
+static void init_fiber(struct fiber *fiber, lua_State *thread, int arguments) {
+  *fiber = (struct fiber){.joiner = NULL};
   fiber->task.ready.kind = IP_READY_TASK;
   ip_queue_init(&fiber->task.ready.link);
-  fiber->task.context.task = &fiber->task;
+  fiber->task.context.is_task = true;
   fiber->task.thread = thread;
   fiber->task.arguments = arguments;
-  fiber->task.ended = end_fiber;
 }
 
 /* spawn(fn, ...) -> fiber: starts fn(...) at the next turn of the loop. Suspends: no. */
@@ -144,7 +143,7 @@ static int fiber_spawn(lua_State *L) {
   int arguments = lua_gettop(L) - 1;
   struct fiber *fiber = lua_newuserdatauv(L, sizeof *fiber, 1);
   lua_State *thread = lua_newthread(L);
-  init_fiber(fiber, runtime, thread, arguments);
+  init_fiber(fiber, thread, arguments);
   lua_setiuservalue(L, -2, 1);
   ip_class_set(L, IP_CLASS_FIBER);
   lua_insert(L, 1); /* fiber, fn, ... */
@@ -204,8 +203,9 @@ static struct fiber *joined_by(const struct fiber *fiber) {
 /* Would the caller wait for itself? */
 static bool is_circle(lua_State *L, struct ip_runtime *runtime, const struct fiber *target) {
   struct ip_context *self = ip_context_of(L, runtime);
-  if (self == NULL || self->task == NULL) return false;
-  while (target != NULL && &target->task != self->task)
+  struct ip_task *task = ip_context_task(self);
+  if (task == NULL) return false;
+  while (target != NULL && &target->task != task)
     target = joined_by(target);
   return target != NULL;
 }
@@ -216,7 +216,7 @@ static bool is_circle(lua_State *L, struct ip_runtime *runtime, const struct fib
    repeated. Suspends: yes. */
 static int fiber_join(lua_State *L) {
   struct fiber *fiber = check_fiber(L, 1);
-  struct ip_runtime *runtime = fiber->runtime;
+  struct ip_runtime *runtime = ip_runtime(L);
   ip_operation_check(L, runtime, &join_kind);
   if (is_circle(L, runtime, fiber)) return ip_error_raise(L, EDEADLK, "join");
   if (fiber->joined || fiber->detached || fiber->joiner != NULL) return ip_error_raise(L, EINVAL, "join");
@@ -233,7 +233,7 @@ static int fiber_detach(lua_State *L) {
   struct fiber *fiber = check_fiber(L, 1);
   if (fiber->detached || fiber->joined || fiber->joiner != NULL) return ip_error_raise(L, EINVAL, "detach");
   fiber->detached = true;
-  if (fiber->outcome == FIBER_ALIVE) fiber->runtime->attached_fibers--;
+  if (fiber->outcome == FIBER_ALIVE) ip_runtime(L)->attached_fibers--;
   return 0;
 }
 
@@ -244,7 +244,7 @@ static int fiber_interrupt(lua_State *L) {
   struct ip_context *context = &fiber->task.context;
   if (fiber->outcome != FIBER_ALIVE || context->interrupted) return 0;
   context->interrupted = true;
-  fiber->runtime->attention++;
+  ip_runtime(L)->attention++;
   if (context->waiting != NULL && context->shields == 0)
     ip_operation_complete(context->waiting, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED);
   return 0;
@@ -263,25 +263,25 @@ static int fiber_get_interruption_caught(lua_State *L) {
   return 1;
 }
 
-static const char *status_of(const struct fiber *fiber) {
+static const char *status_of(lua_State *L, const struct fiber *fiber) {
   static const char *const ended[] = {[FIBER_DONE] = "done",
                                       [FIBER_FAILED] = "failed",
                                       [FIBER_INTERRUPTED] = "interrupted",
                                       [FIBER_CLOSED] = "failed"};
   if (fiber->outcome != FIBER_ALIVE) return ended[fiber->outcome];
-  if (fiber->runtime->current == &fiber->task) return "running";
+  if (ip_runtime(L)->current == &fiber->task) return "running";
   const struct ip_operation *waiting = fiber->task.context.waiting;
   return waiting != NULL && waiting->state == IP_OPERATION_ARMED ? "waiting" : "ready";
 }
 
 static int fiber_get_status(lua_State *L) {
-  lua_pushstring(L, status_of(check_fiber(L, 1)));
+  lua_pushstring(L, status_of(L, check_fiber(L, 1)));
   return 1;
 }
 
 static int fiber_mt_tostring(lua_State *L) {
   const struct fiber *fiber = check_fiber(L, 1);
-  lua_pushfstring(L, "ip.fiber (%s): %p", status_of(fiber), lua_topointer(L, 1));
+  lua_pushfstring(L, "ip.fiber (%s): %p", status_of(L, fiber), lua_topointer(L, 1));
   return 1;
 }
 
@@ -425,6 +425,7 @@ void ip_fiber_open(lua_State *L, int core) {
       .properties = properties,
   };
   ip_class_define(L, core, &definition);
+  ((struct ip_runtime *)lua_touserdata(L, core))->end_task = end_fiber;
   lua_newtable(L);
   ip_class_functions(L, core, functions);
 }

@@ -161,12 +161,12 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
   operation->context = context;
   operation->timer = timer;
   operation->status = 0;
-  operation->turn = runtime->turn;
+  operation->ready.turn = runtime->turn;
   operation->by_scope = false;
   operation->external = false;
   operation->on_main = L == runtime->main;
   operation->immediate = gives_way && (timeout == 0 || has_immediate_scope(context));
-  operation->counts = !operation->on_main && (context == NULL || context->task == NULL);
+  operation->counts = !operation->on_main && ip_context_task(context) == NULL;
   operation->state = IP_OPERATION_ARMED;
   if (context != NULL) context->waiting = operation;
   if (timer != NULL) ip_timer_start(timer, timeout, on_deadline, operation);
@@ -251,8 +251,8 @@ static int operation_mt_close(lua_State *L) {
   release(operation);
   lua_pushnil(L);
   lua_setiuservalue(L, 1, 1);
-  if (abandoned && context != NULL && context->task != NULL)
-    ip_runtime_enqueue(operation->runtime, &context->task->ready);
+  struct ip_task *task = ip_context_task(context);
+  if (abandoned && task != NULL) ip_runtime_enqueue(operation->runtime, &task->ready);
   return 0;
 }
 

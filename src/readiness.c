@@ -107,6 +107,16 @@ static struct ip_operation *operation_of(struct ip_queue *link) {
   return ip_container_of(ip_container_of(link, struct ip_ready, link), struct ip_operation, ready);
 }
 
+size_t ip_readiness_count(const struct ip_readiness *readiness, enum ip_side side, size_t *bytes) {
+  size_t count = 0;
+  const struct ip_queue *end = &readiness->waiters[side];
+  for (struct ip_queue *link = end->next; link != end; link = link->next) {
+    *bytes += operation_of(link)->size;
+    count++;
+  }
+  return count;
+}
+
 static struct ip_operation *oldest(const struct ip_readiness *readiness, enum ip_side side) {
   return operation_of(readiness->waiters[side].next);
 }
@@ -138,7 +148,8 @@ static bool dispatch_side(lua_State *L, struct ip_readiness *readiness, enum ip_
   struct ip_runtime *runtime = readiness->runtime;
   while (ip_readiness_has_waiters(readiness, side)) {
     struct ip_operation *operation = oldest(readiness, side);
-    if (operation->turn == runtime->turn) return true; /* came back meanwhile: the next event is theirs */
+    if (operation->ready.turn == runtime->turn)
+      return true; /* came back meanwhile: the next event is theirs */
     if (!operation->kind->attempt(operation)) {
       expire_immediate(readiness, side);
       return true;

@@ -32,6 +32,9 @@ static inline bool ip_readiness_has_waiters(const struct ip_readiness *readiness
   return !ip_queue_is_empty(&readiness->waiters[side]);
 }
 
+/* How many operations wait on a side; adds their sizes to `bytes`. */
+size_t ip_readiness_count(const struct ip_readiness *readiness, enum ip_side side, size_t *bytes);
+
 /* Queues an operation and watches the descriptor for it. The readiness is prepared. */
 void ip_readiness_wait(struct ip_readiness *readiness, enum ip_side side, struct ip_operation *operation);
 

@@ -33,7 +33,8 @@ enum ip_ready_kind { IP_READY_READINESS, IP_READY_OPERATION, IP_READY_TASK };
 /* What the ready queue holds. */
 struct ip_ready {
   struct ip_queue link;
-  enum ip_ready_kind kind;
+  uint8_t kind;  /* enum ip_ready_kind */
+  uint32_t turn; /* of the dispatcher, when an operation was armed; stands here because of the padding */
 };
 
 struct ip_operation;
@@ -72,11 +73,12 @@ struct ip_scope {
 struct ip_context {
   struct ip_scope *scope;       /* innermost */
   struct ip_operation *waiting; /* the operation that the coroutine is suspended in */
-  struct ip_task *task;         /* NULL when no fiber */
   uint32_t shields;
   bool interrupted;
+  bool is_task; /* the first member of a struct ip_task */
 };
 
+/* Status of a task whose coroutine somebody else has closed or run to its end. */
 enum { IP_TASK_CLOSED = -1 };
 
 /* A coroutine that the library started: the engine's half of a fiber. */
@@ -85,10 +87,12 @@ struct ip_task {
   struct ip_ready ready;
   lua_State *thread; /* anchored by the fiber's userdata until the fiber is collected */
   int arguments;     /* pushed on the thread for its start; negative once it has started */
-  /* Called on the driver's stack when the coroutine has ended; must not raise. `status` is LUA_OK, an error
-     status, or IP_TASK_CLOSED when somebody else has closed the coroutine or run it to its end. */
-  void (*ended)(lua_State *L, struct ip_task *task, int status);
 };
+
+/* The task of a context, or NULL. */
+static inline struct ip_task *ip_context_task(struct ip_context *context) {
+  return context != NULL && context->is_task ? (struct ip_task *)context : NULL;
+}
 
 /* --- operations --- */
 
@@ -134,7 +138,6 @@ struct ip_operation {
   int status;    /* 0, or the error code */
   int reference; /* in the pool table */
   int slot;      /* stack index of the operation in the suspended C function's frame */
-  uint32_t turn; /* of the dispatcher, when it was armed */
   uint8_t state;
   uint8_t category; /* of status */
   bool immediate;   /* what is not there at the next attempt counts as timed out */
@@ -170,6 +173,9 @@ struct ip_runtime {
   size_t operations;     /* not FREE */
   size_t attached_fibers;
   size_t foreign_waits; /* operations of coroutines made by others */
+  /* Called on the driver's stack when a task's coroutine has ended with LUA_OK, an error status or
+     IP_TASK_CLOSED; must not raise. Set by the room of fibers, like close_socket by that of sockets. */
+  void (*end_task)(lua_State *L, struct ip_runtime *runtime, struct ip_task *task, int status);
   struct ip_queue open_sockets;
   void (*close_socket)(struct ip_queue *link); /* closes a member of open_sockets, which leaves the queue */
   size_t sockets;                              /* open ones */

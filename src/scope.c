@@ -40,9 +40,9 @@ static struct ip_context *push_context(lua_State *L, struct ip_runtime *runtime)
   struct ip_context *context = ip_context_of(L, runtime);
   if (context == NULL) {
     context = lua_newuserdatauv(L, sizeof *context, 0);
-    *context = (struct ip_context){.task = NULL};
+    *context = (struct ip_context){.scope = NULL};
     set_foreign_context(L, lua_gettop(L));
-  } else if (context == &runtime->main_context || context->task != NULL) {
+  } else if (context == &runtime->main_context || context->is_task) {
     lua_pushnil(L);
   } else {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_contexts_key);
@@ -144,7 +144,7 @@ static int shield_new(lua_State *L) {
   self->context = NULL;
   ip_class_set(L, IP_CLASS_SHIELD);
   struct ip_context *context = ip_context_of(L, runtime);
-  if (context == NULL || context->task == NULL) return 1;
+  if (context == NULL || !context->is_task) return 1;
   self->context = context;
   context->shields++;
   return 1;

@@ -103,9 +103,7 @@ static void close_at_end(struct ip_queue *link) {
 /* The cached addresses of the socket's own two ends; the last peer's stays true whatever happens to them. */
 static void forget_addresses(lua_State *L) {
   lua_pushnil(L);
-  lua_setiuservalue(L, 1, IP_SOCKET_LOCAL);
-  lua_pushnil(L);
-  lua_setiuservalue(L, 1, IP_SOCKET_REMOTE);
+  lua_setiuservalue(L, 1, IP_SOCKET_ENDS);
 }
 
 /* Opens the box at index 1, which may still have addresses of its former life. [-0, +0, e] */
@@ -276,14 +274,34 @@ static int socket_get_is_open(lua_State *L) {
   return 1;
 }
 
-/* Pushes the address of `endpoint` and keeps it as a user value of the socket at index 1. [-0, +1, m] */
-static int push_cached(lua_State *L, const struct ip_endpoint *endpoint, enum ip_socket_user_value value) {
+/* Pushes the cached address of an end of the socket at index 1; false, and nothing, when there is none. [-0,
+ * +(0|1), -] */
+static bool push_cached(lua_State *L, enum ip_socket_end end) {
+  if (lua_getiuservalue(L, 1, IP_SOCKET_ENDS) == LUA_TTABLE && lua_rawgeti(L, -1, (int)end) != LUA_TNIL) {
+    lua_remove(L, -2);
+    return true;
+  }
+  lua_settop(L, 2); /* self and the property's name */
+  return false;
+}
+
+/* Keeps the address on top of the stack. [-0, +0, m] */
+static void cache(lua_State *L, enum ip_socket_end end) {
+  if (lua_getiuservalue(L, 1, IP_SOCKET_ENDS) != LUA_TTABLE) {
+    lua_pop(L, 1);
+    lua_createtable(L, IP_SOCKET_REMOTE, 0);
+    lua_pushvalue(L, -1);
+    lua_setiuservalue(L, 1, IP_SOCKET_ENDS);
+  }
+  lua_pushvalue(L, -2);
+  lua_rawseti(L, -2, (int)end);
+  lua_pop(L, 1);
+}
+
+static void push_address(lua_State *L, const struct ip_endpoint *endpoint) {
   struct ip_address address;
   ip_endpoint_get_address(endpoint, &address);
   ip_address_push(L, &address);
-  lua_pushvalue(L, -1);
-  lua_setiuservalue(L, 1, (int)value);
-  return 1;
 }
 
 /* The local endpoint. [-0, +0, e] */
@@ -296,12 +314,10 @@ static struct ip_endpoint get_local(lua_State *L, const char *property) {
 
 static int socket_get_local_address(lua_State *L) {
   ip_socket_check_open(L, "local_address");
-  if (lua_getiuservalue(L, 1, IP_SOCKET_LOCAL) != LUA_TNIL) return 1;
+  if (push_cached(L, IP_SOCKET_LOCAL)) return 1;
   struct ip_endpoint local = get_local(L, "local_address");
-  push_cached(L, &local, IP_SOCKET_LOCAL);
-  if (ip_endpoint_port(&local) != 0) return 1;
-  lua_pushnil(L); /* the system may still choose one, with the first send */
-  lua_setiuservalue(L, 1, IP_SOCKET_LOCAL);
+  push_address(L, &local);
+  if (ip_endpoint_port(&local) != 0) cache(L, IP_SOCKET_LOCAL); /* else the first send chooses one */
   return 1;
 }
 
@@ -319,8 +335,10 @@ static const struct ip_endpoint *check_remote(lua_State *L, const char *property
 
 static int socket_get_remote_address(lua_State *L) {
   const struct ip_endpoint *remote = check_remote(L, "remote_address");
-  if (lua_getiuservalue(L, 1, IP_SOCKET_REMOTE) != LUA_TNIL) return 1;
-  return push_cached(L, remote, IP_SOCKET_REMOTE);
+  if (push_cached(L, IP_SOCKET_REMOTE)) return 1;
+  push_address(L, remote);
+  cache(L, IP_SOCKET_REMOTE);
+  return 1;
 }
 
 static int socket_get_remote_port(lua_State *L) {
@@ -338,15 +356,20 @@ static int socket_get_native_handle(lua_State *L) {
   return 1;
 }
 
-static int socket_get_send_queue_size(lua_State *L) {
+/* The datagrams that wait for the system to take them, and their bytes. */
+static int socket_get_send_queue_count(lua_State *L) {
   const struct ip_socket *socket = ip_socket_check(L, 1)->socket;
-  lua_pushinteger(L, socket != NULL ? (lua_Integer)socket->send_queue_size : 0);
+  size_t bytes = 0;
+  lua_pushinteger(
+      L, socket != NULL ? (lua_Integer)ip_readiness_count(&socket->readiness, IP_SIDE_WRITE, &bytes) : 0);
   return 1;
 }
 
-static int socket_get_send_queue_count(lua_State *L) {
+static int socket_get_send_queue_size(lua_State *L) {
   const struct ip_socket *socket = ip_socket_check(L, 1)->socket;
-  lua_pushinteger(L, socket != NULL ? (lua_Integer)socket->send_queue_count : 0);
+  size_t bytes = 0;
+  if (socket != NULL) ip_readiness_count(&socket->readiness, IP_SIDE_WRITE, &bytes);
+  lua_pushinteger(L, (lua_Integer)bytes);
   return 1;
 }
 

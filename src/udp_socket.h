@@ -8,12 +8,10 @@
 #include "datagram_io.h"
 #include "readiness.h"
 
-enum ip_socket_user_value {
-  IP_SOCKET_LOCAL = 1,
-  IP_SOCKET_REMOTE,
-  IP_SOCKET_PEER,
-  IP_SOCKET_USER_VALUES = IP_SOCKET_PEER
-};
+/* The user values of the box: cached addresses. The two ends of the socket share one: a table, made when
+ * first asked. */
+enum ip_socket_user_value { IP_SOCKET_PEER = 1, IP_SOCKET_ENDS, IP_SOCKET_USER_VALUES = IP_SOCKET_ENDS };
+enum ip_socket_end { IP_SOCKET_LOCAL = 1, IP_SOCKET_REMOTE };
 
 /* Exists while the socket is connected. */
 struct ip_connection {
@@ -25,13 +23,11 @@ struct ip_socket {
   struct ip_readiness readiness; /* first; has the descriptor and the runtime */
   struct ip_queue link;          /* in runtime->open_sockets */
   struct ip_connection *connection;
-  size_t send_queue_size;
-  uint32_t send_queue_count;
   uint8_t misses;  /* receives in a row that met EAGAIN, up to a bound */
   uint8_t skipped; /* receives since the last try, while the bound is reached */
   bool is_v6, bound, shut_receive, shut_send;
-  bool filtering;          /* datagrams queued before `connect` may still come */
-  struct ip_endpoint peer; /* whose address is cached in IP_SOCKET_PEER; length 0: nobody's */
+  bool filtering;                /* datagrams queued before `connect` may still come */
+  const struct ip_address *peer; /* the last sender: held as IP_SOCKET_PEER; NULL: nobody */
 };
 
 struct ip_socket_box {

@@ -131,18 +131,17 @@ static int push_datagram(lua_State *L, const struct ip_datagram *datagram) {
 static void push_source(lua_State *L, const struct ip_endpoint *source) {
   const struct ip_socket_box *box = lua_touserdata(L, 1);
   const struct ip_socket *socket = box->socket;
-  if (IP_LIKELY(socket != NULL && socket->peer.length != 0 &&
-                ip_endpoint_same_address(&socket->peer, source))) {
+  if (IP_LIKELY(socket != NULL && socket->peer != NULL && ip_endpoint_has_address(source, socket->peer))) {
     lua_getiuservalue(L, 1, IP_SOCKET_PEER);
     return;
   }
   struct ip_address address;
   ip_endpoint_get_address(source, &address);
-  ip_address_push(L, &address);
+  const struct ip_address *peer = ip_address_push(L, &address);
   if (box->socket == NULL) return; /* allocating may run a finalizer, and that close the socket */
   lua_pushvalue(L, -1);
   lua_setiuservalue(L, 1, IP_SOCKET_PEER);
-  box->socket->peer = *source;
+  box->socket->peer = peer;
 }
 
 /* Pushes address, port, truncated. */
@@ -379,12 +378,6 @@ static bool attempt_send(struct ip_operation *operation) {
   return true;
 }
 
-static void on_send_unlinked(struct ip_operation *operation) {
-  struct ip_socket *socket = operation->object;
-  socket->send_queue_size -= operation->size;
-  socket->send_queue_count--;
-}
-
 static void try_last_send(struct ip_operation *operation) {
   struct ip_socket *socket = operation->object;
   ip_readiness_try_last(&socket->readiness, IP_SIDE_WRITE);
@@ -393,16 +386,10 @@ static void try_last_send(struct ip_operation *operation) {
 static int send_again(lua_State *L, const struct ip_outcome *outcome);
 static int send_to_again(lua_State *L, const struct ip_outcome *outcome);
 
-static const struct ip_operation_kind send_kind = {.name = "send",
-                                                   .attempt = attempt_send,
-                                                   .try_last = try_last_send,
-                                                   .unlinked = on_send_unlinked,
-                                                   .push_results = send_again};
-static const struct ip_operation_kind send_to_kind = {.name = "send_to",
-                                                      .attempt = attempt_send,
-                                                      .try_last = try_last_send,
-                                                      .unlinked = on_send_unlinked,
-                                                      .push_results = send_to_again};
+static const struct ip_operation_kind send_kind = {
+    .name = "send", .attempt = attempt_send, .try_last = try_last_send, .push_results = send_again};
+static const struct ip_operation_kind send_to_kind = {
+    .name = "send_to", .attempt = attempt_send, .try_last = try_last_send, .push_results = send_to_again};
 
 /* A vector of many parts is allocated, which may run a finalizer that closes the socket. [-0, +(0|1), e] */
 static void read_data(lua_State *L, const char *operation, struct send_call *call) {
@@ -438,8 +425,6 @@ static int wait_to_send(lua_State *L, const struct ip_operation_kind *kind, cons
   struct ip_socket *socket = tie(L, operation, call->box);
   struct ip_readiness *readiness = &socket->readiness;
   operation->size = total_of(&call->data);
-  socket->send_queue_size += operation->size;
-  socket->send_queue_count++;
   if (gives_way)
     ip_readiness_give_way(readiness, IP_SIDE_WRITE, operation);
   else if (first)

@@ -16,6 +16,7 @@ local function configure(sock, options, own)
   end
 end
 
+local no_options = {}
 local bind_options = {}
 local connect_options = { local_address = true, local_port = true }
 
@@ -39,7 +40,7 @@ end
 -- A new socket that `prepare` has made ready; closed again when that fails.
 local function build(prepare, addr, port, options)
   local sock = core.socket.new()
-  local ok, err = pcall(prepare, sock, addr, port, options or {})
+  local ok, err = pcall(prepare, sock, addr, port, options or no_options)
   if ok then return sock end
   sock:close()
   check.raise(err, 3)
