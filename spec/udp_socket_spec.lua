@@ -1100,6 +1100,7 @@ describe("io_control", function()
     local sock <close> = bound()
     assert_method_raises("ENOTSUP", sock, "io_control", "bytes_written")
     assert_method_raises("ENOTSUP", sock, "io_control", "")
+    assert_method_raises("ENOTSUP", sock, "io_control", "bytes_readable\0")
     for _, value in ipairs { 1, true, {} } do assert_bad_argument(1, sock, "io_control", value) end
     assert_bad_argument(1, sock, "io_control")
   end))
@@ -1264,6 +1265,30 @@ describe("a dual-stack socket", function()
     sock:send_to("two", ip.address.loopback_v4(), port)
     sock:send_to("three", "::ffff:127.0.0.1", port)
     assert.same({ "one", "two", "three" }, drain(peer))
+  end))
+
+  it_v6("may be connected again to a peer of the other family", with_loop(function()
+    local four <close>, four_port = bound()
+    local six <close>, six_port = bound("v6")
+    local function talk(sock, peer, address, port)
+      sock:connect(address, port)
+      sock:send("out")
+      local text, from_address, from_port = peer:receive_string()
+      assert.equal("out", text)
+      assert.equal(sock.local_port, from_port)
+      peer:send_to("back", from_address, from_port)
+      assert.equal("back", (sock:receive_string()))
+    end
+    local bound_socket, free_socket = ip.udp.bind("::", 0, { receive_timeout = 1 }), new_socket()
+    free_socket:open("v6")
+    free_socket.receive_timeout = 1
+    local port = bound_socket.local_port
+    for _, sock in ipairs { bound_socket, free_socket } do
+      talk(sock, six, "::1", six_port)
+      talk(sock, four, "127.0.0.1", four_port)
+      talk(sock, six, "::1", six_port)
+    end
+    assert.equal(port, bound_socket.local_port)
   end))
 
   it_v6("is what v6_only makes an end of", with_loop(function()
