@@ -3,6 +3,7 @@
 #define IP_ERROR_H
 
 #include "compat.h"
+#include "util.h"
 
 #include <stdbool.h>
 
@@ -34,9 +35,8 @@ void ip_error_open(lua_State *L, int core);
 struct ip_error *ip_error_push(lua_State *L, enum ip_error_category category, int code,
                                const char *operation);
 
-/* Raises a system error. Never returns; the type lets callers write `return ip_error_raise(...)`. [-0, +0, v]
- */
-int ip_error_raise(lua_State *L, int code, const char *operation);
+/* Raises a system error. The type lets callers write `return ip_error_raise(...)`. [-0, +0, v] */
+IP_NO_RETURN int ip_error_raise(lua_State *L, int code, const char *operation);
 
 /* Raises, or returns nil and the value for EAGAIN, as `mode` says. [-0, +2, v] */
 int ip_error_fail(lua_State *L, enum ip_error_mode mode, int code, const char *operation);

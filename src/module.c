@@ -10,8 +10,13 @@
 
 IP_EXPORT int luaopen_ip_core(lua_State *L);
 
+/* One runtime per state: a second opening (package.loaded was cleared, say) gets the same table. */
+static const char module_key;
+
 IP_EXPORT int luaopen_ip_core(lua_State *L) {
   luaL_checkversion(L);
+  lua_settop(L, 0);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &module_key) == LUA_TTABLE) return 1;
   lua_settop(L, 0);
   ip_runtime_push(L); /* index 1: the core of every function below */
   lua_newtable(L);
@@ -29,5 +34,7 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   ip_socket_push_message_flags(L);
   lua_setfield(L, 2, "message_flag");
   ip_address_add_functions(L, 1);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &module_key);
   return 1;
 }

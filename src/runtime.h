@@ -229,7 +229,7 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
 
 /* For what goes wrong between acquire and suspend: settles the operation and raises a system error. [-0, +0,
  * e] */
-int ip_operation_fail(lua_State *L, struct ip_operation *operation, int code);
+IP_NO_RETURN int ip_operation_fail(lua_State *L, struct ip_operation *operation, int code);
 
 /* Suspends the running C function in `operation`: `return ip_operation_suspend(L, operation)`. On the main
    thread it drives the loop. Ends with the kind's push_results or raises. [-0, +?, e] */

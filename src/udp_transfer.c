@@ -400,6 +400,8 @@ static void read_data(lua_State *L, const char *operation, struct send_call *cal
 /* Checks the arguments (self, data[, flags]). [-0, +(0|1), e] */
 static void check_send_call(lua_State *L, const char *operation, struct send_call *call) {
   call->box = ip_socket_check_open(L, operation);
+  lua_settop(L,
+             3); /* the vector that read_data may push must not lie where an absent argument is looked for */
   call->flags = optional_flags(L, 3, false, operation);
   read_data(L, operation, call);
   call->to = NULL;
@@ -412,6 +414,7 @@ static void check_send_to_call(lua_State *L, const char *operation, struct send_
   struct ip_address address;
   ip_address_argument(L, 3, &address);
   uint16_t port = ip_argument_port(L, 4);
+  lua_settop(L, 5);
   call->flags = optional_flags(L, 5, false, operation);
   read_data(L, operation, call);
   ip_endpoint_set(&call->remote, ip_socket_family(call->box->socket), &address, port);

@@ -12,6 +12,9 @@
 /* All symbols are hidden but those that the loader or a C host looks up. */
 #define IP_EXPORT __attribute__((visibility("default")))
 
+/* What raises, whatever type it has. */
+#define IP_NO_RETURN __attribute__((noreturn))
+
 #define IP_LIKELY(condition) __builtin_expect(!!(condition), 1)
 #define IP_UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 
