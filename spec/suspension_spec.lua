@@ -649,6 +649,32 @@ describe("a flood on one socket", function()
     sock:close()
   end))
 
+  it("of datagrams of many parts gives way all the same", with_loop(function()
+    local sock, port = bound()
+    local parts = {}
+    for i = 1, 200 do parts[i] = "x" end
+    local connected = ip.udp.connect("127.0.0.1", port)
+    local turns = 0
+    local other = fiber.spawn(function()
+      while true do
+        turns = turns + 1
+        fiber.yield()
+      end
+    end)
+    local buffer = byte_span.new(300)
+    for _ = 1, 300 do
+      assert.equal(200, sock:send_to(parts, "127.0.0.1", port))
+      assert.equal(200, connected:send(parts))
+      assert.equal(200, (sock:try_receive(buffer)))
+      assert.equal(200, (sock:try_receive(buffer)))
+    end
+    assert.is_true(turns > 1)
+    other:interrupt()
+    other:join()
+    connected:close()
+    sock:close()
+  end))
+
   it("may be ended by close, cancel, interruption and deadline, though it never waits", with_loop(function()
     local sock, port = bound()
     local flooding = fiber.spawn(function() return error_of(flood, sock, port) end)
