@@ -264,7 +264,7 @@ static void settle(lua_State *L, int slot) {
 int ip_operation_fail(lua_State *L, struct ip_operation *operation, int code) {
   const char *name = operation->kind->name;
   settle(L, operation->slot);
-  return ip_error_raise(L, code, name);
+  ip_error_raise(L, code, name);
 }
 
 /* --- suspend and continue --- */
