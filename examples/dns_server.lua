@@ -216,9 +216,11 @@ end
 
 local zone, complaints = load_zone()
 if not zone then give_up(complaints) end
-for _, sock in ipairs(listen()) do
+local announcements = {}
+for i, sock in ipairs(listen()) do
   ip.fiber.spawn(serve_forever, sock, zone)
-  print("listening on " .. ip.tostring(sock.local_address, sock.local_port))
+  announcements[i] = "listening on " .. ip.tostring(sock.local_address, sock.local_port)
 end
+print(table.concat(announcements, "\n")) -- in one piece, for scripts that wait for it
 io.stdout:flush()
 ip.fiber.run()

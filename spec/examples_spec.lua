@@ -30,6 +30,12 @@ local has_v6 = (function()
   return ok
 end)()
 
+-- What dns_server.lua has written to stderr, but not that there is no v6, where there is none.
+local function complaints_of(server)
+  local errors = server:errors()
+  return has_v6 and errors or (errors:gsub("^dns_server%.lua: cannot listen on %[::1%][^\n]*\n", ""))
+end
+
 local function need_v6()
   if not has_v6 then pending("this system has no v6") end
   return has_v6
@@ -354,6 +360,7 @@ describe("dns_server.lua", function()
       has_head(dig("long.example.test", "TXT", "+noedns"), "NOERROR", "qr aa tc rd", 0, 0)
       has_head(dig("long.example.test", "TXT", "+bufsize=700"), "NOERROR", "qr aa tc rd", 0, 0)
       has_head(dig("long.example.test", "TXT", "+bufsize=100"), "NOERROR", "qr aa tc rd", 0, 0)
+      has_head(dig("www.example.test", "+bufsize=60"), "NOERROR", "qr aa rd", 2, 0) -- less than 512 counts as 512
       has_head(dig("long.example.test", "TXT", "+bufsize=4096"), "NOERROR", "qr aa rd", 1, 0)
     end))
 
@@ -419,6 +426,8 @@ describe("dns_server.lua", function()
     { "an OPT record with a name", header(1, 0, 1, 0, 0, 1) .. question .. "\1a" .. opt, "FORMERR" },
     { "bytes behind the end", header(1, 0, 1) .. question .. "more", "FORMERR" },
     { "a datagram larger than OPT says", header(1, 0, 1) .. question .. ("x"):rep(60000), "FORMERR" },
+    { "a datagram whose first 1232 bytes would do", header(1, 0, 1, 0, 0, 1) .. question
+      .. "\0" .. string.pack(">I2 I2 I4 s2", 16, 1, 0, ("x"):rep(1232 - 12 - #question - 11)) .. "x", "FORMERR" },
     { "operation 2", header(1, 0x1000, 1) .. question, "NOTIMP" },
     { "operation 15 with nothing behind the header", header(1, 0x7800, 1), "NOTIMP" },
     { "class CH", header(1, 0, 1) .. www .. "\0\1\0\3", "REFUSED" },
@@ -455,7 +464,7 @@ describe("dns_server.lua", function()
       if i % 50 == 0 then assert.is_nil(response_to("")) end
     end
     assert.is_true(server:is_running())
-    assert.equal("", server:errors())
+    assert.equal("", complaints_of(server))
   end))
 
   describe("with a zone file", function()
@@ -494,7 +503,7 @@ describe("dns_server.lua", function()
         local between = process.run(process.foreign("dig", "@127.0.0.1", "-p", own_ports.v4, "b.zone.test"))
         has_head(between, "NOERROR", "qr aa rd", 0, 1)
         matches("zone%.test%.%s+30%s+IN%s+SOA", between)
-        assert.equal("", own:errors())
+        assert.equal("", complaints_of(own))
       end)
     end))
 
@@ -625,7 +634,7 @@ describe("dns_lookup.lua", function()
     changes = changes or {}
     local asked = data:sub(dns.HEADER_SIZE + 1, message.questions_end)
     return header(changes.id or message.id, changes.flags or 0x8180, 1, 1) .. (changes.question or asked)
-      .. (changes.owner or "\xC0\x0C") .. string.pack(">I2 I2 I4 s2", 1, 1, 60, changes.data or "\192\0\2\9")
+      .. (changes.owner or "\xC0\x0C") .. string.pack(">I2 I2 I4 s2", changes.type or 1, 1, 60, changes.data or "\192\0\2\9")
   end
 
   local function ask_fake(serve, ...)
@@ -677,6 +686,7 @@ describe("dns_lookup.lua", function()
       reply(answer_to(data, { question = dns.name_from_text("evil.test") .. a_in, data = "\192\0\2\66" }))
       reply(answer_to(data, { question = dns.name_from_text("host.test") .. "\0\28\0\1", data = "\192\0\2\66" }))
       reply(answer_to(data, { owner = "\xC0\x1B", data = "\192\0\2\66" })) -- points to itself
+      reply(answer_to(data, { type = dns.type.CNAME, data = "\xC0\x0Cx" })) -- more than a name
       reply(answer_to(data):sub(1, -2))
       reply(header(id, 0x8180, 0)) -- no question, and no error either
       reply(answer_to(data, { question = dns.name_from_text("HOST.test") .. a_in }))
