@@ -633,8 +633,9 @@ describe("dns_lookup.lua", function()
     local message = assert(dns.parse(ip.byte_span.append(data)))
     changes = changes or {}
     local asked = data:sub(dns.HEADER_SIZE + 1, message.questions_end)
+    local record = string.pack(">I2 I2 I4 s2", changes.type or 1, 1, 60, changes.data or "\192\0\2\9")
     return header(changes.id or message.id, changes.flags or 0x8180, 1, 1) .. (changes.question or asked)
-      .. (changes.owner or "\xC0\x0C") .. string.pack(">I2 I2 I4 s2", changes.type or 1, 1, 60, changes.data or "\192\0\2\9")
+      .. (changes.owner or "\xC0\x0C") .. record
   end
 
   local function ask_fake(serve, ...)
