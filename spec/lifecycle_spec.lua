@@ -295,6 +295,24 @@ describe("the end of a state", function()
     assert.equal(0, code)
   end)
 
+  it("is not held up by a finalizer that would wait, and resumes no fiber for it", function()
+    local output, code = support.run_program(prologue .. [[
+      fiber.spawn(function()
+        fiber.sleep(0)
+        print "resumed"
+      end)
+      FINAL = setmetatable({}, { __gc = function()
+        if collectgarbage("count") then return end -- Lua before 5.4.4 does not tell that a finalizer runs
+        pcall(fiber.sleep, 0.001)
+        pcall(fiber.run)
+        pcall(ip.udp.bind("127.0.0.1", 0).receive_string, GLOBAL)
+      end })
+      GLOBAL = ip.udp.bind("127.0.0.1", 0)
+    ]])
+    assert.equal("", output)
+    assert.equal(0, code)
+  end)
+
   it("leaves what is older than the library a refusal, and no crash", function()
     local output, code = support.run_program [[
       OLDER = setmetatable({}, { __gc = function()

@@ -227,6 +227,26 @@ describe("where Lua cannot suspend", function()
     sock:close()
   end))
 
+  it("(a finalizer) a call on the main thread is refused, too", on_main(function()
+    local sock, port = bound()
+    send(sock, port, "kept")
+    local knows, messages = nil, {}
+    setmetatable({}, { __gc = function()
+      knows = not collectgarbage("count") -- Lua before 5.4.4 does not tell that a finalizer runs
+      if not knows then return end
+      messages[1] = select(2, pcall(sock.receive_string, sock))
+      messages[2] = select(2, pcall(fiber.sleep, 0.001))
+      messages[3] = select(2, pcall(fiber.run))
+    end })
+    collectgarbage()
+    assert.equal("kept", (sock:receive_string()))
+    sock:close()
+    if not knows then return end
+    assert_contains(tostring(messages[1]), "cannot wait in receive_string")
+    assert_contains(tostring(messages[2]), "cannot wait in sleep")
+    assert_contains(tostring(messages[3]), "cannot wait in run")
+  end))
+
   it("(a finalizer) an unprotected call makes a warning at most, and the program goes on", function()
     local output, code = support.run_program [[
       local ip = require "ip"
