@@ -6,6 +6,7 @@
 #include "util.h"
 
 #include <math.h>
+#include <string.h>
 
 static lua_Integer check_integer(lua_State *L, int arg) {
   if (lua_type(L, arg) != LUA_TNUMBER) luaL_typeerror(L, arg, "integer");
@@ -43,6 +44,20 @@ double ip_argument_seconds(lua_State *L, int arg) {
 const char *ip_argument_string(lua_State *L, int arg, size_t *length) {
   luaL_checktype(L, arg, LUA_TSTRING);
   return lua_tolstring(L, arg, length);
+}
+
+int ip_argument_find(lua_State *L, int arg, const char *const names[]) {
+  size_t length;
+  const char *text = ip_argument_string(L, arg, &length);
+  for (int i = 0; names[i] != NULL; i++)
+    if (strlen(names[i]) == length && memcmp(names[i], text, length) == 0) return i;
+  return -1;
+}
+
+int ip_argument_choice(lua_State *L, int arg, const char *const names[]) {
+  int index = ip_argument_find(L, arg, names);
+  if (index < 0) luaL_argerror(L, arg, lua_pushfstring(L, "invalid option '%s'", lua_tostring(L, arg)));
+  return index;
 }
 
 /* Describes the string or span at `index`; false when it is neither. */

@@ -32,6 +32,14 @@ double ip_argument_seconds(lua_State *L, int arg);
 /* A string, and not a number that would be converted. [-0, +0, v] */
 const char *ip_argument_string(lua_State *L, int arg, size_t *length);
 
+/* The index of the string at `arg` among `names`, which end with NULL, or -1; a '\0' within is part of the
+   string.
+   [-0, +0, v] */
+int ip_argument_find(lua_State *L, int arg, const char *const names[]);
+
+/* Likewise, but anything else is a bad argument. [-0, +0, v] */
+int ip_argument_choice(lua_State *L, int arg, const char *const names[]);
+
 enum { IP_DATA_INLINE_PARTS = 16 };
 
 /* What is to be sent as one datagram. The parts point into strings and spans that the caller's stack holds.

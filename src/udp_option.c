@@ -145,9 +145,10 @@ static const struct option options[] = {
 };
 
 static const struct option *check_option(lua_State *L, const char *operation) {
-  const char *name = ip_argument_string(L, 2, NULL);
+  size_t length;
+  const char *name = ip_argument_string(L, 2, &length);
   for (size_t i = 0; i < ip_count_of(options); i++)
-    if (strcmp(options[i].name, name) == 0) return &options[i];
+    if (strlen(options[i].name) == length && memcmp(options[i].name, name, length) == 0) return &options[i];
   ip_error_raise(L, ENOTSUP, operation);
   return NULL;
 }

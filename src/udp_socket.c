@@ -127,7 +127,7 @@ static bool check_family(lua_State *L, int arg) {
   if (address != NULL) return address->version == 6;
   static const char *const families[] = {"v4", "v6", NULL};
   if (lua_type(L, arg) != LUA_TSTRING) luaL_typeerror(L, arg, "\"v4\", \"v6\" or ip.address");
-  return luaL_checkoption(L, arg, NULL, families) == 1;
+  return ip_argument_choice(L, arg, families) == 1;
 }
 
 /* sock:open(family): opens the socket. `family`: "v4", "v6" or an ip.address. EALREADY when it is open.
@@ -172,16 +172,47 @@ static void note_local(struct ip_socket *socket, struct ip_connection *connectio
   if (ip_datagram_local(socket->readiness.fd, &connection->local) != 0) connection->local.length = 0;
 }
 
+static bool is_v4_path(const struct ip_endpoint *remote) {
+  return ip_endpoint_family(remote) == AF_INET || IN6_IS_ADDR_V4MAPPED(&remote->name.v6.sin6_addr);
+}
+
+/* Linux forgets a port that it chose itself when the association is dissolved, and the socket would be deaf.
+ */
+static int bind_again(const struct ip_socket *socket, const struct ip_endpoint *before) {
+  struct ip_endpoint now;
+  int error = ip_datagram_local(socket->readiness.fd, &now);
+  if (error != 0) return error;
+  bool kept = ip_endpoint_port(&now) == ip_endpoint_port(before);
+  return kept ? 0 : ip_datagram_bind(socket->readiness.fd, before);
+}
+
+static int dissolve(struct ip_socket *socket) {
+  int error = ip_datagram_disconnect(socket->readiness.fd);
+  if (error != 0) return error;
+  struct ip_endpoint local = socket->connection->local;
+  drop_connection(socket);
+  return local.length != 0 ? bind_again(socket, &local) : 0;
+}
+
+/* Linux keeps the source address of the first association, which is no good for a peer of the other family:
+   that one would be refused, or leave the socket deaf. */
+static int leave_other_family(struct ip_socket *socket, const struct ip_endpoint *remote) {
+  if (socket->connection == NULL || is_v4_path(&socket->connection->remote) == is_v4_path(remote)) return 0;
+  return dissolve(socket);
+}
+
 /* Port 0 succeeds on Linux and leaves a socket that says it is not connected. */
 static int connect_socket(struct ip_socket *socket, const struct ip_endpoint *remote) {
   if (ip_endpoint_port(remote) == 0) return EINVAL;
+  int error = leave_other_family(socket, remote);
+  if (error != 0) return error;
   struct ip_connection *connection = socket->connection;
   if (connection == NULL) {
     connection = calloc(1, sizeof *connection);
     if (connection == NULL) return ENOMEM;
     note_local(socket, connection);
   }
-  int error = ip_datagram_connect(socket->readiness.fd, remote);
+  error = ip_datagram_connect(socket->readiness.fd, remote);
   if (error == 0) error = ip_datagram_remote(socket->readiness.fd, &connection->remote);
   if (error != 0) {
     if (socket->connection == NULL) free(connection);
@@ -199,19 +230,9 @@ static int connect_socket(struct ip_socket *socket, const struct ip_endpoint *re
 static int socket_connect(lua_State *L) {
   struct ip_endpoint remote;
   struct ip_socket *socket = prepare(L, &remote, "connect");
-  check_result(L, connect_socket(socket, &remote), "connect");
   forget_addresses(L);
+  check_result(L, connect_socket(socket, &remote), "connect");
   return 0;
-}
-
-/* Linux forgets a port that it chose itself when the association is dissolved, and the socket would be deaf.
- */
-static int bind_again(const struct ip_socket *socket, const struct ip_endpoint *before) {
-  struct ip_endpoint now;
-  int error = ip_datagram_local(socket->readiness.fd, &now);
-  if (error != 0) return error;
-  bool kept = ip_endpoint_port(&now) == ip_endpoint_port(before);
-  return kept ? 0 : ip_datagram_bind(socket->readiness.fd, before);
 }
 
 /* sock:disconnect(): dissolves the association; a bound socket keeps its local port. Does nothing on a socket
@@ -219,11 +240,8 @@ static int bind_again(const struct ip_socket *socket, const struct ip_endpoint *
 static int socket_disconnect(lua_State *L) {
   struct ip_socket *socket = ip_socket_check_open(L, "disconnect")->socket;
   if (socket->connection == NULL) return 0;
-  check_result(L, ip_datagram_disconnect(socket->readiness.fd), "disconnect");
-  struct ip_endpoint local = socket->connection->local;
-  drop_connection(socket);
   forget_addresses(L);
-  if (local.length != 0) check_result(L, bind_again(socket, &local), "disconnect");
+  check_result(L, dissolve(socket), "disconnect");
   return 0;
 }
 
@@ -233,8 +251,7 @@ static int socket_disconnect(lua_State *L) {
 static int socket_shutdown(lua_State *L) {
   static const char *const sides[] = {"receive", "send", "both", NULL};
   struct ip_socket *socket = ip_socket_check_open(L, "shutdown")->socket;
-  luaL_checktype(L, 2, LUA_TSTRING);
-  int side = luaL_checkoption(L, 2, NULL, sides);
+  int side = ip_argument_choice(L, 2, sides);
   bool receive = side != 1, send = side != 0;
   /* Linux reports ENOTCONN only after it has shut the socket, which would then be readable for ever */
   if (socket->connection == NULL) return ip_error_raise(L, ENOTCONN, "shutdown");
@@ -258,8 +275,8 @@ static int socket_cancel(lua_State *L) {
    is none or it is empty. ENOTSUP for another command. Suspends: no. Source: FIONREAD in udp(7). */
 static int socket_io_control(lua_State *L) {
   struct ip_socket *socket = ip_socket_check_open(L, "io_control")->socket;
-  const char *command = ip_argument_string(L, 2, NULL);
-  if (strcmp(command, "bytes_readable") != 0) return ip_error_raise(L, ENOTSUP, "io_control");
+  static const char *const commands[] = {"bytes_readable", NULL};
+  if (ip_argument_find(L, 2, commands) < 0) return ip_error_raise(L, ENOTSUP, "io_control");
   check_result(L, ip_socket_drop_strangers(socket), "io_control");
   int bytes;
   check_result(L, ip_datagram_bytes_readable(socket->readiness.fd, &bytes), "io_control");
