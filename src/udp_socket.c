@@ -172,8 +172,9 @@ static void note_local(struct ip_socket *socket, struct ip_connection *connectio
   if (ip_datagram_local(socket->readiness.fd, &connection->local) != 0) connection->local.length = 0;
 }
 
+/* Of a remote endpoint of a v6 socket. */
 static bool is_v4_path(const struct ip_endpoint *remote) {
-  return ip_endpoint_family(remote) == AF_INET || IN6_IS_ADDR_V4MAPPED(&remote->name.v6.sin6_addr);
+  return IN6_IS_ADDR_V4MAPPED(&remote->name.v6.sin6_addr);
 }
 
 /* Linux forgets a port that it chose itself when the association is dissolved, and the socket would be deaf.
@@ -197,8 +198,9 @@ static int dissolve(struct ip_socket *socket) {
 /* Linux keeps the source address of the first association, which is no good for a peer of the other family:
    that one would be refused, or leave the socket deaf. */
 static int leave_other_family(struct ip_socket *socket, const struct ip_endpoint *remote) {
-  if (socket->connection == NULL || is_v4_path(&socket->connection->remote) == is_v4_path(remote)) return 0;
-  return dissolve(socket);
+  if (socket->connection == NULL || !socket->is_v6) return 0;
+  bool same = is_v4_path(&socket->connection->remote) == is_v4_path(remote);
+  return same ? 0 : dissolve(socket);
 }
 
 /* Port 0 succeeds on Linux and leaves a socket that says it is not connected. */
