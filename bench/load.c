@@ -33,7 +33,8 @@ int main(int count, char **arguments) {
   char buffer[65536] = {0};
   long received = 0;
   double start = now(), last = start;
-  for (int i = 0; i < in_flight; i++) send(fd, buffer, size, 0);
+  for (int i = 0; i < in_flight; i++)
+    send(fd, buffer, size, 0);
   while (received < wanted && last - start < 60) {
     if (recv(fd, buffer, sizeof buffer, 0) >= 0) {
       received++;

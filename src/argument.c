@@ -1,5 +1,5 @@
 /* argument.c: checked arguments. Owns nothing; raises bad-argument errors and, for long vectors, memory
- * errors. */
+   errors. */
 #include "argument.h"
 
 #include "class.h"

@@ -26,7 +26,7 @@ uint16_t ip_argument_port(lua_State *L, int arg);
 bool ip_argument_boolean(lua_State *L, int arg);
 
 /* Seconds as a float or an integer; not a NaN, may be negative or infinite. A string is no number. [-0, +0,
- * v] */
+   v] */
 double ip_argument_seconds(lua_State *L, int arg);
 
 /* A string, and not a number that would be converted. [-0, +0, v] */

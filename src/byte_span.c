@@ -203,7 +203,7 @@ static int byte_span_mt_len(lua_State *L) {
 }
 
 /* span == other -> boolean: whether both are spans and show equal bytes; capacities do not count. Suspends:
- * no. */
+   no. */
 static int byte_span_mt_eq(lua_State *L) {
   const struct ip_bytes *a = ip_test_class(L, 1, IP_CLASS_BYTE_SPAN);
   const struct ip_bytes *b = ip_test_class(L, 2, IP_CLASS_BYTE_SPAN);

@@ -15,7 +15,7 @@
 void ip_byte_span_open(lua_State *L, int core);
 
 /* Pushes a new span of `length` zero bytes with `capacity` bytes behind it; its memory never moves. [-0, +1,
- * m] */
+   m] */
 struct ip_bytes *ip_byte_span_push(lua_State *L, size_t length, size_t capacity);
 
 /* Pushes a span on memory that the value at stack index `owner` keeps valid, and keeps that value alive.

@@ -44,7 +44,7 @@ static void push_members(lua_State *L, int core, const struct ip_class_definitio
 }
 
 /* Sets metatable[event] to `function` with the upvalues core, members, definition. Stack: ... metatable
- * members */
+   members */
 static void set_access(lua_State *L, int core, const char *event, lua_CFunction function,
                        const struct ip_class_definition *definition) {
   lua_pushvalue(L, core);

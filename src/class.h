@@ -52,7 +52,7 @@ static inline struct ip_core *ip_core(lua_State *L) {
 }
 
 /* The object at `arg` if it is a `class`, else NULL; for functions that do not carry the core as an upvalue.
- * [-0, +0, -] */
+   [-0, +0, -] */
 static inline void *ip_test_class_of(lua_State *L, const struct ip_core *core, int arg, enum ip_class class) {
   void *object = lua_touserdata(L, arg);
   if (object == NULL || !lua_getmetatable(L, arg)) return NULL;

@@ -45,7 +45,7 @@ int ip_datagram_connect(int fd, const struct ip_endpoint *remote) {
 }
 
 /* BSD and macOS dissolve the association and then report EAFNOSUPPORT or EINVAL all the same (connect(2)
- * there). */
+   there). */
 int ip_datagram_disconnect(int fd) {
   struct sockaddr none = {.sa_family = AF_UNSPEC};
   if (connect(fd, &none, sizeof none) == 0) return 0;

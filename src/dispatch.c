@@ -79,7 +79,7 @@ void ip_operation_resume(lua_State *L, struct ip_operation *operation) {
 }
 
 /* Starts a fiber, goes on with one that yielded by itself, or finds that somebody else has ended its
- * coroutine. */
+   coroutine. */
 static void run_task(lua_State *L, struct ip_runtime *runtime, struct ip_task *task) {
   if (task->context.waiting != NULL)
     return; /* resumed by somebody else meanwhile, and suspended in us again */

@@ -47,7 +47,7 @@ static const char *parse_scope(uint32_t *scope_id, const char *text, size_t leng
 }
 
 /* inet_pton is strict on both families: four decimal parts without leading zeros, at most four hex digits a
- * group. */
+   group. */
 static const char *parse_bare(struct ip_address *address, const char *text, size_t length) {
   char copy[INET6_ADDRSTRLEN];
   if (length >= sizeof copy) return "not an IPv4 or IPv6 address";

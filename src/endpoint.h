@@ -38,7 +38,7 @@ enum {
 const char *ip_address_parse(struct ip_address *address, const char *text, size_t length);
 
 /* Writes RFC 5952 text, scope included, and a '\0'; returns the length without it. `buffer` has
- * IP_ADDRESS_TEXT_SIZE. */
+   IP_ADDRESS_TEXT_SIZE. */
 size_t ip_address_format(const struct ip_address *address, char *buffer);
 
 /* Order: v4 before v6, then bytes, then scope id. Negative, zero or positive. */

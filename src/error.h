@@ -18,7 +18,7 @@ enum ip_error_category {
 enum ip_fiber_error { IP_FIBER_INTERRUPTED = 1 };
 
 /* How a failed call tells: everything raises, but the try_ calls return nil, err where the call would have
- * waited. */
+   waited. */
 enum ip_error_mode { IP_ERROR_RAISE, IP_ERROR_RETURN_AGAIN };
 
 struct ip_error {

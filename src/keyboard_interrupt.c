@@ -96,7 +96,7 @@ void ip_keyboard_interrupt_forget(struct ip_runtime *runtime) {
   }
   uninstall();
   /* A handler in another thread may still hold the pointer. Bounded: a host's handler that jumps away never
-   * ends. */
+     ends. */
   for (int i = 0; i < LONGEST_WAIT_MS && atomic_load(&handlers_running) != 0; i++)
     uv_sleep(1);
 }

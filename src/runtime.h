@@ -25,7 +25,7 @@
 #include <uv.h>
 
 /* Transfers that may complete at once, in a row, before the caller has to go through the loop. An echo is
- * two. */
+   two. */
 enum { IP_TRANSFER_BUDGET = 128 };
 
 enum ip_ready_kind { IP_READY_READINESS, IP_READY_OPERATION, IP_READY_TASK };
@@ -228,7 +228,7 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
                                           bool gives_way);
 
 /* For what goes wrong between acquire and suspend: settles the operation and raises a system error. [-0, +0,
- * e] */
+   e] */
 IP_NO_RETURN int ip_operation_fail(lua_State *L, struct ip_operation *operation, int code);
 
 /* Suspends the running C function in `operation`: `return ip_operation_suspend(L, operation)`. On the main
@@ -254,7 +254,7 @@ void ip_operation_define(lua_State *L, int core);
 enum ip_drive_result { IP_DRIVE_DONE, IP_DRIVE_DEADLOCK, IP_DRIVE_ERROR };
 
 /* Runs the loop on the main thread until `operation` is DONE. IP_DRIVE_ERROR leaves an error value on the
- * stack. [-0, +(0|1), -] */
+   stack. [-0, +(0|1), -] */
 enum ip_drive_result ip_runtime_drive(lua_State *L, struct ip_runtime *runtime,
                                       struct ip_operation *operation);
 

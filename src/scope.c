@@ -151,7 +151,7 @@ static int shield_new(lua_State *L) {
 }
 
 /* Closed on the stack of its own fiber, which is alive then; a shield whose coroutine was dropped is never
- * closed. */
+   closed. */
 static int shield_close(lua_State *L) {
   struct shield *self = ip_check_class(L, 1, IP_CLASS_SHIELD);
   if (self->context != NULL) self->context->shields--;

@@ -64,7 +64,7 @@ static int read_integer(lua_State *L, const struct ip_socket *socket, const stru
 }
 
 /* On a dual-stack socket v4-mapped traffic obeys the v4 option (ipv6(7), measured on Linux 6.18): both are
- * set. */
+   set. */
 static void write_integer(lua_State *L, const struct ip_socket *socket, const struct option *option,
                           int value) {
   bool of_family = is_of_family(option);

@@ -294,7 +294,7 @@ static int socket_get_is_open(lua_State *L) {
 }
 
 /* Pushes the cached address of an end of the socket at index 1; false, and nothing, when there is none. [-0,
- * +(0|1), -] */
+   +(0|1), -] */
 static bool push_cached(lua_State *L, enum ip_socket_end end) {
   if (lua_getiuservalue(L, 1, IP_SOCKET_ENDS) == LUA_TTABLE && lua_rawgeti(L, -1, (int)end) != LUA_TNIL) {
     lua_remove(L, -2);

@@ -9,7 +9,7 @@
 #include "readiness.h"
 
 /* The user values of the box: cached addresses. The two ends of the socket share one: a table, made when
- * first asked. */
+   first asked. */
 enum ip_socket_user_value { IP_SOCKET_PEER = 1, IP_SOCKET_ENDS, IP_SOCKET_USER_VALUES = IP_SOCKET_ENDS };
 enum ip_socket_end { IP_SOCKET_LOCAL = 1, IP_SOCKET_REMOTE };
 
@@ -47,7 +47,7 @@ static inline int ip_socket_family(const struct ip_socket *socket) {
 }
 
 /* Drops what others than the connected peer had sent before `connect` from the head of the queue; 0 or an
- * errno value. */
+   errno value. */
 int ip_socket_drop_strangers(struct ip_socket *socket);
 
 /* Defines the class and pushes a table of module functions: `new`. [-0, +1, m] */

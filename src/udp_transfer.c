@@ -195,7 +195,7 @@ static const struct ip_operation_kind receive_string_kind = {.name = "receive_st
                                                              .push_results = push_received_string};
 
 /* A socket that keeps meeting EAGAIN suspends straight away, which saves the system call, and probes now and
- * then. */
+   then. */
 static bool skips_try(struct ip_runtime *runtime, const struct ip_socket_box *box) {
   struct ip_socket *socket = box->socket;
   if (IP_LIKELY(socket->misses < SKIP_AFTER)) return false;

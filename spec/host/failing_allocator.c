@@ -40,7 +40,8 @@ static int count_descriptors(void) {
   DIR *directory = opendir("/proc/self/fd");
   if (directory == NULL) return 0;
   int count = 0;
-  while (readdir(directory) != NULL) count++;
+  while (readdir(directory) != NULL)
+    count++;
   closedir(directory);
   return count;
 }
@@ -89,7 +90,8 @@ int main(int count, char **arguments) {
     long used = 0;
     int result = run(arguments[1], allowed, &used);
     int after = count_descriptors();
-    if (after != before) fprintf(stderr, "with %ld allocations: %d descriptors left\n", allowed, after - before);
+    if (after != before)
+      fprintf(stderr, "with %ld allocations: %d descriptors left\n", allowed, after - before);
     if (result < 0 || after != before) return 1;
     if (result == 0) continue;
     printf("%ld allocations\n", used);
