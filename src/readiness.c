@@ -154,9 +154,8 @@ static bool dispatch_side(lua_State *L, struct ip_readiness *readiness, enum ip_
       expire_immediate(readiness, side);
       return true;
     }
-    bool on_main = operation->on_main;
     serve(L, operation);
-    if (on_main || runtime->dispatching != readiness) return false;
+    if (runtime->main_done || runtime->dispatching != readiness) return false;
   }
   return true;
 }

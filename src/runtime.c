@@ -41,19 +41,18 @@ void ip_runtime_check(lua_State *L, struct ip_runtime *runtime) {
   runtime->opened = true;
 }
 
-static void on_timer_closed(uv_handle_t *handle) {
-  free(ip_container_of(handle, struct ip_timer, uv));
+void ip_runtime_free_handle(uv_handle_t *handle) {
+  free(handle);
 }
 
-/* Closes what its owner has not closed: pooled timers, the wake-up, and descriptors of sockets that were made
-   while the state was ending already, which no finalizer will ever see. */
+/* Closes what its owner has not closed: pooled timers, caught signals, waits on descriptors, the wake-up. */
 static void close_leftover(uv_handle_t *handle, void *argument) {
   struct ip_runtime *runtime = argument;
   if (uv_is_closing(handle)) return;
-  if (handle->type == UV_TIMER)
-    ip_runtime_close_handle(runtime, handle, on_timer_closed);
+  if (handle->type == UV_POLL)
+    runtime->close_descriptor_wait(runtime, handle);
   else
-    ip_runtime_close_handle(runtime, handle, NULL);
+    ip_runtime_close_handle(runtime, handle, handle->type == UV_ASYNC ? NULL : ip_runtime_free_handle);
 }
 
 static void close_loop(struct ip_runtime *runtime) {
@@ -100,6 +99,7 @@ static void init(lua_State *L, struct ip_runtime *runtime) {
   ip_queue_init(&runtime->ready);
   ip_queue_init(&runtime->batch);
   ip_queue_init(&runtime->open_sockets);
+  ip_queue_init(&runtime->signal_waiters);
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   runtime->main = lua_tothread(L, -1);
   lua_pop(L, 1);

@@ -40,6 +40,7 @@ struct ip_ready {
 struct ip_operation;
 struct ip_runtime;
 struct ip_readiness;
+struct signal_watch;
 
 /* --- timers: pooled uv_timer_t; they never fire early --- */
 
@@ -132,7 +133,9 @@ struct ip_operation {
   lua_State *thread;          /* anchored by the operation's user value */
   struct ip_context *context; /* NULL: none */
   struct ip_timer *timer;     /* NULL: no deadline */
-  void *data;                 /* for the kind: buffer or payload, held by the frame of the coroutine */
+  struct ip_operation
+      *relay; /* another coroutine waits for this one, and is resumed in its stead; NULL: none */
+  void *data; /* for the kind: buffer or payload, held by the frame of the coroutine */
   size_t size;
   int flags;
   int status;    /* 0, or the error code */
@@ -166,8 +169,9 @@ struct ip_runtime {
   struct ip_datagram
       datagram;       /* what an attempt has taken; its coroutine reads it before anything else runs */
   uint32_t attention; /* interrupted contexts and expired scopes: calls look closer while it is not zero */
-  uint32_t foreign_scopes;   /* open with_timeout of coroutines made by others */
-  uint32_t immediate_scopes; /* open with_timeout of zero or less: nobody may wait without a try */
+  uint32_t nested_coroutines; /* resumed by ip.fiber.coroutine and bounded by their resumer's context */
+  uint32_t foreign_scopes;    /* open with_timeout of coroutines made by others */
+  uint32_t immediate_scopes;  /* open with_timeout of zero or less: nobody may wait without a try */
   uint32_t turn;
   size_t external_waits; /* armed operations on descriptors and running timers: what can end a block */
   size_t operations;     /* not FREE */
@@ -176,11 +180,15 @@ struct ip_runtime {
   /* Called on the driver's stack when a task's coroutine has ended with LUA_OK, an error status or
      IP_TASK_CLOSED; must not raise. Set by the room of fibers, like close_socket by that of sockets. */
   void (*end_task)(lua_State *L, struct ip_runtime *runtime, struct ip_task *task, int status);
+  struct ip_queue signal_waiters; /* operations of wait_signal */
+  struct signal_watch *signals;   /* caught signals */
+  void (*close_descriptor_wait)(struct ip_runtime *runtime, uv_handle_t *handle);
   struct ip_queue open_sockets;
   void (*close_socket)(struct ip_queue *link); /* closes a member of open_sockets, which leaves the queue */
   size_t sockets;                              /* open ones */
   int budget;
   atomic_bool signalled; /* set by the signal handler */
+  bool main_done;        /* the main thread's operation is DONE: its drive ends before anything else runs */
   bool driving;          /* the main thread is in ip_runtime_drive */
   bool polling;          /* inside uv_run */
   bool opened;           /* the loop exists */
@@ -204,6 +212,9 @@ void ip_runtime_check(lua_State *L, struct ip_runtime *runtime);
 
 /* Closes a libuv handle; `closed` gets its memory back. */
 void ip_runtime_close_handle(struct ip_runtime *runtime, uv_handle_t *handle, uv_close_cb closed);
+
+/* A close callback for handles that are the first member of what malloc gave. */
+void ip_runtime_free_handle(uv_handle_t *handle);
 
 enum { IP_SCRATCH_SIZE = 65536 }; /* larger than the largest datagram */
 
@@ -252,6 +263,13 @@ void ip_operation_define(lua_State *L, int core);
 /* dispatch.c */
 
 enum ip_drive_result { IP_DRIVE_DONE, IP_DRIVE_DEADLOCK, IP_DRIVE_ERROR };
+
+/* One turn, blocking for at most `seconds`; true while something is left to wait for. For a foreign loop. [-0, +0, -] */
+bool ip_runtime_step(lua_State *L, struct ip_runtime *runtime, double seconds);
+
+/* Polls without blocking and without serving, so that all that is waited for is registered with the system; returns
+   the seconds until the next timer, 0 when something is ready, negative when nothing is waited for. No Lua. */
+double ip_runtime_harvest(struct ip_runtime *runtime);
 
 /* Runs the loop on the main thread until `operation` is DONE. IP_DRIVE_ERROR leaves an error value on the
    stack. [-0, +(0|1), -] */
