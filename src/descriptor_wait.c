@@ -16,15 +16,11 @@ struct descriptor_wait {
   int duplicate; /* to be closed with the wait, or -1 */
 };
 
-static void on_closed(uv_handle_t *handle) {
-  free(handle);
-}
-
 static void close_wait(struct ip_runtime *runtime, uv_handle_t *handle) {
   struct descriptor_wait *wait = ip_container_of(handle, struct descriptor_wait, poll);
   uv_poll_stop(&wait->poll);
   if (wait->duplicate >= 0) close(wait->duplicate);
-  ip_runtime_close_handle(runtime, handle, on_closed);
+  ip_runtime_close_handle(runtime, handle, ip_runtime_free_handle);
 }
 
 /* POLLERR arrives as a negative status: whoever waits finds out by reading or writing. */
@@ -76,6 +72,8 @@ static int start_wait(struct ip_operation *operation, int fd, int events) {
     return error;
   }
   wait->operation = operation;
+  wait->poll.data = operation->runtime;
+  ip_runtime_handle_opened(operation->runtime);
   operation->object = wait;
   operation->flags = events;
   operation->external = true;

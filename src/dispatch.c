@@ -9,10 +9,17 @@
 
 const char ip_runtime_reporter_key;
 
+static void on_idle(uv_idle_t *idle) {
+  (void)idle; /* that it is active keeps a host's poll from blocking */
+}
+
 void ip_runtime_enqueue(struct ip_runtime *runtime, struct ip_ready *ready) {
   if (!ip_queue_is_linked(&ready->link)) ip_queue_append(&runtime->ready, &ready->link);
   /* libuv up to 1.44 runs timers before it polls: without this it would block with work in the ready queue */
-  if (runtime->polling) uv_stop(runtime->loop);
+  if (runtime->polling)
+    uv_stop(runtime->loop);
+  else if (runtime->driver != NULL && runtime->opened)
+    uv_idle_start(&runtime->handles->idle, on_idle);
 }
 
 /* --- reporting --- */
@@ -161,6 +168,15 @@ static bool is_over(const struct ip_runtime *runtime, struct ip_operation *opera
   ip_queue_remove(&operation->ready.link);
   operation->state = IP_OPERATION_DONE;
   return true;
+}
+
+/* The driver thread runs nothing itself: it is what coroutines are resumed from, and what handlers are called on. */
+void ip_runtime_serve_host(struct ip_runtime *runtime) {
+  if (runtime->driving) return; /* inside a uv_run of our own, whose caller serves */
+  runtime->driving = true;
+  dispatch(runtime->driver, runtime, NULL);
+  runtime->driving = false;
+  if (ip_queue_is_empty(&runtime->ready)) uv_idle_stop(&runtime->handles->idle);
 }
 
 static void on_step_over(struct ip_timer *timer) {

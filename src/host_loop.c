@@ -2,6 +2,9 @@
 #include "fiber.h"
 
 #include "argument.h"
+#include "util.h"
+
+#include <lua_ip.h>
 
 /* loop_pollfd() -> descriptor that is readable when the loop has something to do. */
 static int loop_pollfd(lua_State *L) {
@@ -38,6 +41,17 @@ static int loop_step(lua_State *L) {
   luaL_checkstack(L, LUA_MINSTACK, "too many arguments");
   lua_pushboolean(L, ip_runtime_step(L, runtime, seconds));
   return 1;
+}
+
+IP_EXPORT int lua_ip_use_loop(lua_State *L, struct uv_loop_s *loop) {
+  if (loop == NULL || lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_key) != LUA_TUSERDATA) {
+    lua_pop(L, loop == NULL ? 0 : 1);
+    return UV_EINVAL;
+  }
+  struct ip_runtime *runtime = lua_touserdata(L, -1);
+  int error = ip_runtime_use_loop(L, runtime, loop);
+  lua_pop(L, 1);
+  return -error;
 }
 
 static const luaL_Reg functions[] = {

@@ -78,7 +78,9 @@ static int refuse(lua_State *L, struct ip_runtime *runtime, const struct ip_oper
 
 void ip_operation_check(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_kind *kind) {
   if (IP_UNLIKELY(!runtime->opened)) ip_runtime_check(L, runtime);
-  bool allowed = L == runtime->main ? !runtime->driving && !ip_compat_in_finalizer(L) : lua_isyieldable(L);
+  bool allowed = L == runtime->driver ? false
+                 : L == runtime->main ? !runtime->driving && !ip_compat_in_finalizer(L)
+                                      : lua_isyieldable(L);
   if (IP_UNLIKELY(!allowed)) refuse(L, runtime, kind);
   if (IP_LIKELY(runtime->attention == 0)) return;
   struct ip_context *context = ip_context_of(L, runtime);

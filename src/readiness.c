@@ -28,6 +28,7 @@ int ip_readiness_prepare(struct ip_readiness *readiness) {
   if (status != 0) return -status;
   readiness->poll.data = readiness;
   readiness->in_loop = true;
+  ip_runtime_handle_opened(readiness->runtime);
   return 0;
 }
 
@@ -183,6 +184,7 @@ void ip_readiness_dispatch(lua_State *L, struct ip_readiness *readiness) {
 
 static void on_closed(uv_handle_t *handle) {
   struct ip_readiness *readiness = handle->data;
+  ip_runtime_handle_closed(readiness->runtime);
   readiness->release(readiness);
 }
 

@@ -152,11 +152,20 @@ struct ip_operation {
 
 /* --- the runtime --- */
 
+/* The handles that every loop needs. */
+struct ip_loop_handles {
+  uv_async_t wakeup; /* unreferenced; a signal handler sends it */
+  uv_check_t check;  /* a host's loop: dispatches after each poll; unreferenced */
+  uv_idle_t idle;    /* a host's loop: active while something is ready, so that the poll does not block */
+};
+
 struct ip_runtime {
   struct ip_core core; /* first: every room below sees only this */
   uv_loop_t *loop;
   uv_loop_t own_loop;
-  uv_async_t wakeup; /* unreferenced; a signal handler sends it */
+  struct ip_loop_handles *handles; /* the loop's, not the runtime's, until they are closed */
+  lua_State *driver;               /* resumes coroutines inside a host's uv_run; NULL: the loop is our own */
+  size_t open_handles;             /* libuv handles that are not closed yet */
   lua_State *main;
   struct ip_queue ready;                /* struct ip_ready, to be dispatched at the next turn */
   struct ip_queue batch;                /* those of this turn */
@@ -196,7 +205,8 @@ struct ip_runtime {
 };
 
 /* Registry tables, addressed by these (the contents are never read). */
-extern const char ip_runtime_pool_key, ip_runtime_tasks_key, ip_runtime_contexts_key, ip_runtime_nothing_key;
+extern const char ip_runtime_key, ip_runtime_pool_key, ip_runtime_tasks_key, ip_runtime_contexts_key,
+    ip_runtime_nothing_key;
 
 /* The runtime of the running C function. */
 static inline struct ip_runtime *ip_runtime(lua_State *L) {
@@ -210,10 +220,17 @@ struct ip_runtime *ip_runtime_push(lua_State *L);
    first require is finalized after the runtime, and may still call. [-0, +0, e] */
 void ip_runtime_check(lua_State *L, struct ip_runtime *runtime);
 
+/* libuv handles are counted from their initialisation to their close callback, which calls ip_runtime_handle_closed. */
+void ip_runtime_handle_opened(struct ip_runtime *runtime);
+void ip_runtime_handle_closed(struct ip_runtime *runtime);
+
 /* Closes a libuv handle; `closed` gets its memory back. */
 void ip_runtime_close_handle(struct ip_runtime *runtime, uv_handle_t *handle, uv_close_cb closed);
 
-/* A close callback for handles that are the first member of what malloc gave. */
+/* Uses a host's loop; 0 or an errno value. [-0, +0, m] */
+int ip_runtime_use_loop(lua_State *L, struct ip_runtime *runtime, uv_loop_t *loop);
+
+/* A close callback for handles that are the first member of what malloc gave, with the runtime as data. */
 void ip_runtime_free_handle(uv_handle_t *handle);
 
 enum { IP_SCRATCH_SIZE = 65536 }; /* larger than the largest datagram */
@@ -266,6 +283,9 @@ enum ip_drive_result { IP_DRIVE_DONE, IP_DRIVE_DEADLOCK, IP_DRIVE_ERROR };
 
 /* One turn, blocking for at most `seconds`; true while something is left to wait for. For a foreign loop. [-0, +0, -] */
 bool ip_runtime_step(lua_State *L, struct ip_runtime *runtime, double seconds);
+
+/* Serves what is ready, inside a host's uv_run. */
+void ip_runtime_serve_host(struct ip_runtime *runtime);
 
 /* Polls without blocking and without serving, so that all that is waited for is registered with the system; returns
    the seconds until the next timer, 0 when something is ready, negative when nothing is waited for. No Lua. */

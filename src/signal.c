@@ -86,6 +86,7 @@ static int catch_signal(struct ip_runtime *runtime, int number) {
     return -status;
   }
   watch->uv.data = runtime;
+  ip_runtime_handle_opened(runtime);
   status = uv_signal_start(&watch->uv, on_signal, number);
   if (status != 0) {
     ip_runtime_close_handle(runtime, (uv_handle_t *)&watch->uv, ip_runtime_free_handle);
