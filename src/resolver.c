@@ -66,14 +66,13 @@ static int lookup_mt_gc(lua_State *L) {
   return 0;
 }
 
-/* Pushes a box with a look-up that has not been started. [-0, +1, m] */
+/* Pushes a box with a look-up that has not been started, or with NULL when memory is short. [-0, +1, m] */
 static struct lookup *push_lookup(lua_State *L) {
   struct lookup_box *box = lua_newuserdatauv(L, sizeof *box, 0);
   box->lookup = NULL;
   ip_class_set(L, IP_CLASS_LOOKUP);
   box->lookup = calloc(1, sizeof *box->lookup);
-  if (box->lookup == NULL) luaL_error(L, "not enough memory");
-  box->lookup->box = box;
+  if (box->lookup != NULL) box->lookup->box = box;
   return box->lookup;
 }
 
@@ -128,7 +127,8 @@ static void finish(struct lookup *lookup, int status) {
 static void on_addresses(uv_getaddrinfo_t *request, int status, struct addrinfo *list) {
   struct lookup *lookup = ip_container_of(request, struct lookup, request.addresses);
   lookup->list = list;
-  finish(lookup, status);
+  /* EAI_SYSTEM with an errno of 0 looks like a success without a result */
+  finish(lookup, status == 0 && list == NULL ? UV_EAI_FAIL : status);
 }
 
 static void on_names(uv_getnameinfo_t *request, int status, const char *host, const char *service) {
@@ -326,6 +326,7 @@ static int look_up_addresses(lua_State *L, const struct ip_operation_kind *kind,
     return lua_error(L);
   }
   struct lookup *lookup = push_lookup(L);
+  if (lookup == NULL) return luaL_error(L, "not enough memory");
   struct ip_operation *operation = ip_operation_acquire(L, runtime, kind, -1, false);
   int status = uv_getaddrinfo(runtime->loop, &lookup->request.addresses, on_addresses, question.host,
                               question.service, &question.hints);
@@ -389,6 +390,7 @@ static int resolver_get_name_info(lua_State *L) {
   ip_endpoint_set(&endpoint, address.version == 6 ? AF_INET6 : AF_INET, &address, ip_argument_port(L, 2));
   ip_operation_check(L, runtime, &kind);
   struct lookup *lookup = push_lookup(L);
+  if (lookup == NULL) return luaL_error(L, "not enough memory");
   struct ip_operation *operation = ip_operation_acquire(L, runtime, &kind, -1, false);
   int status = uv_getnameinfo(runtime->loop, &lookup->request.names, on_names, &endpoint.name.any, NI_DGRAM);
   return suspend_in(L, lookup, operation, status);
