@@ -636,8 +636,8 @@ fiber.yield()
 print(left() == 1) -- the name server's receive
 ]]))
 
-  it("does not stop others from being asked for, more than there are threads", runs("all timed out\n1\n127.0.0.1\ntrue\n",
-    SILENT .. [[
+  it("does not stop others from being asked for, more than there are threads", runs(
+    "all timed out\n1\n127.0.0.1\ntrue\n", SILENT .. [[
 local start, fibers = fiber.now(), {}
 for i = 1, 50 do
   fibers[i] = fiber.spawn(pcall, fiber.with_timeout, 0.05, udp.get_address_info, "slow.test", 1)
@@ -649,7 +649,7 @@ for _, each in ipairs(fibers) do
 end
 print(all and "all timed out")
 print(left())
-show(udp.get_address_v4_info("localhost", 1)) -- waits for a thread; those that still queued have been taken back
+show(udp.get_address_v4_info("localhost", 1)) -- waits for a thread; those that queued have been taken back
 print(fiber.now() - start < 10)
 ]]))
 
