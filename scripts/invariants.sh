@@ -56,7 +56,7 @@ layer() {
   argument.* | class.* | error.*) echo 2 ;;
   byte_span* | address.* | file_descriptor.*) echo 3 ;;
   runtime.* | operation.c | dispatch.c | readiness.* | timer.c | keyboard_interrupt.c) echo 4 ;;
-  udp_* | fiber.* | scope.c | descriptor_wait.c | signal.c | host_loop.c | relay.c) echo 5 ;;
+  udp_* | fiber.* | scope.c | descriptor_wait.c | signal.c | host_loop.c | relay.c | resolver.* | interface.*) echo 5 ;;
   module.c) echo 6 ;;
   *) echo unknown ;;
   esac

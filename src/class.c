@@ -15,6 +15,7 @@ static const char *const class_names[IP_CLASS_COUNT] = {
     [IP_CLASS_SOCKET] = "ip.udp.socket", [IP_CLASS_BATCH] = "ip.udp.batch",
     [IP_CLASS_FIBER] = "ip.fiber",       [IP_CLASS_OPERATION] = "ip.operation",
     [IP_CLASS_SCOPE] = "ip.scope",       [IP_CLASS_SHIELD] = "ip.shield",
+    [IP_CLASS_LOOKUP] = "ip.udp.lookup", [IP_CLASS_INTERFACE_LIST] = "ip.interface_list",
 };
 
 const char *ip_class_name(enum ip_class class) {

@@ -4,6 +4,8 @@
 #include "class.h"
 #include "error.h"
 #include "fiber.h"
+#include "interface.h"
+#include "resolver.h"
 #include "runtime.h"
 #include "udp_socket.h"
 #include "util.h"
@@ -38,6 +40,8 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   ip_socket_push_message_flags(L);
   lua_setfield(L, 2, "message_flag");
   ip_address_add_functions(L, 1);
+  ip_resolver_add_functions(L, 1);
+  ip_interface_add_functions(L, 1);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &module_key);
   return 1;

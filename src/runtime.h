@@ -165,7 +165,7 @@ struct ip_runtime {
   uv_loop_t own_loop;
   struct ip_loop_handles *handles; /* the loop's, not the runtime's, until they are closed */
   lua_State *driver;               /* resumes coroutines inside a host's uv_run; NULL: the loop is our own */
-  size_t open_handles;             /* libuv handles that are not closed yet */
+  size_t open_handles;             /* libuv handles and requests that libuv still has */
   lua_State *main;
   struct ip_queue ready;                /* struct ip_ready, to be dispatched at the next turn */
   struct ip_queue batch;                /* those of this turn */
@@ -220,7 +220,8 @@ struct ip_runtime *ip_runtime_push(lua_State *L);
    first require is finalized after the runtime, and may still call. [-0, +0, e] */
 void ip_runtime_check(lua_State *L, struct ip_runtime *runtime);
 
-/* libuv handles are counted from their initialisation to their close callback, which calls ip_runtime_handle_closed. */
+/* libuv handles and requests are counted from their initialisation to their last callback, which calls
+   ip_runtime_handle_closed. */
 void ip_runtime_handle_opened(struct ip_runtime *runtime);
 void ip_runtime_handle_closed(struct ip_runtime *runtime);
 

@@ -3,7 +3,28 @@
 local core = require("ip.core")
 local check = require("ip.check")
 
-local udp = { socket = core.socket }
+---@class ip.udp.address_info
+---@field address ip.address
+---@field port integer
+---@field canonical_name string? with the flag canonical_name
+
+---@class ip.udp.name_info
+---@field host_name string the address as text where it has no name
+---@field service_name string the port as text where it has no name
+
+---@alias ip.udp.look_up fun(host: ip.addr?, service: string|integer|nil, flags: integer?): ip.udp.address_info[]
+
+local udp = {
+  ---@type ip.udp.look_up suspends; the addresses of a host and the port of a service
+  get_address_info = core.get_address_info,
+  ---@type ip.udp.look_up suspends; v4 addresses only
+  get_address_v4_info = core.get_address_v4_info,
+  ---@type ip.udp.look_up suspends; v6 addresses only
+  get_address_v6_info = core.get_address_v6_info,
+  ---@type fun(address: ip.addr, port: integer): ip.udp.name_info[] suspends; the names of an endpoint, one entry
+  get_name_info = core.get_name_info,
+  socket = core.socket,
+}
 
 -- Timeouts are properties; the rest are socket options. `own` names what the short cut itself uses.
 local function configure(sock, options, own)
