@@ -26,6 +26,8 @@ enum { FIRST_CODE_OF_LIBUV = 3000 };
 static const struct description system_errors[] = {
     UV_ERRNO_MAP(DESCRIBE_UV)
     /* what libuv does not name */
+    {EINPROGRESS, "EINPROGRESS", "operation now in progress"},
+    {ENETRESET, "ENETRESET", "network dropped connection on reset"},
     {EDEADLK, "EDEADLK", "resource deadlock avoided"},
     {ECHILD, "ECHILD", "no child processes"},
     {ENOLCK, "ENOLCK", "no locks available"},
