@@ -48,6 +48,11 @@ end
 describe("an Emilua script", function()
   after_each(cleaned_up)
 
+  it("is the program at the head of the reference page", support.with_loop(function()
+    local page <close> = assert(io.open("docs/reference/emilua.md"))
+    prints("hello\ntrue\n", page:read("a"):match("```lua\n(.-)```"))
+  end, 30))
+
   it("is the example of ip.udp.socket's page: an echo of one datagram", support.with_loop(function()
     -- As it stands there, but for the port, which the system chooses and the script tells.
     local server <close> = process.start(emilua [[
@@ -430,6 +435,9 @@ describe("lua5.4 -l ip.emilua script.lua", function()
     _, errors, code = run "error({})"
     assert.equal(1, code)
     matches("%(error object is a table value%)\nstack traceback:", errors)
+    _, errors, code = run "error(setmetatable({}, { __tostring = function() error('no text') end }))"
+    assert.equal(1, code)
+    matches("%(error object is a table value%)\nstack traceback:", errors)
   end, 30))
 
   it("shows a fiber's error with its traceback, and lets the others go on", support.with_loop(function()
@@ -472,6 +480,12 @@ describe("lua5.4 -l ip.emilua script.lua", function()
       matches("interrupted!\nstack traceback:", script:errors())
     end
   end, 60))
+
+  it("ends with 1 when what is left waits for what can never come", support.with_loop(function()
+    local _, errors, code = run "spawn(function() sleep(math.huge) end)"
+    matches("EDEADLK", errors)
+    assert.equal(1, code)
+  end, 30))
 
   it("only defines its globals where there is no script", support.with_loop(function()
     local output, errors, code = process.run(process.lua("-l", "ip.emilua", "-e", "print(type(spawn))"))
