@@ -221,6 +221,13 @@ describe("togeneric", function()
     assert.equal(tostring(err), tostring(generic))
   end)
 
+  it("leaves an error as it is that is no errno value, so that it equals none", function()
+    for _, err in ipairs { errors.INTERRUPTED, errors.EAI_NONAME } do
+      assert.is_true(rawequal(err, err:togeneric()))
+    end
+    assert.is_false(errors.INTERRUPTED:togeneric() == errors.EPERM:togeneric())
+  end)
+
   it("needs an error value", function()
     local togeneric = errors.EBADF.togeneric
     for _, wrong in ipairs { 1, "EBADF", {}, ip.address.new() } do

@@ -26,6 +26,8 @@ enum { FIRST_CODE_OF_LIBUV = 3000 };
 static const struct description system_errors[] = {
     UV_ERRNO_MAP(DESCRIBE_UV)
     /* what libuv does not name */
+    {EINPROGRESS, "EINPROGRESS", "operation now in progress"},
+    {ENETRESET, "ENETRESET", "network dropped connection on reset"},
     {EDEADLK, "EDEADLK", "resource deadlock avoided"},
     {ECHILD, "ECHILD", "no child processes"},
     {ENOLCK, "ENOLCK", "no locks available"},
@@ -208,9 +210,14 @@ static int error_get_mtu(lua_State *L) {
   return 1;
 }
 
-/* err:togeneric() -> error value of category "generic" with the same code. Suspends: no. Source: Emilua. */
+/* err:togeneric() -> error value of category "generic" with the same code; what the resolver or a fiber has raised is no
+   errno value, and is returned as it is. Suspends: no. Source: Emilua. */
 static int error_togeneric(lua_State *L) {
   const struct ip_error *error = check_error(L);
+  if (error->category != IP_ERROR_SYSTEM) {
+    lua_settop(L, 1);
+    return 1;
+  }
   ip_error_push(L, IP_ERROR_GENERIC, error->code, error->operation)->mtu = error->mtu;
   return 1;
 }
