@@ -4,6 +4,7 @@
 #include "class.h"
 #include "error.h"
 #include "fiber.h"
+#include "interface_argument.h"
 #include "runtime.h"
 #include "udp_socket.h"
 #include "util.h"
@@ -34,6 +35,7 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   ip_socket_push_message_flags(L);
   lua_setfield(L, 2, "message_flag");
   ip_address_add_functions(L, 1);
+  ip_interface_argument_add_functions(L, 1);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &module_key);
   return 1;
