@@ -7,6 +7,33 @@ local DEADLINE = 10 -- seconds for a chunk
 
 local env = setmetatable({ ip = ip, fiber = ip.fiber, byte_span = ip.byte_span }, { __index = _G })
 
+local kept = {}
+
+-- Keeps a socket until clean(), which closes all that were kept.
+function env.keep(sock)
+  kept[#kept + 1] = sock
+  return sock
+end
+
+function env.clean()
+  for _, sock in ipairs(kept) do
+    sock:close()
+  end
+  kept = {}
+end
+
+-- The name of the error value that fn(...) raises, or its text; "none" when it raises none.
+function env.error_of(fn, ...)
+  local ok, err = pcall(fn, ...)
+  if ok then return "none" end
+  return type(err) == "string" and err or err.name
+end
+
+-- The bytes of the next datagram alone.
+function env.next_of(sock)
+  return (sock:receive_string())
+end
+
 -- A frame is its length in bytes, a newline and its bytes.
 local function read_frame()
   local length = io.read("n")
