@@ -1,7 +1,7 @@
 -- What multicast promises: who receives what, over which interface, from which source; and every refusal.
 local ip = require "ip"
 local support = require "spec.support"
-local network = require "spec.support.network"
+local network = require "spec.support.namespaces"
 
 local error_of, with_loop = support.error_of, support.with_loop
 

@@ -2,7 +2,7 @@
 -- reports, addresses and interfaces that go away.
 local ip = require "ip"
 local support = require "spec.support"
-local network = require "spec.support.network"
+local network = require "spec.support.namespaces"
 
 local error_of, with_loop = support.error_of, support.with_loop
 

@@ -1,4 +1,4 @@
--- The other end of spec/support/network.lua: runs the chunks of Lua that come on stdin, one after the other, on the
+-- The other end of spec/support/namespaces.lua: runs the chunks of Lua that come on stdin, one after the other, on the
 -- main thread of a process of its own, and answers each on stdout. Global variables stay from one to the next.
 
 local ip = require "ip"
