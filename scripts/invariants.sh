@@ -56,7 +56,7 @@ layer() {
   argument.* | class.* | error.*) echo 2 ;;
   byte_span* | address.* | file_descriptor.* | interface_argument.*) echo 3 ;;
   runtime.* | operation.c | dispatch.c | readiness.* | timer.c | keyboard_interrupt.c) echo 4 ;;
-  udp_* | fiber.* | scope.c) echo 5 ;;
+  udp_* | fiber.* | scope.c | descriptor_wait.c | signal.c | host_loop.c | relay.c) echo 5 ;;
   module.c) echo 6 ;;
   *) echo unknown ;;
   esac
@@ -81,7 +81,7 @@ found=$(printf '%s\n' "$all" | grep -E '[ *]on_[a-z_]+\(' | grep -c lua_State ||
 core=${LUA_IP_BUILD:-build}/ip/core.so
 if [ -f "$core" ] && command -v nm >/dev/null 2>&1; then
   exported=$(nm -D --defined-only "$core" | awk '$2 == "T" {print $3}' | grep -v '^_' | grep -vE '^(__asan|__ubsan|__gcov|mangle_path)' | sort | tr '\n' ' ')
-  [ "$exported" = "luaopen_ip_core " ] || fail "exported: $exported"
+  [ "$exported" = "lua_ip_use_loop luaopen_ip_core " ] || fail "exported: $exported"
 fi
 if [ -f "$core" ] && command -v readelf >/dev/null 2>&1; then
   if readelf -d "$core" | grep -q 'NEEDED.*liblua'; then fail "liblua is linked"; fi

@@ -97,4 +97,5 @@ build() {
   LUA_IP_LUA=$(lua_command)
   export LUA_IP_LUA
   export LUA_IP_BUILD="$project/$directory"
+  export LUA_IP_BYTES_GUARD="$project/$directory/bytes_guard"
 }

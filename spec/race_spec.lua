@@ -379,6 +379,33 @@ describe("when the first of two waiters gives up in the turn in which the datagr
     first:join()
   end))
 
+  it("one whose time is over does not overtake the one before it", with_loop(function()
+    local sock, client = waiters()
+    local first = wait_for(sock)
+    sock.receive_timeout = 0.001
+    local second = wait_for(sock)
+    client:send("for the first")
+    work(0.005)
+    local _, text = first:join()
+    assert.equal("for the first", text)
+    local _, err = second:join()
+    assert.equal(ip.error.ETIMEDOUT, err)
+  end))
+
+  it("of two whose time is over the first gets what came in time", with_loop(function()
+    local sock, client = waiters()
+    sock.receive_timeout = 0.001
+    local function receive() return pcall(sock.receive_string, sock) end
+    local first, second, busy = fiber.spawn(receive), fiber.spawn(receive), fiber.spawn(work, 0.005)
+    client:send("for the first")
+    busy:join()
+    local _, text = first:join()
+    assert.equal("for the first", text)
+    local _, err = second:join()
+    assert.equal(ip.error.ETIMEDOUT, err)
+    assert.is_nil((sock:try_receive(byte_span.new(1))))
+  end))
+
   it("what was sent before both were cancelled stays in the socket", with_loop(function()
     local sock, client = waiters()
     local first, second = wait_for(sock), wait_for(sock)

@@ -1280,6 +1280,19 @@ describe("a send that the system cannot take yet", function()
   ]])
 end)
 
+describe("a table as data", function()
+  it("with keys but no sequence is a bad argument and sends nothing", with_loop(function()
+    local a, b = pair()
+    for _, data in ipairs { { data = "x" }, { [2] = "x" }, { [0] = "x" } } do
+      assert.matches("bad argument #1 to 'send' %(sequence expected", error_of(function() a:send(data) end))
+    end
+    assert.equal(0, a:send({}))
+    assert.equal("", (b:receive_string()))
+    a:close()
+    b:close()
+  end))
+end)
+
 describe("the synopsis", function()
   local synopsis = [[
 local sock = ip.udp.socket.new()

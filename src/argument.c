@@ -76,8 +76,15 @@ static bool test_part(lua_State *L, int index, struct iovec *part) {
   return true;
 }
 
+/* An empty table is an empty datagram; one that has keys but no sequence is a mistake. */
+static void check_empty(lua_State *L, int arg) {
+  lua_pushnil(L);
+  if (lua_next(L, arg) != 0) luaL_argerror(L, arg, "sequence expected, got a table with other keys");
+}
+
 static void read_sequence(lua_State *L, int arg, struct ip_data *data) {
   size_t count = (size_t)lua_rawlen(L, arg);
+  if (count == 0) check_empty(L, arg);
   if (count > IP_DATA_INLINE_PARTS)
     data->parts = lua_newuserdatauv(L, count * sizeof(struct iovec), 0); /* a table cannot overflow this */
   for (size_t i = 0; i < count; i++) {

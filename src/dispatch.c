@@ -9,10 +9,17 @@
 
 const char ip_runtime_reporter_key;
 
+static void on_idle(uv_idle_t *idle) {
+  (void)idle; /* that it is active keeps a host's poll from blocking */
+}
+
 void ip_runtime_enqueue(struct ip_runtime *runtime, struct ip_ready *ready) {
   if (!ip_queue_is_linked(&ready->link)) ip_queue_append(&runtime->ready, &ready->link);
   /* libuv up to 1.44 runs timers before it polls: without this it would block with work in the ready queue */
-  if (runtime->polling) uv_stop(runtime->loop);
+  if (runtime->polling)
+    uv_stop(runtime->loop);
+  else if (runtime->driver != NULL && runtime->opened)
+    uv_idle_start(&runtime->handles->idle, on_idle);
 }
 
 /* --- reporting --- */
@@ -66,15 +73,28 @@ static void resume(lua_State *L, struct ip_runtime *runtime, lua_State *thread, 
 }
 
 void ip_operation_resume(lua_State *L, struct ip_operation *operation) {
+  struct ip_runtime *runtime = operation->runtime;
   operation->state = IP_OPERATION_DONE;
-  if (operation->on_main) return; /* ip_runtime_drive looks at the state */
+  if (operation->relay != NULL) {
+    struct ip_operation *relay = operation->relay;
+    operation->relay = NULL;
+    relay->object = NULL;
+    ip_operation_resume(L, relay);
+    return;
+  }
+  if (operation->on_main) {
+    runtime->main_done = true; /* ip_runtime_drive goes on */
+    return;
+  }
   lua_State *thread = operation->thread;
   struct ip_task *task = ip_context_task(operation->context);
+  if (task != NULL && task->thread != thread)
+    task = NULL; /* a coroutine inside a fiber that nobody relays for */
   lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_pool_key);
   lua_rawgeti(L, -1, operation->reference);
   lua_getiuservalue(L, -1, 1); /* the thread must not be collected while it runs: settling lets go of it */
   if (lua_status(thread) == LUA_YIELD && lua_touserdata(thread, operation->slot) == operation)
-    resume(L, operation->runtime, thread, task, 0);
+    resume(L, runtime, thread, task, 0);
   lua_pop(L, 3);
 }
 
@@ -97,7 +117,7 @@ static void run_task(lua_State *L, struct ip_runtime *runtime, struct ip_task *t
 /* --- turns --- */
 
 static bool is_done(const struct ip_operation *operation) {
-  return operation->state == IP_OPERATION_DONE;
+  return operation != NULL && operation->state == IP_OPERATION_DONE;
 }
 
 /* Serves one entry of the batch. Fibers are anchored in the table of tasks, operations in the pool. */
@@ -150,6 +170,46 @@ static bool is_over(const struct ip_runtime *runtime, struct ip_operation *opera
   return true;
 }
 
+/* The driver thread runs nothing itself: it is what coroutines are resumed from, and what handlers are called on. */
+void ip_runtime_serve_host(struct ip_runtime *runtime) {
+  if (runtime->driving) return; /* inside a uv_run of our own, whose caller serves */
+  runtime->driving = true;
+  dispatch(runtime->driver, runtime, NULL);
+  runtime->driving = false;
+  if (ip_queue_is_empty(&runtime->ready)) uv_idle_stop(&runtime->handles->idle);
+}
+
+static void on_step_over(struct ip_timer *timer) {
+  (void)timer; /* it has ended the block */
+}
+
+static bool has_work(const struct ip_runtime *runtime) {
+  return !ip_queue_is_empty(&runtime->ready) || runtime->external_waits != 0;
+}
+
+bool ip_runtime_step(lua_State *L, struct ip_runtime *runtime, double seconds) {
+  if (!has_work(runtime)) return false;
+  bool busy = !ip_queue_is_empty(&runtime->ready) || seconds <= 0;
+  struct ip_timer *timer = busy ? NULL : ip_timer_new(runtime);
+  if (timer != NULL) ip_timer_start(timer, seconds, on_step_over, NULL);
+  runtime->driving = true;
+  poll_loop(runtime, busy || timer == NULL);
+  if (timer != NULL) ip_timer_free(timer);
+  dispatch(L, runtime, NULL);
+  runtime->driving = false;
+  runtime->budget = IP_TRANSFER_BUDGET;
+  return has_work(runtime);
+}
+
+double ip_runtime_harvest(struct ip_runtime *runtime) {
+  if (!has_work(runtime)) return -1;
+  poll_loop(runtime, true);
+  if (!ip_queue_is_empty(&runtime->ready)) return 0;
+  uv_update_time(runtime->loop);
+  int timeout = uv_backend_timeout(runtime->loop);
+  return timeout < 0 ? -1 : timeout / 1000.0;
+}
+
 enum ip_drive_result ip_runtime_drive(lua_State *L, struct ip_runtime *runtime,
                                       struct ip_operation *operation) {
   enum ip_drive_result result = IP_DRIVE_DONE;
@@ -169,6 +229,7 @@ enum ip_drive_result ip_runtime_drive(lua_State *L, struct ip_runtime *runtime,
     dispatch(L, runtime, operation);
   }
   runtime->driving = false;
+  runtime->main_done = false;
   runtime->budget = IP_TRANSFER_BUDGET;
   return result;
 }

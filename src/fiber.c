@@ -344,9 +344,11 @@ static int fiber_check_main(lua_State *L) {
 
 /* current() -> fiber | nil: the running fiber; nil on the main thread and in a coroutine made by others. */
 static int fiber_current(lua_State *L) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_tasks_key);
-  lua_rawgetp(L, -1, L);
-  if (ip_test_class(L, -1, IP_CLASS_FIBER) == NULL) lua_pushnil(L);
+  struct ip_task *task = ip_context_task(ip_context_of(L, ip_runtime(L)));
+  if (task != NULL)
+    push_task(L, task);
+  else
+    lua_pushnil(L);
   return 1;
 }
 

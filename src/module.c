@@ -31,6 +31,10 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   lua_setfield(L, 2, "socket");
   ip_fiber_open(L, 1);
   ip_scope_open(L, 1);
+  ip_descriptor_wait_open(L, 1);
+  ip_signal_open(L, 1);
+  ip_host_loop_open(L, 1);
+  ip_relay_open(L, 1);
   lua_setfield(L, 2, "fiber");
   ip_socket_push_message_flags(L);
   lua_setfield(L, 2, "message_flag");

@@ -22,7 +22,7 @@ struct ip_context *ip_context_of(lua_State *L, struct ip_runtime *runtime) {
   lua_rawgetp(L, -1, L);
   struct ip_context *context = lua_touserdata(L, -1);
   lua_pop(L, 2);
-  if (context != NULL || runtime->foreign_scopes == 0) return context;
+  if (context != NULL || (runtime->foreign_scopes == 0 && runtime->nested_coroutines == 0)) return context;
   lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_contexts_key);
   lua_pushthread(L);
   lua_rawget(L, -2);
@@ -78,7 +78,9 @@ static int refuse(lua_State *L, struct ip_runtime *runtime, const struct ip_oper
 
 void ip_operation_check(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_kind *kind) {
   if (IP_UNLIKELY(!runtime->opened)) ip_runtime_check(L, runtime);
-  bool allowed = L == runtime->main ? !runtime->driving && !ip_compat_in_finalizer(L) : lua_isyieldable(L);
+  bool allowed = L == runtime->driver ? false
+                 : L == runtime->main ? !runtime->driving && !ip_compat_in_finalizer(L)
+                                      : lua_isyieldable(L);
   if (IP_UNLIKELY(!allowed)) refuse(L, runtime, kind);
   if (IP_LIKELY(runtime->attention == 0)) return;
   struct ip_context *context = ip_context_of(L, runtime);
@@ -163,6 +165,7 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
   operation->status = 0;
   operation->ready.turn = runtime->turn;
   operation->by_scope = false;
+  operation->relay = NULL;
   operation->external = false;
   operation->on_main = L == runtime->main;
   operation->immediate = gives_way && (timeout == 0 || has_immediate_scope(context));
@@ -231,7 +234,8 @@ static void release(struct ip_operation *operation) {
   if (operation->state == IP_OPERATION_ARMED) unlink_armed(operation);
   ip_queue_remove(&operation->ready.link);
   free_timer(operation);
-  if (operation->context != NULL) operation->context->waiting = NULL;
+  if (operation->context != NULL && operation->context->waiting == operation)
+    operation->context->waiting = NULL;
   if (operation->counts) runtime->foreign_waits--;
   runtime->operations--;
   operation->context = NULL;

@@ -28,6 +28,7 @@ int ip_readiness_prepare(struct ip_readiness *readiness) {
   if (status != 0) return -status;
   readiness->poll.data = readiness;
   readiness->in_loop = true;
+  ip_runtime_handle_opened(readiness->runtime);
   return 0;
 }
 
@@ -154,9 +155,8 @@ static bool dispatch_side(lua_State *L, struct ip_readiness *readiness, enum ip_
       expire_immediate(readiness, side);
       return true;
     }
-    bool on_main = operation->on_main;
     serve(L, operation);
-    if (on_main || runtime->dispatching != readiness) return false;
+    if (runtime->main_done || runtime->dispatching != readiness) return false;
   }
   return true;
 }
@@ -184,6 +184,7 @@ void ip_readiness_dispatch(lua_State *L, struct ip_readiness *readiness) {
 
 static void on_closed(uv_handle_t *handle) {
   struct ip_readiness *readiness = handle->data;
+  ip_runtime_handle_closed(readiness->runtime);
   readiness->release(readiness);
 }
 

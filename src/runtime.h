@@ -40,6 +40,7 @@ struct ip_ready {
 struct ip_operation;
 struct ip_runtime;
 struct ip_readiness;
+struct signal_watch;
 
 /* --- timers: pooled uv_timer_t; they never fire early --- */
 
@@ -132,7 +133,9 @@ struct ip_operation {
   lua_State *thread;          /* anchored by the operation's user value */
   struct ip_context *context; /* NULL: none */
   struct ip_timer *timer;     /* NULL: no deadline */
-  void *data;                 /* for the kind: buffer or payload, held by the frame of the coroutine */
+  struct ip_operation
+      *relay; /* another coroutine waits for this one, and is resumed in its stead; NULL: none */
+  void *data; /* for the kind: buffer or payload, held by the frame of the coroutine */
   size_t size;
   int flags;
   int status;    /* 0, or the error code */
@@ -149,11 +152,20 @@ struct ip_operation {
 
 /* --- the runtime --- */
 
+/* The handles that every loop needs. */
+struct ip_loop_handles {
+  uv_async_t wakeup; /* unreferenced; a signal handler sends it */
+  uv_check_t check;  /* a host's loop: dispatches after each poll; unreferenced */
+  uv_idle_t idle;    /* a host's loop: active while something is ready, so that the poll does not block */
+};
+
 struct ip_runtime {
   struct ip_core core; /* first: every room below sees only this */
   uv_loop_t *loop;
   uv_loop_t own_loop;
-  uv_async_t wakeup; /* unreferenced; a signal handler sends it */
+  struct ip_loop_handles *handles; /* the loop's, not the runtime's, until they are closed */
+  lua_State *driver;               /* resumes coroutines inside a host's uv_run; NULL: the loop is our own */
+  size_t open_handles;             /* libuv handles that are not closed yet */
   lua_State *main;
   struct ip_queue ready;                /* struct ip_ready, to be dispatched at the next turn */
   struct ip_queue batch;                /* those of this turn */
@@ -166,8 +178,9 @@ struct ip_runtime {
   struct ip_datagram
       datagram;       /* what an attempt has taken; its coroutine reads it before anything else runs */
   uint32_t attention; /* interrupted contexts and expired scopes: calls look closer while it is not zero */
-  uint32_t foreign_scopes;   /* open with_timeout of coroutines made by others */
-  uint32_t immediate_scopes; /* open with_timeout of zero or less: nobody may wait without a try */
+  uint32_t nested_coroutines; /* resumed by ip.fiber.coroutine and bounded by their resumer's context */
+  uint32_t foreign_scopes;    /* open with_timeout of coroutines made by others */
+  uint32_t immediate_scopes;  /* open with_timeout of zero or less: nobody may wait without a try */
   uint32_t turn;
   size_t external_waits; /* armed operations on descriptors and running timers: what can end a block */
   size_t operations;     /* not FREE */
@@ -176,11 +189,15 @@ struct ip_runtime {
   /* Called on the driver's stack when a task's coroutine has ended with LUA_OK, an error status or
      IP_TASK_CLOSED; must not raise. Set by the room of fibers, like close_socket by that of sockets. */
   void (*end_task)(lua_State *L, struct ip_runtime *runtime, struct ip_task *task, int status);
+  struct ip_queue signal_waiters; /* operations of wait_signal */
+  struct signal_watch *signals;   /* caught signals */
+  void (*close_descriptor_wait)(struct ip_runtime *runtime, uv_handle_t *handle);
   struct ip_queue open_sockets;
   void (*close_socket)(struct ip_queue *link); /* closes a member of open_sockets, which leaves the queue */
   size_t sockets;                              /* open ones */
   int budget;
   atomic_bool signalled; /* set by the signal handler */
+  bool main_done;        /* the main thread's operation is DONE: its drive ends before anything else runs */
   bool driving;          /* the main thread is in ip_runtime_drive */
   bool polling;          /* inside uv_run */
   bool opened;           /* the loop exists */
@@ -188,7 +205,8 @@ struct ip_runtime {
 };
 
 /* Registry tables, addressed by these (the contents are never read). */
-extern const char ip_runtime_pool_key, ip_runtime_tasks_key, ip_runtime_contexts_key, ip_runtime_nothing_key;
+extern const char ip_runtime_key, ip_runtime_pool_key, ip_runtime_tasks_key, ip_runtime_contexts_key,
+    ip_runtime_nothing_key;
 
 /* The runtime of the running C function. */
 static inline struct ip_runtime *ip_runtime(lua_State *L) {
@@ -202,8 +220,18 @@ struct ip_runtime *ip_runtime_push(lua_State *L);
    first require is finalized after the runtime, and may still call. [-0, +0, e] */
 void ip_runtime_check(lua_State *L, struct ip_runtime *runtime);
 
+/* libuv handles are counted from their initialisation to their close callback, which calls ip_runtime_handle_closed. */
+void ip_runtime_handle_opened(struct ip_runtime *runtime);
+void ip_runtime_handle_closed(struct ip_runtime *runtime);
+
 /* Closes a libuv handle; `closed` gets its memory back. */
 void ip_runtime_close_handle(struct ip_runtime *runtime, uv_handle_t *handle, uv_close_cb closed);
+
+/* Uses a host's loop; 0 or an errno value. [-0, +0, m] */
+int ip_runtime_use_loop(lua_State *L, struct ip_runtime *runtime, uv_loop_t *loop);
+
+/* A close callback for handles that are the first member of what malloc gave, with the runtime as data. */
+void ip_runtime_free_handle(uv_handle_t *handle);
 
 enum { IP_SCRATCH_SIZE = 65536 }; /* larger than the largest datagram */
 
@@ -252,6 +280,16 @@ void ip_operation_define(lua_State *L, int core);
 /* dispatch.c */
 
 enum ip_drive_result { IP_DRIVE_DONE, IP_DRIVE_DEADLOCK, IP_DRIVE_ERROR };
+
+/* One turn, blocking for at most `seconds`; true while something is left to wait for. For a foreign loop. [-0, +0, -] */
+bool ip_runtime_step(lua_State *L, struct ip_runtime *runtime, double seconds);
+
+/* Serves what is ready, inside a host's uv_run. */
+void ip_runtime_serve_host(struct ip_runtime *runtime);
+
+/* Polls without blocking and without serving, so that all that is waited for is registered with the system; returns
+   the seconds until the next timer, 0 when something is ready, negative when nothing is waited for. No Lua. */
+double ip_runtime_harvest(struct ip_runtime *runtime);
 
 /* Runs the loop on the main thread until `operation` is DONE. IP_DRIVE_ERROR leaves an error value on the
    stack. [-0, +(0|1), -] */

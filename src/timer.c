@@ -22,6 +22,7 @@ struct ip_timer *ip_timer_new(struct ip_runtime *runtime) {
     return NULL;
   }
   timer->uv.data = runtime;
+  ip_runtime_handle_opened(runtime);
   return timer;
 }
 

@@ -92,4 +92,45 @@ function fiber.shield(fn, ...)
   return pass(fn(...))
 end
 
+--- The event loop's face to another loop that drives it; a pollable object for cqueues.
+---@class ip.fiber.loop
+---@field pollfd integer descriptor that is readable when the loop has something to do
+---@field events "r"
+---@field timeout fun(self: ip.fiber.loop): number? seconds until the next step at the latest; nil: none is due
+---@field step fun(self: ip.fiber.loop, seconds: number?): boolean one turn; true while something is left to wait for
+local loop = { events = "r" }
+
+function loop:timeout() -- luacheck: ignore self
+  return core.loop_timeout()
+end
+
+function loop:step(seconds) -- luacheck: ignore self
+  if seconds ~= nil then check.seconds(1, "step", seconds) end
+  return core.loop_step(seconds)
+end
+
+local function unknown(name)
+  error(("ip.fiber.loop has no property '%s'"):format(tostring(name)), 3)
+end
+
+fiber.loop = setmetatable({}, {
+  __name = "ip.fiber.loop",
+  __metatable = "ip.fiber.loop",
+  __index = function(_, name)
+    if name == "pollfd" then return core.loop_pollfd() end
+    if loop[name] == nil then unknown(name) end
+    return loop[name]
+  end,
+  __newindex = function(_, name)
+    if name == "pollfd" or loop[name] ~= nil then
+      error(("property '%s' of ip.fiber.loop cannot be written"):format(name), 2)
+    end
+    unknown(name)
+  end,
+})
+
+fiber.wait_fd = core.wait_fd
+fiber.wait_signal = core.wait_signal
+fiber.coroutine = require("ip.coroutine")
+
 return fiber

@@ -1,0 +1,78 @@
+/* loop_host.c: a C program with an event loop of its own that runs the library on it. Usage: loop_host CORE PROGRAM, CORE
+   being the path of ip/core.so, where lua_ip_use_loop is looked up. The program is run on the main thread and may only
+   spawn fibers; it calls host_tick(fn) to be called back by a timer of the host. Then the loop runs until nothing is
+   left. Exit code 0 when that and the end of state and loop went well. */
+#include <dlfcn.h>
+#include <lauxlib.h>
+#include <lua.h>
+#include <lua_ip.h>
+#include <lualib.h>
+#include <stdio.h>
+#include <string.h>
+#include <uv.h>
+
+typedef int (*use_loop)(lua_State *L, struct uv_loop_s *loop);
+
+static uv_timer_t ticker;
+static int callback = LUA_NOREF;
+
+static void on_tick(uv_timer_t *timer) {
+  lua_State *L = timer->data;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, callback);
+  if (lua_pcall(L, 0, 1, 0) != LUA_OK)
+    fprintf(stderr, "tick: %s\n", lua_tostring(L, -1));
+  else if (!lua_toboolean(L, -1))
+    uv_timer_stop(timer);
+  lua_pop(L, 1);
+}
+
+/* host_tick(fn): fn is called every millisecond until it returns false or nil. */
+static int host_tick(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_settop(L, 1);
+  callback = luaL_ref(L, LUA_REGISTRYINDEX);
+  uv_timer_start(&ticker, on_tick, 1, 1);
+  return 0;
+}
+
+static int fail(const char *what, const char *why) {
+  fprintf(stderr, "%s: %s\n", what, why);
+  return 1;
+}
+
+static int run_program(lua_State *L, uv_loop_t *loop, use_loop use, const char *path) {
+  if (use(L, loop) != UV_EINVAL) return fail("use_loop", "took a state without the library");
+  if (luaL_dostring(L, "require 'ip'") != LUA_OK) return fail("require", lua_tostring(L, -1));
+  if (use(L, NULL) != UV_EINVAL) return fail("use_loop", "took no loop");
+  int status = use(L, loop);
+  if (status != 0) return fail("use_loop", uv_strerror(status));
+  if (use(L, loop) != UV_EBUSY) return fail("use_loop", "took a second loop");
+  lua_register(L, "host_tick", host_tick);
+  if (luaL_dofile(L, path) != LUA_OK) return fail("program", lua_tostring(L, -1));
+  uv_run(loop, UV_RUN_DEFAULT);
+  return 0;
+}
+
+int main(int count, char **arguments) {
+  if (count != 3) return fail("usage", "loop_host CORE PROGRAM");
+  void *core = dlopen(arguments[1], RTLD_NOW);
+  if (core == NULL) return fail("dlopen", dlerror());
+  use_loop use;
+  void *symbol = dlsym(core, "lua_ip_use_loop");
+  if (symbol == NULL) return fail("dlsym", dlerror());
+  memcpy(&use, &symbol, sizeof use);
+  uv_loop_t loop;
+  uv_loop_init(&loop);
+  uv_timer_init(&loop, &ticker);
+  lua_State *L = luaL_newstate();
+  luaL_openlibs(L);
+  ticker.data = L;
+  int result = run_program(L, &loop, use, arguments[2]);
+  uv_close((uv_handle_t *)&ticker, NULL);
+  lua_close(L);
+  uv_run(&loop, UV_RUN_NOWAIT);
+  int status = uv_loop_close(&loop);
+  if (status != 0) result = fail("uv_loop_close", uv_strerror(status));
+  dlclose(core);
+  return result;
+}

@@ -1,0 +1,122 @@
+-- lua_ip.h: a C host with an event loop of its own (spec/host/loop_host.c) runs the library on it.
+
+local support = require "spec.support"
+
+local build = os.getenv("LUA_IP_BUILD")
+
+-- Runs a program in the host; returns its output and exit code.
+local function run_host(source)
+  local path = os.tmpname()
+  local file = assert(io.open(path, "w"))
+  file:write("local ip = require 'ip' local fiber = ip.fiber\n", source)
+  file:close()
+  local pipe = assert(io.popen(("timeout 60 %s/loop_host %s/ip/core.so %s 2>&1"):format(build, build, path)))
+  local output = pipe:read("a")
+  local _, _, code = pipe:close()
+  os.remove(path)
+  return output, code
+end
+
+local it_host = build and support.descriptors() and it or pending
+
+describe("a C host's own loop", function()
+  it_host("runs fibers, their sockets and timers beside the host's own timer", function()
+    local output, code = run_host [[
+      local ticks, finished = 0, false
+      host_tick(function() ticks = ticks + 1 return not finished end)
+      local server = ip.udp.bind("127.0.0.1", 0)
+      local port = server.local_port
+      fiber.spawn(function()
+        for _ = 1, 100 do
+          local text, address, from = server:receive_string()
+          server:send_to(text:upper(), address, from)
+        end
+        server:close()
+      end)
+      fiber.spawn(function()
+        local client <close> = ip.udp.connect("127.0.0.1", port)
+        for i = 1, 100 do
+          client:send("ping " .. i)
+          assert(client:receive_string() == "PING " .. i)
+          if i % 20 == 0 then fiber.sleep(0.002) end
+        end
+        while ticks == 0 do fiber.sleep(0.001) end
+        finished = true
+        print("done", ticks > 0)
+      end)
+    ]]
+    assert.equal("done\ttrue\n", output)
+    assert.equal(0, code)
+  end)
+
+  it_host("ends when nothing is left to wait for, and not before", function()
+    local output, code = run_host [[
+      local sleeper = fiber.spawn(function() fiber.sleep(0.02) return "slept" end)
+      fiber.spawn(function() print(sleeper:join()) fiber.yield() fiber.yield() print("yielded") end)
+    ]]
+    assert.equal("slept\nyielded\n", output)
+    assert.equal(0, code)
+  end)
+
+  it_host("serves fibers that the host's callbacks start, and their deadlines", function()
+    local output, code = run_host [[
+      local sock = ip.udp.bind("127.0.0.1", 0)
+      host_tick(function()
+        fiber.spawn(function()
+          print(pcall(fiber.with_timeout, 0.005, sock.receive, sock, ip.byte_span.new(9)))
+          sock:close()
+        end)
+      end)
+    ]]
+    assert.equal("false\twith_timeout: connection timed out (ETIMEDOUT)\n", output)
+    assert.equal(0, code)
+  end)
+
+  it_host("reports errors of fibers, and refuses to suspend the handler", function()
+    local output, code = run_host [[
+      fiber.on_error(function(err) print(err, pcall(fiber.sleep, 1)) end)
+      fiber.spawn(error, "boom")
+    ]]
+    assert.matches("^boom\tfalse\t.*cannot wait in sleep", output)
+    assert.equal(0, code)
+  end)
+
+  it_host("may end by os.exit in a fiber with everything pending", function()
+    for _, close in ipairs { "true", "false" } do
+      local output, code = run_host(([[
+        local sock = ip.udp.bind("127.0.0.1", 0)
+        fiber.spawn(sock.receive_string, sock)
+        fiber.spawn(fiber.sleep, 1000)
+        fiber.spawn(fiber.wait_fd, sock.native_handle, "r")
+        fiber.spawn(fiber.wait_signal, "SIGUSR1")
+        fiber.spawn(function() fiber.sleep(0.01) os.exit(7, %s) end)
+      ]]):format(close))
+      assert.equal("", output)
+      assert.equal(7, code)
+    end
+  end)
+
+  it_host("is given back clean when the state ends with everything pending", function()
+    local output, code = run_host [[
+      local sock = ip.udp.bind("127.0.0.1", 0)
+      fiber.spawn(sock.receive_string, sock)
+      fiber.spawn(fiber.sleep, 1000)
+      fiber.spawn(fiber.wait_fd, sock.native_handle, "r")
+      fiber.spawn(fiber.wait_signal, "SIGUSR1")
+      fiber.yield()
+      error("the program ends here")
+    ]]
+    assert.matches("^program: .*the program ends here", output)
+    assert.equal(1, code)
+  end)
+
+  it_host("is driven by the main thread where that waits", function()
+    local output, code = run_host [[
+      fiber.spawn(function() print("a fiber") end)
+      fiber.sleep(0.005)
+      print("main")
+    ]]
+    assert.equal("a fiber\nmain\n", output)
+    assert.equal(0, code)
+  end)
+end)
