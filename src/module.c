@@ -6,6 +6,7 @@
 #include "fiber.h"
 #include "interface.h"
 #include "resolver.h"
+#include "interface_argument.h"
 #include "runtime.h"
 #include "udp_socket.h"
 #include "util.h"
@@ -42,6 +43,7 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   ip_address_add_functions(L, 1);
   ip_resolver_add_functions(L, 1);
   ip_interface_add_functions(L, 1);
+  ip_interface_argument_add_functions(L, 1);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &module_key);
   return 1;

@@ -5,10 +5,12 @@
 #include "udp_socket.h"
 
 #include "argument.h"
+#include "udp_multicast.h"
 #include "util.h"
 
 #include <errno.h>
 #include <limits.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/ip.h>
 #include <string.h>
@@ -21,10 +23,10 @@ enum { NO_OPTION = -1 };
 
 struct option {
   const char *name;
-  /* Pushes the value. [-0, +1, e] */
+  /* Pushes the value. NULL: set only. [-0, +1, e] */
   int (*get)(lua_State *L, const struct ip_socket *socket, const struct option *option);
-  /* Sets it to the value at index 3. NULL: get only. [-0, +0, e] */
-  void (*set)(lua_State *L, const struct ip_socket *socket, const struct option *option);
+  /* Sets it to the value at index 3; further values follow there. NULL: get only. [-0, +0, e] */
+  void (*set)(lua_State *L, struct ip_socket *socket, const struct option *option);
   int level, number; /* on any socket, or, where the level is IPPROTO_IP, on v4 */
   int v6_number;     /* at level IPPROTO_IPV6, or NO_OPTION */
   int low, high;     /* range of an integer */
@@ -48,8 +50,7 @@ static void set_integer(lua_State *L, const struct ip_socket *socket, int level,
   if (error != 0) ip_error_raise(L, error == ENOPROTOOPT ? ENOTSUP : error, name);
 }
 
-/* Does the socket carry v4 traffic as well? */
-static bool is_dual_stack(lua_State *L, const struct ip_socket *socket, const char *name) {
+bool ip_socket_is_dual_stack(lua_State *L, const struct ip_socket *socket, const char *name) {
   return socket->is_v6 && get_integer(L, socket, IPPROTO_IPV6, IPV6_V6ONLY, name) == 0;
 }
 
@@ -70,8 +71,8 @@ static void write_integer(lua_State *L, const struct ip_socket *socket, const st
   bool of_family = is_of_family(option);
   if (socket->is_v6 && of_family)
     set_integer(L, socket, IPPROTO_IPV6, option->v6_number, option->name, value);
-  bool v4_too =
-      !socket->is_v6 || !of_family || (option->number != NO_OPTION && is_dual_stack(L, socket, option->name));
+  bool v4_too = !socket->is_v6 || !of_family ||
+                (option->number != NO_OPTION && ip_socket_is_dual_stack(L, socket, option->name));
   if (v4_too) set_integer(L, socket, option->level, option->number, option->name, value);
 }
 
@@ -82,7 +83,7 @@ static int get_boolean_option(lua_State *L, const struct ip_socket *socket, cons
   return 1;
 }
 
-static void set_boolean_option(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+static void set_boolean_option(lua_State *L, struct ip_socket *socket, const struct option *option) {
   write_integer(L, socket, option, ip_argument_boolean(L, 3));
 }
 
@@ -91,21 +92,110 @@ static int get_integer_option(lua_State *L, const struct ip_socket *socket, cons
   return 1;
 }
 
-static void set_integer_option(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+static void set_integer_option(lua_State *L, struct ip_socket *socket, const struct option *option) {
   write_integer(L, socket, option, (int)ip_argument_integer(L, 3, option->low, option->high));
 }
+
+/* --- multicast --- */
+
+static int get_multicast_interface(lua_State *L, const struct ip_socket *socket,
+                                   const struct option *option) {
+  return ip_multicast_push_interface(L, socket, option->name);
+}
+
+static void set_multicast_interface(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  ip_multicast_set_interface(L, socket, option->name);
+}
+
+#ifdef MCAST_JOIN_GROUP
+
+static void change_membership(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  ip_multicast_change(L, socket, option->number, option->name);
+}
+
+#endif
+
+/* --- options of their own kind --- */
 
 #ifdef __linux__
 
 /* The path to a v4-mapped peer is a v4 path. ENOTCONN when not connected. */
-static int get_mtu(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+static int path_mtu(const struct ip_socket *socket, int *mtu) {
   bool v4_path = !socket->is_v6;
   if (socket->connection != NULL && socket->is_v6)
     v4_path = IN6_IS_ADDR_V4MAPPED(&socket->connection->remote.name.v6.sin6_addr);
-  int mtu = v4_path ? get_integer(L, socket, IPPROTO_IP, IP_MTU, option->name)
-                    : get_integer(L, socket, IPPROTO_IPV6, IPV6_MTU, option->name);
+  int fd = socket->readiness.fd;
+  return v4_path ? ip_datagram_get_option(fd, IPPROTO_IP, IP_MTU, mtu)
+                 : ip_datagram_get_option(fd, IPPROTO_IPV6, IPV6_MTU, mtu);
+}
+
+static int get_mtu(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  int mtu;
+  int error = path_mtu(socket, &mtu);
+  if (error != 0) return ip_error_raise(L, error, option->name);
   lua_pushinteger(L, mtu);
   return 1;
+}
+
+#else
+
+static int path_mtu(const struct ip_socket *socket, int *mtu) {
+  (void)socket, (void)mtu;
+  return ENOTSUP;
+}
+
+#endif
+
+/* What the network said about an earlier datagram. The value is made before the system forgets the error; that
+   allocates, so a finalizer may have closed the socket. */
+static int get_error(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  struct ip_error *value = ip_error_push(L, IP_ERROR_SYSTEM, 0, NULL);
+  socket = ip_socket_check_open(L, "get_option")->socket;
+  value->code = get_integer(L, socket, option->level, option->number, option->name);
+  if (value->code == EMSGSIZE && path_mtu(socket, &value->mtu) != 0) value->mtu = 0;
+  if (value->code == 0) lua_pushnil(L);
+  return 1;
+}
+
+#ifdef SO_BINDTODEVICE
+
+/* The length that Linux gives includes the end of the name; 0 where the socket is bound to no device. */
+static int get_device(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  char name[IFNAMSIZ + 1] = {0};
+  socklen_t length = IFNAMSIZ;
+  if (getsockopt(socket->readiness.fd, option->level, option->number, name, &length) != 0)
+    return ip_error_raise(L, errno, option->name);
+  lua_pushstring(L, name);
+  return 1;
+}
+
+/* Linux cuts names that are too long, and would bind to another device (socket(7)). */
+static void set_device(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  size_t length;
+  const char *name = ip_argument_string(L, 3, &length);
+  if (length >= IFNAMSIZ || strlen(name) != length) ip_error_raise(L, ENODEV, option->name);
+  if (setsockopt(socket->readiness.fd, option->level, option->number, name, (socklen_t)length) != 0)
+    ip_error_raise(L, errno, option->name);
+}
+
+#endif
+
+#ifdef __linux__
+
+/* At the place of their numbers, which are the same in both families; others than these can be read where
+   somebody else has set them. */
+static const char *const path_mtu_modes[] = {"dont", "want", "do", "probe", NULL};
+
+static int get_path_mtu_discovery(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  static const char *const names[] = {"dont", "want", "do", "probe", "interface", "omit"};
+  int mode = read_integer(L, socket, option);
+  if (mode < 0 || (size_t)mode >= ip_count_of(names)) return ip_error_raise(L, ENOTSUP, option->name);
+  lua_pushstring(L, names[mode]);
+  return 1;
+}
+
+static void set_path_mtu_discovery(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  write_integer(L, socket, option, ip_argument_choice(L, 3, path_mtu_modes));
 }
 
 /* SO_MEMINFO, since Linux 4.12, gives an array of counters. */
@@ -136,7 +226,20 @@ static const struct option options[] = {
     {"multicast_hops", INTEGER, IPPROTO_IP, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS, 0, 255},
     {"multicast_loop", BOOLEAN, IPPROTO_IP, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP, 0, 0},
     {"traffic_class", INTEGER, IPPROTO_IP, IP_TOS, IPV6_TCLASS, 0, 255},
+    {"multicast_interface", get_multicast_interface, set_multicast_interface, 0, 0, 0, 0, 0},
+    {"error", get_error, NULL, SOL_SOCKET, SO_ERROR, 0, 0, 0},
+#ifdef MCAST_JOIN_GROUP
+    {"join_multicast_group", NULL, change_membership, 0, MCAST_JOIN_GROUP, 0, 0, 0},
+    {"leave_multicast_group", NULL, change_membership, 0, MCAST_LEAVE_GROUP, 0, 0, 0},
+    {"join_source_group", NULL, change_membership, 0, MCAST_JOIN_SOURCE_GROUP, 0, 0, 0},
+    {"leave_source_group", NULL, change_membership, 0, MCAST_LEAVE_SOURCE_GROUP, 0, 0, 0},
+#endif
+#ifdef SO_BINDTODEVICE
+    {"bind_to_device", get_device, set_device, SOL_SOCKET, SO_BINDTODEVICE, 0, 0, 0},
+#endif
 #ifdef __linux__
+    {"path_mtu_discovery", get_path_mtu_discovery, set_path_mtu_discovery, IPPROTO_IP, IP_MTU_DISCOVER,
+     IPV6_MTU_DISCOVER, 0, 0},
     {"multicast_all", BOOLEAN, IPPROTO_IP, IP_MULTICAST_ALL, IPV6_MULTICAST_ALL, 0, 0},
     {"busy_poll", INTEGER, SOL_SOCKET, SO_BUSY_POLL, 0, 0, INT_MAX},
     {"mtu", get_mtu, NULL, IPPROTO_IP, IP_MTU, IPV6_MTU, 0, 0},
@@ -153,20 +256,22 @@ static const struct option *check_option(lua_State *L, const char *operation) {
   return NULL;
 }
 
-/* sock:set_option(name, value): EBADF when the socket is not open; ENOTSUP for an unknown name, for a
+/* sock:set_option(name, value...): EBADF when the socket is not open; ENOTSUP for an unknown name, for a
    get-only option and for one that the platform or the socket's family lacks; a wrong value is a bad
-   argument. Suspends: no. Source: socket(7), ip(7), ipv6(7), udp(7). */
+   argument. The memberships take (group[, interface]) and (group, source[, interface]). Suspends: no. Source: socket(7), ip(7), ipv6(7), udp(7). */
 int ip_socket_set_option(lua_State *L) {
-  const struct ip_socket *socket = ip_socket_check_open(L, "set_option")->socket;
+  struct ip_socket *socket = ip_socket_check_open(L, "set_option")->socket;
   const struct option *option = check_option(L, "set_option");
   if (option->set == NULL) return ip_error_raise(L, ENOTSUP, "set_option");
   option->set(L, socket, option);
   return 0;
 }
 
-/* sock:get_option(name) -> value. Suspends: no. */
+/* sock:get_option(name) -> value: EBADF, and ENOTSUP likewise, for set-only options too. Suspends: no.
+   Source: getsockopt(2). */
 int ip_socket_get_option(lua_State *L) {
   const struct ip_socket *socket = ip_socket_check_open(L, "get_option")->socket;
   const struct option *option = check_option(L, "get_option");
+  if (option->get == NULL) return ip_error_raise(L, ENOTSUP, "get_option");
   return option->get(L, socket, option);
 }

@@ -27,6 +27,7 @@ struct ip_socket {
   uint8_t skipped; /* receives since the last try, while the bound is reached */
   bool is_v6, bound, shut_receive, shut_send;
   bool filtering;                /* datagrams queued before `connect` may still come */
+  unsigned multicast_interface;  /* index that the option was set to, 0: none */
   const struct ip_address *peer; /* the last sender: held as IP_SOCKET_PEER; NULL: nobody */
 };
 
@@ -45,6 +46,9 @@ struct ip_socket_box *ip_socket_check_open(lua_State *L, const char *operation);
 static inline int ip_socket_family(const struct ip_socket *socket) {
   return socket->is_v6 ? AF_INET6 : AF_INET;
 }
+
+/* Does the socket carry v4 traffic as well as v6? Raises what the system says, called `name`. [-0, +0, e] */
+bool ip_socket_is_dual_stack(lua_State *L, const struct ip_socket *socket, const char *name);
 
 /* Drops what others than the connected peer had sent before `connect` from the head of the queue; 0 or an
    errno value. */

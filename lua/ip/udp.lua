@@ -38,12 +38,40 @@ local function configure(sock, options, own)
 end
 
 local no_options = {}
-local bind_options = {}
+local group_options = { interface = true, source = true }
 local connect_options = { local_address = true, local_port = true }
 
+local function is_group(addr)
+  return addr.is_multicast or addr.is_v4_mapped and addr:to_v4().is_multicast
+end
+
+-- A v6 group that means another network on each interface, with the interface that it is to mean.
+local function scoped(group, interface)
+  local ambiguous = group.is_v6 and (group.is_multicast_link_local or group.is_multicast_node_local)
+  if interface == nil or not ambiguous or group.scope_id ~= 0 then return group end
+  return group:with_scope_id(core.interface_index(interface))
+end
+
+local function join(sock, group, source, interface)
+  if source ~= nil then
+    sock:set_option("join_source_group", group, source, interface)
+  else
+    sock:set_option("join_multicast_group", group, interface)
+  end
+end
+
+local function bind_group(sock, group, port, options)
+  sock:open(group)
+  configure(sock, options, group_options)
+  group = scoped(group, options.interface)
+  sock:bind(group, port)
+  join(sock, group, options.source, options.interface)
+end
+
 local function bind(sock, addr, port, options)
+  if is_group(addr) then return bind_group(sock, addr, port, options) end
   sock:open(addr)
-  configure(sock, options, bind_options)
+  configure(sock, options, no_options)
   sock:bind(addr, port)
 end
 
@@ -67,7 +95,8 @@ local function build(prepare, addr, port, options)
   check.raise(err, 3)
 end
 
---- Opens a socket, sets the options (option name -> value, receive_timeout, send_timeout) and binds it.
+--- Opens a socket, sets the options (option name -> value, receive_timeout, send_timeout) and binds it. A multicast
+--- group is joined, too, with the options `interface` (name, index or v4 address) and `source` (addr).
 ---@param addr ip.addr
 ---@param port integer
 ---@param options table?

@@ -1,0 +1,165 @@
+--- Networks for specs: namespaces that are joined by veth pairs, and a Lua process in each. Linux, as root.
+
+local network = {}
+network.__index = network
+
+local agent = {}
+agent.__index = agent
+
+local function quiet(command)
+  return os.execute("exec 2>/dev/null >/dev/null; env LD_PRELOAD= " .. command) == true
+end
+
+local function must(command)
+  local pipe = assert(io.popen(("env LD_PRELOAD= %s 2>&1"):format(command)))
+  local output = pipe:read("a")
+  if not pipe:close() then error(("%s: %s"):format(command, output), 2) end
+  return output
+end
+
+local function own_pid()
+  local file <close> = assert(io.open("/proc/self/stat"))
+  return file:read("n")
+end
+
+local probed
+
+--- May this process make namespaces and veth pairs? The first answer is kept.
+function network.is_permitted()
+  if probed == nil then
+    local name = ("lua_ip_%d_probe"):format(own_pid())
+    probed = quiet("ip netns add " .. name)
+      and quiet(("ip -n %s link add one type veth peer name two"):format(name))
+    quiet("ip netns delete " .. name)
+  end
+  return probed
+end
+
+-- agents --------------------------------------------------------------------------------------------------------------
+
+local function start_agent(namespace)
+  local path = os.tmpname()
+  os.remove(path)
+  must("mkfifo " .. path)
+  local program = assert(package.searchpath("spec.support.agent", package.path))
+  local interpreter = os.getenv("LUA_IP_LUA") or "lua5.4"
+  local answers = assert(io.popen(("exec timeout 300 ip netns exec %s %s %s <%s"):format(
+    namespace, interpreter, program, path)))
+  local chunks = assert(io.open(path, "w"))
+  os.remove(path)
+  return setmetatable({ chunks = chunks, answers = answers }, agent)
+end
+
+local function read_frame(file)
+  local length = file:read("n")
+  if length == nil then error("the agent has ended", 0) end
+  file:read(1)
+  return length == 0 and "" or file:read(length) -- read(0) waits for what comes after
+end
+
+--- Runs `source` in the agent with the given strings and numbers as `...`; returns its results as one string, separated
+--- by spaces. Raises what it raises, as text.
+function agent:run(source, ...)
+  local values = table.pack(...)
+  for i = 1, values.n do
+    values[i] = ("%q"):format(values[i])
+  end
+  local chunk = ("return (function(...) %s\nend)(%s)"):format(source, table.concat(values, ", "))
+  self.chunks:write(#chunk, "\n", chunk)
+  self.chunks:flush()
+  local status = read_frame(self.answers)
+  local text = read_frame(self.answers)
+  if status ~= "ok" then error(text, 2) end
+  return text
+end
+
+--- Ends the process, and fails when that was not well (a leak, say).
+function agent:close()
+  self.chunks:write("end\n") -- agents that were started later hold the pipe open, too
+  self.chunks:close()
+  local ok, how, code = self.answers:close()
+  if not ok then error(("the agent has ended with %s %d"):format(how, code), 2) end
+end
+
+-- networks ------------------------------------------------------------------------------------------------------------
+
+--- A network of namespaces with these short names; nothing but `lo`, which is up, is in them.
+function network.new(...)
+  local self = setmetatable({ prefix = ("lua_ip_%d_"):format(own_pid()), names = { ... }, agents = {} }, network)
+  for _, name in ipairs(self.names) do
+    quiet("ip netns delete " .. self.prefix .. name)
+    must("ip netns add " .. self.prefix .. name)
+    self:system(name, "net.ipv6.conf.default.accept_dad", 0) -- addresses may be used at once
+    self:ip(name, "link set lo up")
+  end
+  return self
+end
+
+--- Runs `ip <words>` in a namespace.
+function network:ip(name, words)
+  return must(("ip -n %s%s %s"):format(self.prefix, name, words))
+end
+
+--- Sets a kernel parameter in a namespace.
+function network:system(name, parameter, value)
+  must(("ip netns exec %s%s sh -c 'echo %s >/proc/sys/%s'"):format(
+    self.prefix, name, value, (parameter:gsub("%.", "/"))))
+end
+
+--- Joins two namespaces by a veth pair, whose ends are called `link` on both sides, and gives the ends addresses
+--- (text with a prefix length).
+function network:join(link, left, left_addresses, right, right_addresses)
+  self:ip(left, ("link add %s type veth peer name %s netns %s%s"):format(link, link, self.prefix, right))
+  for name, addresses in pairs { [left] = left_addresses, [right] = right_addresses } do
+    for _, address in ipairs(addresses) do
+      self:ip(name, ("address add %s dev %s%s"):format(address, link, address:find(":") and " nodad" or ""))
+    end
+    self:ip(name, ("link set %s up"):format(link))
+  end
+  self:await(left, link)
+  self:await(right, link)
+end
+
+--- Waits until a link that is up carries traffic of both families: the kernel notices a carrier with some delay, and
+--- makes the link-local address then.
+function network:await(name, link)
+  local deadline = os.time() + 10
+  repeat
+    local up = self:ip(name, "-o link show dev " .. link):find("state UP")
+    local addresses = self:ip(name, "-6 -o address show dev " .. link)
+    if up and addresses:find("fe80:") and not addresses:find("tentative") then return end
+    os.execute("sleep 0.02")
+  until os.time() > deadline
+  error(("%s does not come up in %s"):format(link, name), 2)
+end
+
+--- Closes the sockets that the agents have kept.
+function network:clean()
+  for _, each in pairs(self.agents) do
+    each:run "clean()"
+  end
+end
+
+--- The agent of a namespace, started when first asked for.
+function network:agent(name)
+  self.agents[name] = self.agents[name] or start_agent(self.prefix .. name)
+  return self.agents[name]
+end
+
+--- Ends the agents and removes the namespaces, and with them all that is in them.
+function network:close()
+  local problem
+  for _, each in pairs(self.agents) do
+    local ok, err = pcall(each.close, each)
+    if not ok then problem = err end
+  end
+  self.agents = {}
+  for _, name in ipairs(self.names) do
+    quiet("ip netns delete " .. self.prefix .. name)
+  end
+  if problem then error(problem, 2) end
+end
+
+network.__close = network.close
+
+return network
