@@ -32,6 +32,8 @@ missing_tools() {
   has luacheck || echo luacheck
   has dig || echo dig
   has dnsmasq || echo dnsmasq
+  "$(lua_command)" -e 'require "luv"' 2>/dev/null || echo luv
+  "$(lua_command)" -e 'require "socket"' 2>/dev/null || echo luasocket
   [ "$(uname)" = Linux ] || return 0
   has ip || echo iproute2
   has strace || echo strace
@@ -50,6 +52,8 @@ debian_packages() {
     luacheck) echo lua-check ;;
     dig) echo bind9-dnsutils ;;
     dnsmasq) echo dnsmasq-base ;;
+    luv) echo lua-luv ;;
+    luasocket) echo lua-socket ;;
     *) echo "$tool" ;;
     esac
   done
@@ -77,6 +81,7 @@ ensure_packages() {
   echo "dnf:      dnf install gcc make cmake pkgconf lua lua-devel libuv-devel luarocks bind-utils dnsmasq iproute strace" >&2
   echo "apk:      apk add gcc musl-dev make cmake pkgconf lua5.4 lua5.4-dev libuv-dev luarocks bind-tools dnsmasq iproute2 strace" >&2
   echo "busted and luacheck: luarocks --lua-version 5.4 install busted, luarocks --lua-version 5.4 install luacheck" >&2
+  echo "luv and luasocket, for the specs that trade descriptors with them: likewise" >&2
   exit 1
 }
 

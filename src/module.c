@@ -4,6 +4,7 @@
 #include "class.h"
 #include "error.h"
 #include "fiber.h"
+#include "file_descriptor.h"
 #include "runtime.h"
 #include "udp_socket.h"
 #include "util.h"
@@ -26,6 +27,8 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   lua_setfield(L, 2, "byte_span");
   ip_address_open(L, 1);
   lua_setfield(L, 2, "address");
+  ip_file_descriptor_open(L, 1);
+  lua_setfield(L, 2, "file_descriptor");
   ip_socket_open_class(L, 1);
   lua_setfield(L, 2, "socket");
   ip_fiber_open(L, 1);
@@ -34,6 +37,7 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   ip_socket_push_message_flags(L);
   lua_setfield(L, 2, "message_flag");
   ip_address_add_functions(L, 1);
+  ip_socket_add_internals(L, 1);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &module_key);
   return 1;

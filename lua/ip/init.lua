@@ -10,6 +10,7 @@ local ip = {
   endpoint_key = core.endpoint_key,
   error = require("ip.error"),
   fiber = require("ip.fiber"),
+  file_descriptor = core.file_descriptor,
   message_flag = core.message_flag,
   toendpoint = core.toendpoint,
   tostring = core.tostring,

@@ -2,8 +2,25 @@
 
 local core = require("ip.core")
 local check = require("ip.check")
+local fill = require("ip.udp_fill")
+local loop = require("ip.udp_loop")
 
-local udp = { socket = core.socket }
+local udp = {
+  socket = core.socket,
+  --- What fits into a usual Ethernet frame: its 1500 bytes without the headers of IP (20) and UDP (8).
+  default_capacity = loop.default_capacity,
+}
+
+-- The class is completed here, once; from then on nobody can change it.
+if core.add_methods then
+  core.add_methods {
+    datagrams = loop.datagrams,
+    receive_loop = loop.receive_loop,
+    send_with = fill.send_with,
+    send_to_with = fill.send_to_with,
+  }
+  core.add_methods = nil
+end
 
 -- Timeouts are properties; the rest are socket options. `own` names what the short cut itself uses.
 local function configure(sock, options, own)
