@@ -97,7 +97,13 @@ static int loop_new(lua_State *L) {
    fibers. [-0, +?, e] */
 static int wait_in_loop(lua_State *L, const struct loop *loop, const struct ip_receive_call *call,
                         bool gives_way) {
-  struct ip_operation *operation = ip_receive_queue(L, loop->kind, call, gives_way);
+  struct ip_operation *operation =
+      ip_operation_acquire(L, ip_runtime(L), loop->kind, call->box->receive_timeout, gives_way);
+  if (is_closed(call->box, loop)) { /* by a finalizer */
+    lua_closeslot(L, operation->slot);
+    return push_end(L, "closed");
+  }
+  ip_receive_queue(L, operation, call, gives_way);
   if (!lua_isnil(L, STOP)) ip_fiber_watch(L, STOP, operation);
   return ip_operation_suspend(L, operation);
 }

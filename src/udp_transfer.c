@@ -205,10 +205,8 @@ static struct ip_socket *tie(lua_State *L, struct ip_operation *operation, const
   return socket;
 }
 
-struct ip_operation *ip_receive_queue(lua_State *L, const struct ip_operation_kind *kind,
-                                      const struct ip_receive_call *call, bool gives_way) {
-  struct ip_operation *operation =
-      ip_operation_acquire(L, ip_runtime(L), kind, call->box->receive_timeout, gives_way);
+void ip_receive_queue(lua_State *L, struct ip_operation *operation, const struct ip_receive_call *call,
+                      bool gives_way) {
   struct ip_socket *socket = tie(L, operation, call->box);
   operation->data = call->data;
   operation->size = call->size;
@@ -217,13 +215,15 @@ struct ip_operation *ip_receive_queue(lua_State *L, const struct ip_operation_ki
     ip_readiness_give_way(&socket->readiness, IP_SIDE_READ, operation);
   else
     ip_readiness_wait(&socket->readiness, IP_SIDE_READ, operation);
-  return operation;
 }
 
 /* Suspends the running receive. [-0, +?, e] */
 static int wait_to_receive(lua_State *L, const struct ip_operation_kind *kind,
                            const struct ip_receive_call *call, bool gives_way) {
-  return ip_operation_suspend(L, ip_receive_queue(L, kind, call, gives_way));
+  struct ip_operation *operation =
+      ip_operation_acquire(L, ip_runtime(L), kind, call->box->receive_timeout, gives_way);
+  ip_receive_queue(L, operation, call, gives_way);
+  return ip_operation_suspend(L, operation);
 }
 
 /* Tries; true when there is a datagram. Raises what is not EAGAIN. [-0, +0, e] */

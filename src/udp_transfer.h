@@ -13,14 +13,15 @@ struct ip_receive_call {
 };
 
 /* The common course of the suspending receives: false when the call has to wait, which it then does with
-   ip_receive_queue and ip_operation_suspend. `gives_way`: in: it has to wait in any case; out: pass it on.
+   ip_operation_acquire, ip_receive_queue and ip_operation_suspend. `gives_way`: in: it has to wait in any case; out: pass it on.
    [-0, +0, e] */
 bool ip_receive_start(lua_State *L, const struct ip_operation_kind *kind, const struct ip_receive_call *call,
                       struct ip_datagram *datagram, bool *gives_way);
 
-/* Pushes the operation of a receive, which waits for its socket. [-0, +1, e] */
-struct ip_operation *ip_receive_queue(lua_State *L, const struct ip_operation_kind *kind,
-                                      const struct ip_receive_call *call, bool gives_way);
+/* Lets an operation that was just acquired wait for its socket; EBADF when that has been closed meanwhile.
+   [-0, +0, e] */
+void ip_receive_queue(lua_State *L, struct ip_operation *operation, const struct ip_receive_call *call,
+                      bool gives_way);
 
 /* For the kinds of receives that want the sender. No Lua. */
 bool ip_receive_attempt_from(struct ip_operation *operation);
