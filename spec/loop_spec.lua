@@ -245,17 +245,19 @@ for name, loop in pairs(loops) do
     end))
 
     it("lets one fiber stop several loops", with_loop(function()
-      local stop = waiting(fiber.sleep, 0.02)
+      local enough = false
+      local stop = fiber.spawn(support.wait_until, function() return enough end)
       local loopers, socks = {}, {}
       for i = 1, 3 do
         socks[i] = bound()
         loopers[i] = waiting(loop, socks[i], error, { stop = stop })
       end
       loopers[2]:interrupt() -- one of them leaves before
-      for i = 1, 3 do
-        loopers[i]:join()
-        socks[i]:close()
-      end
+      loopers[2]:join()
+      enough = true
+      loopers[1]:join()
+      loopers[3]:join()
+      for i = 1, 3 do socks[i]:close() end
       stop:join()
     end))
 
