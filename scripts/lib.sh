@@ -37,6 +37,9 @@ missing_tools() {
   has strace || echo strace
   has luarocks || echo luarocks
   [ "${need_valgrind:-no}" = no ] || has valgrind || echo valgrind
+  has apt-get || return 0 # specs that trade descriptors with these are skipped where they are missing
+  "$(lua_command)" -e 'require "luv"' 2>/dev/null || echo luv
+  "$(lua_command)" -e 'require "socket"' 2>/dev/null || echo luasocket
 }
 
 debian_packages() {
@@ -50,6 +53,8 @@ debian_packages() {
     luacheck) echo lua-check ;;
     dig) echo bind9-dnsutils ;;
     dnsmasq) echo dnsmasq-base ;;
+    luv) echo lua-luv ;;
+    luasocket) echo lua-socket ;;
     *) echo "$tool" ;;
     esac
   done

@@ -302,6 +302,41 @@ describe("a finalizer that closes the socket in use", function()
     finish()
   ]])
 
+  check("a loop that waits", [[
+    KEPT = {}
+    for i = 1, 300 do
+      local sock = open()
+      for _ = 1, 5 do
+        coroutine.wrap(function()
+          closes_later(sock)
+          try(function()
+            local turn, state = sock:datagrams()
+            closes_later(sock)
+            assert(turn(state) == nil) -- never raises: it is over
+          end)
+        end)()
+      end
+      local other = open()
+      KEPT[i] = other
+      coroutine.wrap(function() try(other.receive_from, other, buffer) end)()
+    end
+    finish()
+  ]])
+
+  check("release, assign and send_to_with", [[
+    local target = open()
+    local port = target.local_port
+    for i = 1, 2000 do
+      local sock, heir = open(), ip.udp.socket.new()
+      closes_later(sock)
+      try(function() heir:assign("v4", sock:release()) end)
+      closes_later(heir)
+      try(heir.send_to_with, heir, i, function(span) closes_later(heir) end, "127.0.0.1", port)
+      heir:close()
+    end
+    finish()
+  ]])
+
   check("the address properties", [[
     for i = 1, 2000 do
       local sock = open()

@@ -16,6 +16,7 @@ static const char *const class_names[IP_CLASS_COUNT] = {
     [IP_CLASS_FIBER] = "ip.fiber",       [IP_CLASS_OPERATION] = "ip.operation",
     [IP_CLASS_SCOPE] = "ip.scope",       [IP_CLASS_SHIELD] = "ip.shield",
     [IP_CLASS_LOOKUP] = "ip.udp.lookup", [IP_CLASS_INTERFACE_LIST] = "ip.interface_list",
+    [IP_CLASS_LOOP] = "ip.loop",
 };
 
 const char *ip_class_name(enum ip_class class) {
@@ -71,6 +72,31 @@ void ip_class_define(lua_State *L, int core, const struct ip_class_definition *d
   lua_pop(L, 1);
   self->metatable[definition->id] = lua_topointer(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &class_keys[definition->id]);
+}
+
+/* Raises where the name and value on top of the stack cannot become a method. [-0, +0, e] */
+static void check_method(lua_State *L, int members) {
+  if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TFUNCTION)
+    luaL_error(L, "a method is a name and a function");
+  lua_pushvalue(L, -2);
+  if (lua_rawget(L, members) != LUA_TNIL) luaL_error(L, "the name '%s' is taken", lua_tostring(L, -3));
+  lua_pop(L, 1);
+}
+
+void ip_class_add_methods(lua_State *L, enum ip_class class, int methods) {
+  methods = lua_absindex(L, methods);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &class_keys[class]);
+  lua_getfield(L, -1, "__index");
+  lua_getupvalue(L, -1, 2);
+  int members = lua_gettop(L);
+  for (lua_pushnil(L); lua_next(L, methods) != 0; lua_pop(L, 1))
+    check_method(L, members);
+  for (lua_pushnil(L); lua_next(L, methods) != 0;) {
+    lua_pushvalue(L, -2);
+    lua_insert(L, -2); /* name, name, function */
+    lua_rawset(L, members);
+  }
+  lua_pop(L, 3);
 }
 
 static const struct ip_class_definition *upvalue_definition(lua_State *L) {

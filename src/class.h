@@ -23,6 +23,7 @@ enum ip_class {
   IP_CLASS_SHIELD,
   IP_CLASS_LOOKUP,
   IP_CLASS_INTERFACE_LIST,
+  IP_CLASS_LOOP,
   IP_CLASS_COUNT
 };
 
@@ -85,6 +86,10 @@ void ip_class_set(lua_State *L, enum ip_class class);
 
 /* Adds functions that carry the core (at stack index `core`) to the table on top of the stack. [-0, +0, m] */
 void ip_class_functions(lua_State *L, int core, const luaL_Reg *functions);
+
+/* Adds the functions of the table at stack index `methods` (name -> function) to a class that is defined.
+   Raises, before anything is changed, where a name is taken or a value is no function. [-0, +0, e] */
+void ip_class_add_methods(lua_State *L, enum ip_class class, int methods);
 
 /* __index and __newindex of every class: methods, then properties, else an error that names what was asked
    for. Upvalues: core, members (name -> function, or property number), definition. [-0, +1, e] */

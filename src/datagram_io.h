@@ -21,6 +21,9 @@ struct ip_datagram {
 int ip_datagram_open(int family, int *fd);
 int ip_datagram_close(int fd);
 
+/* For a descriptor that somebody else has opened. Changes nothing but O_NONBLOCK. */
+int ip_datagram_set_nonblocking(int fd);
+
 int ip_datagram_bind(int fd, const struct ip_endpoint *local);
 int ip_datagram_connect(int fd, const struct ip_endpoint *remote);
 int ip_datagram_disconnect(int fd);

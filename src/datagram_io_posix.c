@@ -10,6 +10,13 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+int ip_datagram_set_nonblocking(int fd) {
+  int status = fcntl(fd, F_GETFL);
+  if (status < 0) return errno;
+  if (status & O_NONBLOCK) return 0;
+  return fcntl(fd, F_SETFL, status | O_NONBLOCK) < 0 ? errno : 0;
+}
+
 #if defined(SOCK_CLOEXEC) && defined(SOCK_NONBLOCK)
 int ip_datagram_open(int family, int *fd) {
   *fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP);
@@ -17,8 +24,8 @@ int ip_datagram_open(int family, int *fd) {
 }
 #else
 static int set_flags(int fd) {
-  int status = fcntl(fd, F_GETFL);
-  if (status < 0 || fcntl(fd, F_SETFL, status | O_NONBLOCK) < 0) return errno;
+  int error = ip_datagram_set_nonblocking(fd);
+  if (error != 0) return error;
   return fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? errno : 0;
 }
 

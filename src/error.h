@@ -15,7 +15,8 @@ enum ip_error_category {
   IP_ERROR_CATEGORY_COUNT
 };
 
-enum ip_fiber_error { IP_FIBER_INTERRUPTED = 1 };
+/* IP_FIBER_ENDED is no error: it tells an operation that the fiber it watches has ended. */
+enum ip_fiber_error { IP_FIBER_INTERRUPTED = 1, IP_FIBER_ENDED };
 
 /* How a failed call tells: everything raises, but the try_ calls return nil, err where the call would have
    waited. */

@@ -18,8 +18,9 @@ enum fiber_outcome { FIBER_ALIVE, FIBER_DONE, FIBER_FAILED, FIBER_INTERRUPTED, F
 struct fiber {
   struct ip_task task; /* first */
   struct ip_operation *joiner;
-  int results;     /* how many, of a fiber that is done */
-  uint8_t outcome; /* enum fiber_outcome */
+  struct ip_queue watchers; /* struct ip_operation, by their member `watch` */
+  int results;              /* how many, of a fiber that is done */
+  uint8_t outcome;          /* enum fiber_outcome */
   bool joined, detached;
 };
 
@@ -97,6 +98,12 @@ static void push_remains(lua_State *L, struct fiber *fiber) {
   lua_settop(thread, 0);
 }
 
+static void tell_watchers(struct fiber *fiber) {
+  while (!ip_queue_is_empty(&fiber->watchers)) /* completing takes the operation out */
+    ip_operation_complete(ip_container_of(fiber->watchers.next, struct ip_operation, watch), IP_ERROR_FIBER,
+                          IP_FIBER_ENDED);
+}
+
 /* Called by the dispatcher: the coroutine has returned (its results are on its stack), died (its error is),
    or was closed by somebody else. The traceback is taken before the coroutine's variables are closed. [-0,
    +0, -] */
@@ -112,6 +119,7 @@ static void end_fiber(lua_State *L, struct ip_runtime *runtime, struct ip_task *
   lua_setiuservalue(L, index, 1); /* from here on the coroutine may be collected */
   task->thread = NULL;
   if (fiber->joiner != NULL) ip_operation_complete(fiber->joiner, IP_ERROR_SYSTEM, 0);
+  tell_watchers(fiber);
   lua_pop(L, 1);
 }
 
@@ -127,6 +135,7 @@ static void register_task(lua_State *L, int index, const struct ip_task *task) {
 
 static void init_fiber(struct fiber *fiber, lua_State *thread, int arguments) {
   *fiber = (struct fiber){.joiner = NULL};
+  ip_queue_init(&fiber->watchers);
   fiber->task.ready.kind = IP_READY_TASK;
   ip_queue_init(&fiber->task.ready.link);
   fiber->task.context.is_task = true;
@@ -248,6 +257,16 @@ static int fiber_interrupt(lua_State *L) {
   if (context->waiting != NULL && context->shields == 0)
     ip_operation_complete(context->waiting, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED);
   return 0;
+}
+
+/* --- watching --- */
+
+bool ip_fiber_has_ended(lua_State *L, int arg) {
+  return check_fiber(L, arg)->outcome != FIBER_ALIVE;
+}
+
+void ip_fiber_watch(lua_State *L, int arg, struct ip_operation *operation) {
+  ip_queue_append(&check_fiber(L, arg)->watchers, &operation->watch);
 }
 
 /* --- properties --- */

@@ -7,6 +7,14 @@
 /* Defines the classes and pushes a table of functions for the Lua face ip.fiber. [-0, +1, m] */
 void ip_fiber_open(lua_State *L, int core);
 
+/* Has the fiber at `arg` ended? Anything else there is a bad argument. [-0, +0, v] */
+bool ip_fiber_has_ended(lua_State *L, int arg);
+
+/* Lets an ARMED operation end with IP_FIBER_ENDED (category IP_ERROR_FIBER) when the fiber at `arg`, which
+   has not ended, does so. The frame that waits in the operation holds the fiber. Watching is not joining: the
+   fiber's error goes where it would have gone. [-0, +0, v] */
+void ip_fiber_watch(lua_State *L, int arg, struct ip_operation *operation);
+
 /* Defines the classes and adds scope, scope_finish and shield to the table on top of the stack. [-0, +0, m]
  */
 void ip_scope_open(lua_State *L, int core);

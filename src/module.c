@@ -7,6 +7,7 @@
 #include "interface.h"
 #include "resolver.h"
 #include "interface_argument.h"
+#include "file_descriptor.h"
 #include "runtime.h"
 #include "udp_socket.h"
 #include "util.h"
@@ -29,6 +30,8 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   lua_setfield(L, 2, "byte_span");
   ip_address_open(L, 1);
   lua_setfield(L, 2, "address");
+  ip_file_descriptor_open(L, 1);
+  lua_setfield(L, 2, "file_descriptor");
   ip_socket_open_class(L, 1);
   lua_setfield(L, 2, "socket");
   ip_fiber_open(L, 1);
@@ -44,6 +47,7 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   ip_resolver_add_functions(L, 1);
   ip_interface_add_functions(L, 1);
   ip_interface_argument_add_functions(L, 1);
+  ip_socket_add_internals(L, 1);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &module_key);
   return 1;

@@ -96,6 +96,7 @@ static void extend_pool(lua_State *L, struct ip_runtime *runtime) {
   *operation = (struct ip_operation){.runtime = runtime, .state = IP_OPERATION_FREE};
   operation->ready.kind = IP_READY_OPERATION;
   ip_queue_init(&operation->ready.link);
+  ip_queue_init(&operation->watch);
   ip_class_set(L, IP_CLASS_OPERATION);
   operation->reference = luaL_ref(L, -2);
   lua_pop(L, 1);
@@ -183,6 +184,7 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
 /* Leaves the object's queue and accounts. */
 static void unlink_armed(struct ip_operation *operation) {
   ip_queue_remove(&operation->ready.link);
+  ip_queue_remove(&operation->watch);
   if (operation->external) operation->runtime->external_waits--;
   operation->external = false;
   if (operation->kind->unlinked != NULL && operation->object != NULL) operation->kind->unlinked(operation);
@@ -294,6 +296,8 @@ static int continue_operation(lua_State *L, int status, lua_KContext slot_contex
   settle(L, slot);
   if (IP_LIKELY(code == 0)) return kind->push_results(L, &outcome);
   if (by_scope) return raise_deadline(L, context);
+  int results = kind->push_failure != NULL ? kind->push_failure(L, &outcome, category, code) : -1;
+  if (results >= 0) return results;
   ip_error_push(L, category, code, kind->name);
   return lua_error(L);
 }

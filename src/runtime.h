@@ -112,6 +112,10 @@ struct ip_operation_kind {
   void (*try_last)(struct ip_operation *operation);
   /* Pushes the results of a successful operation; the operation is settled already. */
   int (*push_results)(lua_State *L, const struct ip_outcome *outcome);
+  /* Told of a failure before it is raised: pushes results instead and returns their number, or returns
+     negative and pushes nothing. NULL: every failure is raised. [-0, +?, e] */
+  int (*push_failure)(lua_State *L, const struct ip_outcome *outcome, enum ip_error_category category,
+                      int code);
   bool ends_by_time;   /* its deadline is no error but what it waits for */
   bool ends_when_idle; /* it waits, on the main thread, until no fiber is left */
 };
@@ -127,6 +131,7 @@ struct ip_outcome {
 
 struct ip_operation {
   struct ip_ready ready;
+  struct ip_queue watch; /* among the watchers of a fiber, while ARMED, or detached */
   struct ip_runtime *runtime;
   const struct ip_operation_kind *kind;
   void *object;               /* whose queue it is in, while ARMED; NULL: in none */

@@ -42,20 +42,24 @@ static struct ip_socket *new_socket(struct ip_runtime *runtime, int fd, bool is_
   return socket;
 }
 
+/* Opens the box on a descriptor; 0 or an errno value. */
+static int adopt(struct ip_runtime *runtime, struct ip_socket_box *box, int fd, bool is_v6) {
+  struct ip_socket *socket = new_socket(runtime, fd, is_v6);
+  if (socket == NULL) return ENOMEM;
+  box->socket = socket;
+  ip_queue_append(&runtime->open_sockets, &socket->link);
+  runtime->sockets++;
+  return 0;
+}
+
 /* Opens the box; 0 or an errno value. */
 static int open_socket(struct ip_runtime *runtime, struct ip_socket_box *box, bool is_v6) {
   int fd;
   int error = ip_datagram_open(is_v6 ? AF_INET6 : AF_INET, &fd);
   if (error != 0) return error;
-  struct ip_socket *socket = new_socket(runtime, fd, is_v6);
-  if (socket == NULL) {
-    ip_datagram_close(fd);
-    return ENOMEM;
-  }
-  box->socket = socket;
-  ip_queue_append(&runtime->open_sockets, &socket->link);
-  runtime->sockets++;
-  return 0;
+  error = adopt(runtime, box, fd, is_v6);
+  if (error != 0) ip_datagram_close(fd);
+  return error;
 }
 
 static void release_socket(struct ip_readiness *readiness) {
@@ -68,11 +72,11 @@ static void drop_connection(struct ip_socket *socket) {
   socket->filtering = false;
 }
 
-/* Completes what is pending and takes the descriptor out of the loop; returns the descriptor. */
-static int disown(struct ip_socket_box *box) {
+int ip_socket_disown(struct ip_socket_box *box) {
   struct ip_socket *socket = box->socket;
   int fd = socket->readiness.fd;
   box->socket = NULL;
+  box->life++;
   ip_readiness_fail(&socket->readiness, IP_SIDE_READ, ECANCELED);
   ip_readiness_fail(&socket->readiness, IP_SIDE_WRITE, ECANCELED);
   drop_connection(socket);
@@ -88,7 +92,7 @@ static int disown(struct ip_socket_box *box) {
 static int socket_close(lua_State *L) {
   struct ip_socket_box *box = ip_socket_check(L, 1);
   if (box->socket == NULL) return 0;
-  int fd = disown(box);
+  int fd = ip_socket_disown(box);
   ip_datagram_close(fd); /* what it could report (EIO) leaves the descriptor closed all the same */
   return 0;
 }
@@ -97,7 +101,7 @@ static int socket_close(lua_State *L) {
 static void close_at_end(struct ip_queue *link) {
   struct ip_socket *socket = ip_container_of(link, struct ip_socket, link);
   struct ip_socket_box box = {.socket = socket};
-  ip_datagram_close(disown(&box));
+  ip_datagram_close(ip_socket_disown(&box));
 }
 
 /* The cached addresses of the socket's own two ends; the last peer's stays true whatever happens to them. */
@@ -112,6 +116,13 @@ static void open_box(lua_State *L, struct ip_socket_box *box, bool is_v6, const 
   forget_addresses(L);
 }
 
+struct ip_socket *ip_socket_adopt(lua_State *L, struct ip_socket_box *box, int fd, bool is_v6,
+                                  const char *operation) {
+  check_result(L, adopt(ip_runtime(L), box, fd, is_v6), operation);
+  forget_addresses(L);
+  return box->socket;
+}
+
 /* ip.udp.socket.new() -> socket, not open. Suspends: no. */
 static int socket_new(lua_State *L) {
   ip_runtime_check(L, ip_runtime(L));
@@ -121,8 +132,7 @@ static int socket_new(lua_State *L) {
   return 1;
 }
 
-/* The family argument: "v4", "v6" or an address; true for v6. [-0, +0, v] */
-static bool check_family(lua_State *L, int arg) {
+bool ip_socket_check_family(lua_State *L, int arg) {
   const struct ip_address *address = ip_test_class(L, arg, IP_CLASS_ADDRESS);
   if (address != NULL) return address->version == 6;
   static const char *const families[] = {"v4", "v6", NULL};
@@ -134,7 +144,7 @@ static bool check_family(lua_State *L, int arg) {
    Nothing is set implicitly. Suspends: no. Source: socket(2). */
 static int socket_open(lua_State *L) {
   struct ip_socket_box *box = ip_socket_check(L, 1);
-  bool is_v6 = check_family(L, 2);
+  bool is_v6 = ip_socket_check_family(L, 2);
   ip_runtime_check(L, ip_runtime(L));
   if (box->socket != NULL) return ip_error_raise(L, EALREADY, "open");
   open_box(L, box, is_v6, "open");
@@ -457,6 +467,8 @@ static const luaL_Reg methods[] = {
     {"try_send_to", ip_socket_try_send_to},
     {"set_option", ip_socket_set_option},
     {"get_option", ip_socket_get_option},
+    {"assign", ip_socket_assign},
+    {"release", ip_socket_release},
     {NULL, NULL},
 };
 

@@ -35,6 +35,7 @@ struct ip_socket_box {
   struct ip_socket *socket; /* NULL: not open */
   double receive_timeout;   /* seconds; negative: none */
   double send_timeout;
+  uint32_t life; /* how often it has been closed: tells a socket that was opened again from the one before */
 };
 
 /* The box at `arg`, or a bad-argument error. [-0, +0, v] */
@@ -49,6 +50,17 @@ static inline int ip_socket_family(const struct ip_socket *socket) {
 
 /* Does the socket carry v4 traffic as well as v6? Raises what the system says, called `name`. [-0, +0, e] */
 bool ip_socket_is_dual_stack(lua_State *L, const struct ip_socket *socket, const char *name);
+/* Opens the box at index 1 on a descriptor, which is the socket's from then on. Raises ENOMEM, and has done
+   nothing. [-0, +0, e] */
+struct ip_socket *ip_socket_adopt(lua_State *L, struct ip_socket_box *box, int fd, bool is_v6,
+                                  const char *operation);
+
+/* Completes what is pending with ECANCELED and takes the descriptor out of the loop; returns the descriptor,
+   which is the caller's. The box is closed. No Lua. */
+int ip_socket_disown(struct ip_socket_box *box);
+
+/* Is the argument a family or an address of v6? Else it is of v4, or a bad argument. [-0, +0, v] */
+bool ip_socket_check_family(lua_State *L, int arg);
 
 /* Drops what others than the connected peer had sent before `connect` from the head of the queue; 0 or an
    errno value. */
@@ -73,5 +85,16 @@ IP_SOCKET_METHOD(try_send);
 IP_SOCKET_METHOD(try_send_to);
 IP_SOCKET_METHOD(set_option);
 IP_SOCKET_METHOD(get_option);
+IP_SOCKET_METHOD(assign);
+IP_SOCKET_METHOD(release);
+
+/* For the Lua part of the class. */
+IP_SOCKET_METHOD(prepare_fill);
+IP_SOCKET_METHOD(send_filled);
+IP_SOCKET_METHOD(send_to_filled);
+
+/* Adds what lua/ip/udp_loop.lua and lua/ip/udp_fill.lua are made of to the table on top of the stack. [-0,
+   +0, m] */
+void ip_socket_add_internals(lua_State *L, int core);
 
 #endif

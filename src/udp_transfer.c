@@ -6,7 +6,7 @@
    A suspended receive is attempted by the dispatcher, which resumes its coroutine in the same breath; the
    result waits in runtime->datagram meanwhile. A suspended send is woken when the socket takes data again and
    makes its system call itself: its arguments are still in its frame, so nothing has to be copied to wait. */
-#include "udp_socket.h"
+#include "udp_transfer.h"
 
 #include "address.h"
 #include "argument.h"
@@ -68,14 +68,6 @@ static int optional_flags(lua_State *L, int arg, bool receives, const char *oper
 
 /* --- receiving --- */
 
-struct receive_call {
-  struct ip_socket_box *box;
-  void *data;
-  size_t size;
-  int flags;
-  bool with_source;
-};
-
 /* Datagrams that were queued before `connect` are still delivered after it, whoever sent them: they are
    dropped here until the queue has once been empty; from then on the kernel filters. */
 static int take_from_peer(struct ip_socket *socket, void *data, size_t size, int flags,
@@ -116,7 +108,7 @@ static bool attempt_receive(struct ip_operation *operation) {
   return attempt_take(operation, false);
 }
 
-static bool attempt_receive_from(struct ip_operation *operation) {
+bool ip_receive_attempt_from(struct ip_operation *operation) {
   return attempt_take(operation, true);
 }
 
@@ -144,8 +136,7 @@ static void push_source(lua_State *L, const struct ip_endpoint *source) {
   box->socket->peer = peer;
 }
 
-/* Pushes address, port, truncated. */
-static int push_sender(lua_State *L, const struct ip_datagram *datagram) {
+int ip_receive_push_sender(lua_State *L, const struct ip_datagram *datagram) {
   push_source(L, &datagram->source);
   lua_pushinteger(L, ip_endpoint_port(&datagram->source));
   lua_pushboolean(L, datagram->truncated);
@@ -154,12 +145,12 @@ static int push_sender(lua_State *L, const struct ip_datagram *datagram) {
 
 static int push_datagram_from(lua_State *L, const struct ip_datagram *datagram) {
   lua_pushinteger(L, (lua_Integer)datagram->length);
-  return 1 + push_sender(L, datagram);
+  return 1 + ip_receive_push_sender(L, datagram);
 }
 
 static int push_string_from(lua_State *L, const char *data, const struct ip_datagram *datagram) {
   lua_pushlstring(L, data, datagram->length);
-  return 1 + push_sender(L, datagram);
+  return 1 + ip_receive_push_sender(L, datagram);
 }
 
 static int push_received(lua_State *L, const struct ip_outcome *outcome) {
@@ -176,22 +167,22 @@ static int push_received_string(lua_State *L, const struct ip_outcome *outcome) 
   return push_string_from(L, outcome->data, &datagram);
 }
 
-static void try_last_receive(struct ip_operation *operation) {
+void ip_receive_try_last(struct ip_operation *operation) {
   struct ip_socket *socket = operation->object;
   ip_readiness_try_last(&socket->readiness, IP_SIDE_READ);
 }
 
 static const struct ip_operation_kind receive_kind = {.name = "receive",
                                                       .attempt = attempt_receive,
-                                                      .try_last = try_last_receive,
+                                                      .try_last = ip_receive_try_last,
                                                       .push_results = push_received};
 static const struct ip_operation_kind receive_from_kind = {.name = "receive_from",
-                                                           .attempt = attempt_receive_from,
-                                                           .try_last = try_last_receive,
+                                                           .attempt = ip_receive_attempt_from,
+                                                           .try_last = ip_receive_try_last,
                                                            .push_results = push_received_from};
 static const struct ip_operation_kind receive_string_kind = {.name = "receive_string",
-                                                             .attempt = attempt_receive_from,
-                                                             .try_last = try_last_receive,
+                                                             .attempt = ip_receive_attempt_from,
+                                                             .try_last = ip_receive_try_last,
                                                              .push_results = push_received_string};
 
 /* A socket that keeps meeting EAGAIN suspends straight away, which saves the system call, and probes now and
@@ -214,11 +205,8 @@ static struct ip_socket *tie(lua_State *L, struct ip_operation *operation, const
   return socket;
 }
 
-/* Suspends the running receive. [-0, +?, e] */
-static int wait_to_receive(lua_State *L, const struct ip_operation_kind *kind,
-                           const struct receive_call *call, bool gives_way) {
-  struct ip_operation *operation =
-      ip_operation_acquire(L, ip_runtime(L), kind, call->box->receive_timeout, gives_way);
+void ip_receive_queue(lua_State *L, struct ip_operation *operation, const struct ip_receive_call *call,
+                      bool gives_way) {
   struct ip_socket *socket = tie(L, operation, call->box);
   operation->data = call->data;
   operation->size = call->size;
@@ -227,12 +215,20 @@ static int wait_to_receive(lua_State *L, const struct ip_operation_kind *kind,
     ip_readiness_give_way(&socket->readiness, IP_SIDE_READ, operation);
   else
     ip_readiness_wait(&socket->readiness, IP_SIDE_READ, operation);
+}
+
+/* Suspends the running receive. [-0, +?, e] */
+static int wait_to_receive(lua_State *L, const struct ip_operation_kind *kind,
+                           const struct ip_receive_call *call, bool gives_way) {
+  struct ip_operation *operation =
+      ip_operation_acquire(L, ip_runtime(L), kind, call->box->receive_timeout, gives_way);
+  ip_receive_queue(L, operation, call, gives_way);
   return ip_operation_suspend(L, operation);
 }
 
 /* Tries; true when there is a datagram. Raises what is not EAGAIN. [-0, +0, e] */
 static bool try_to_receive(lua_State *L, const struct ip_operation_kind *kind,
-                           const struct receive_call *call, struct ip_datagram *datagram) {
+                           const struct ip_receive_call *call, struct ip_datagram *datagram) {
   struct ip_socket *socket = call->box->socket;
   int error = take(socket, call->data, call->size, call->flags, datagram, call->with_source);
   if (IP_LIKELY(error == 0)) {
@@ -245,19 +241,17 @@ static bool try_to_receive(lua_State *L, const struct ip_operation_kind *kind,
 }
 
 static void check_receivable(lua_State *L, const struct ip_operation_kind *kind,
-                             const struct receive_call *call) {
+                             const struct ip_receive_call *call) {
   if (IP_UNLIKELY(call->box->socket->shut_receive)) ip_error_raise(L, ESHUTDOWN, kind->name);
 }
 
-/* The common course of the suspending receives: false when the call has to wait, which it then does with
-   `return wait_to_receive(...)`. */
-static bool start_receive(lua_State *L, const struct ip_operation_kind *kind, const struct receive_call *call,
-                          struct ip_datagram *datagram, bool *gives_way) {
+bool ip_receive_start(lua_State *L, const struct ip_operation_kind *kind, const struct ip_receive_call *call,
+                      struct ip_datagram *datagram, bool *gives_way) {
   struct ip_socket *socket = call->box->socket;
   struct ip_runtime *runtime = socket->readiness.runtime;
   ip_operation_check(L, runtime, kind);
   check_receivable(L, kind, call);
-  *gives_way = runtime->budget <= 0;
+  *gives_way = *gives_way || runtime->budget <= 0;
   if (*gives_way || ip_readiness_has_waiters(&socket->readiness, IP_SIDE_READ)) return false;
   if (skips_try(runtime, call->box) || !try_to_receive(L, kind, call, datagram)) return false;
   runtime->budget--;
@@ -266,7 +260,7 @@ static bool start_receive(lua_State *L, const struct ip_operation_kind *kind, co
 
 /* Checks the arguments (self, buf[, flags]). [-0, +0, e] */
 static void check_receive_call(lua_State *L, const char *operation, bool with_source,
-                               struct receive_call *call) {
+                               struct ip_receive_call *call) {
   call->box = ip_socket_check_open(L, operation);
   struct ip_bytes *span = ip_byte_span_check(L, 2);
   call->data = span->data;
@@ -280,11 +274,11 @@ static void check_receive_call(lua_State *L, const char *operation, bool with_so
    ECONNREFUSED and what else the network reported for an earlier datagram of a connected socket. Suspends:
    yes. Source: recv(2). */
 int ip_socket_receive(lua_State *L) {
-  struct receive_call call;
+  struct ip_receive_call call;
   struct ip_datagram datagram;
-  bool gives_way;
+  bool gives_way = false;
   check_receive_call(L, "receive", false, &call);
-  if (IP_LIKELY(start_receive(L, &receive_kind, &call, &datagram, &gives_way)))
+  if (IP_LIKELY(ip_receive_start(L, &receive_kind, &call, &datagram, &gives_way)))
     return push_datagram(L, &datagram);
   return wait_to_receive(L, &receive_kind, &call, gives_way);
 }
@@ -292,11 +286,11 @@ int ip_socket_receive(lua_State *L) {
 /* sock:receive_from(buf[, flags]) -> n, address, port, truncated: likewise, with the sender's endpoint.
    Suspends: yes. Source: recvfrom(2). */
 int ip_socket_receive_from(lua_State *L) {
-  struct receive_call call;
+  struct ip_receive_call call;
   struct ip_datagram datagram;
-  bool gives_way;
+  bool gives_way = false;
   check_receive_call(L, "receive_from", true, &call);
-  if (IP_LIKELY(start_receive(L, &receive_from_kind, &call, &datagram, &gives_way)))
+  if (IP_LIKELY(ip_receive_start(L, &receive_from_kind, &call, &datagram, &gives_way)))
     return push_datagram_from(L, &datagram);
   return wait_to_receive(L, &receive_from_kind, &call, gives_way);
 }
@@ -305,22 +299,22 @@ int ip_socket_receive_from(lua_State *L) {
    any datagram, whole) as a new string. Suspends: yes. */
 int ip_socket_receive_string(lua_State *L) {
   const struct ip_operation_kind *kind = &receive_string_kind;
-  struct receive_call call = {.box = ip_socket_check_open(L, kind->name), .with_source = true};
+  struct ip_receive_call call = {.box = ip_socket_check_open(L, kind->name), .with_source = true};
   lua_Integer size = ip_argument_optional_integer(L, 2, 0, LUA_MAXINTEGER, LARGEST_DATAGRAM);
   call.size = size < LARGEST_DATAGRAM ? (size_t)size : LARGEST_DATAGRAM;
   call.flags = optional_flags(L, 3, true, kind->name);
   call.data = ip_runtime_scratch(call.box->socket->readiness.runtime);
   if (call.data == NULL) return luaL_error(L, "not enough memory");
   struct ip_datagram datagram;
-  bool gives_way;
-  if (!start_receive(L, kind, &call, &datagram, &gives_way))
+  bool gives_way = false;
+  if (!ip_receive_start(L, kind, &call, &datagram, &gives_way))
     return wait_to_receive(L, kind, &call, gives_way);
   return push_string_from(L, call.data, &datagram);
 }
 
 /* The try_ forms: true when there is a datagram; not when others wait for the next one. */
 static bool receive_at_once(lua_State *L, const struct ip_operation_kind *kind,
-                            const struct receive_call *call, struct ip_datagram *datagram) {
+                            const struct ip_receive_call *call, struct ip_datagram *datagram) {
   check_receivable(L, kind, call);
   if (ip_readiness_has_waiters(&call->box->socket->readiness, IP_SIDE_READ)) return false;
   return try_to_receive(L, kind, call, datagram);
@@ -330,7 +324,7 @@ static bool receive_at_once(lua_State *L, const struct ip_operation_kind *kind,
    is nil and an EAGAIN error. Suspends: no. */
 int ip_socket_try_receive(lua_State *L) {
   static const struct ip_operation_kind kind = {.name = "try_receive"};
-  struct receive_call call;
+  struct ip_receive_call call;
   struct ip_datagram datagram;
   check_receive_call(L, kind.name, false, &call);
   if (receive_at_once(L, &kind, &call, &datagram)) return push_datagram(L, &datagram);
@@ -340,7 +334,7 @@ int ip_socket_try_receive(lua_State *L) {
 /* sock:try_receive_from(buf[, flags]) -> n, address, port, truncated | nil, err. Suspends: no. */
 int ip_socket_try_receive_from(lua_State *L) {
   static const struct ip_operation_kind kind = {.name = "try_receive_from"};
-  struct receive_call call;
+  struct ip_receive_call call;
   struct ip_datagram datagram;
   check_receive_call(L, kind.name, true, &call);
   if (receive_at_once(L, &kind, &call, &datagram)) return push_datagram_from(L, &datagram);
@@ -385,11 +379,19 @@ static void try_last_send(struct ip_operation *operation) {
 
 static int send_again(lua_State *L, const struct ip_outcome *outcome);
 static int send_to_again(lua_State *L, const struct ip_outcome *outcome);
+static int send_with_again(lua_State *L, const struct ip_outcome *outcome);
+static int send_to_with_again(lua_State *L, const struct ip_outcome *outcome);
 
 static const struct ip_operation_kind send_kind = {
     .name = "send", .attempt = attempt_send, .try_last = try_last_send, .push_results = send_again};
 static const struct ip_operation_kind send_to_kind = {
     .name = "send_to", .attempt = attempt_send, .try_last = try_last_send, .push_results = send_to_again};
+static const struct ip_operation_kind send_with_kind = {
+    .name = "send_with", .attempt = attempt_send, .try_last = try_last_send, .push_results = send_with_again};
+static const struct ip_operation_kind send_to_with_kind = {.name = "send_to_with",
+                                                           .attempt = attempt_send,
+                                                           .try_last = try_last_send,
+                                                           .push_results = send_to_with_again};
 
 /* A vector of many parts is allocated, which may run a finalizer that closes the socket. [-0, +(0|1), e] */
 static void read_data(lua_State *L, const char *operation, struct send_call *call) {
@@ -487,6 +489,18 @@ static int send_to_again(lua_State *L, const struct ip_outcome *outcome) {
   return retry(L, &send_to_kind, &call, outcome);
 }
 
+static int send_with_again(lua_State *L, const struct ip_outcome *outcome) {
+  struct send_call call;
+  check_send_call(L, send_with_kind.name, &call);
+  return retry(L, &send_with_kind, &call, outcome);
+}
+
+static int send_to_with_again(lua_State *L, const struct ip_outcome *outcome) {
+  struct send_call call;
+  check_send_to_call(L, send_to_with_kind.name, &call);
+  return retry(L, &send_to_with_kind, &call, outcome);
+}
+
 /* sock:send(data[, flags]) -> n: sends one datagram to the connected peer. data: string, byte_span or a
    sequence of those; an empty sequence is an empty datagram. EDESTADDRREQ when not connected; EMSGSIZE when
    too large; ETIMEDOUT (send_timeout); EPIPE after shutdown; ECONNREFUSED speaks of an earlier datagram, and
@@ -504,6 +518,39 @@ int ip_socket_send_to(lua_State *L) {
   struct send_call call;
   check_send_to_call(L, send_to_kind.name, &call);
   return start_send(L, &send_to_kind, &call);
+}
+
+/* For lua/ip/udp_fill.lua, before it lets anybody fill a datagram. prepare_fill(sock[, addr]) -> boolean,
+   problem: raises EBADF, EPIPE and what keeps the call from suspending; `addr` makes it a send_to_with. Is
+   there somebody to send to, and what is wrong with an `addr` that is text? Suspends: no. */
+int ip_socket_prepare_fill(lua_State *L) {
+  bool with_address = !lua_isnone(L, 2);
+  const struct ip_operation_kind *kind = with_address ? &send_to_with_kind : &send_with_kind;
+  const struct ip_socket *socket = ip_socket_check_open(L, kind->name)->socket;
+  ip_operation_check(L, socket->readiness.runtime, kind);
+  if (socket->shut_send) return ip_error_raise(L, EPIPE, kind->name);
+  lua_pushboolean(L, with_address || socket->connection != NULL);
+  if (lua_type(L, 2) != LUA_TSTRING) return 1;
+  size_t length;
+  const char *text = lua_tolstring(L, 2, &length);
+  struct ip_address address;
+  lua_pushstring(L, ip_address_parse(&address, text, length));
+  return 2;
+}
+
+/* For lua/ip/udp_fill.lua. send_filled(sock, span) -> n: send under the name of send_with. Suspends: yes. */
+int ip_socket_send_filled(lua_State *L) {
+  struct send_call call;
+  check_send_call(L, send_with_kind.name, &call);
+  return start_send(L, &send_with_kind, &call);
+}
+
+/* For lua/ip/udp_fill.lua. send_to_filled(sock, span, addr, port) -> n: send_to under the name of
+   send_to_with. Suspends: yes. */
+int ip_socket_send_to_filled(lua_State *L) {
+  struct send_call call;
+  check_send_to_call(L, send_to_with_kind.name, &call);
+  return start_send(L, &send_to_with_kind, &call);
 }
 
 static int send_at_once(lua_State *L, const char *operation, const struct send_call *call) {

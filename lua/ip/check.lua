@@ -25,6 +25,33 @@ function check.seconds(position, name, value)
   if value ~= value then bad_argument(position, name, "seconds expected, got NaN", 3) end
 end
 
+--- The integer that `value` is, which has to be within low..high. A string is no integer here, whatever it spells.
+function check.integer(position, name, value, low, high)
+  if type(value) ~= "number" then
+    local got = value == nil and "no value" or type(value)
+    bad_argument(position, name, "integer expected, got " .. got, 3)
+  end
+  local integer = math.tointeger(value)
+  if integer == nil then bad_argument(position, name, "number has no integer representation", 3) end
+  if integer < low or integer > high then
+    bad_argument(position, name, ("%d is outside %d..%d"):format(integer, low, high), 3)
+  end
+  return integer
+end
+
+--- Raises unless `value` is a socket. Positions of further arguments do not count it, as in calls with a colon.
+function check.socket(name, value)
+  local class = getmetatable(value)
+  if class == "ip.udp.socket" then return end
+  local got = type(class) == "string" and class or type(value)
+  error(("calling '%s' on bad self (ip.udp.socket expected, got %s)"):format(name, got), 3)
+end
+
+--- Raises a bad-argument error for the line that is `level` calls up.
+function check.fail(position, name, problem, level)
+  bad_argument(position, name, problem, level + 1)
+end
+
 --- The ip.address that an addr argument (an ip.address or text) stands for.
 function check.address(position, name, value)
   if type(value) == "string" then

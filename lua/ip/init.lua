@@ -9,6 +9,14 @@ local core = require("ip.core")
 ---@field netmask ip.address
 ---@field is_internal boolean a loopback interface
 ---@field hardware_address string "02:fc:00:00:00:01"; all zeros where there is none
+--- An open descriptor with an owner: closed when it is collected.
+---@class ip.file_descriptor
+---@field close fun(self: ip.file_descriptor) closes it; again does nothing
+---@field dup fun(self: ip.file_descriptor): ip.file_descriptor a second descriptor of the same open file
+---@field release fun(self: ip.file_descriptor): integer gives it to the caller, who has to close it
+
+---@class ip.file_descriptor.module
+---@field new fun(number: integer): ip.file_descriptor takes over an open descriptor
 
 local ip = {
   _VERSION = "lua-ip scm",
@@ -23,6 +31,8 @@ local ip = {
   host_name = core.host_name,
   ---@type fun(): ip.interface[] one entry for each address of each interface that is up
   interfaces = core.interfaces,
+  ---@type ip.file_descriptor.module
+  file_descriptor = core.file_descriptor,
   message_flag = core.message_flag,
   toendpoint = core.toendpoint,
   tostring = core.tostring,

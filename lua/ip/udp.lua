@@ -2,6 +2,8 @@
 
 local core = require("ip.core")
 local check = require("ip.check")
+local fill = require("ip.udp_fill")
+local loop = require("ip.udp_loop")
 
 ---@class ip.udp.address_info
 ---@field address ip.address
@@ -24,7 +26,20 @@ local udp = {
   ---@type fun(address: ip.addr, port: integer): ip.udp.name_info[] suspends; the names of an endpoint, one entry
   get_name_info = core.get_name_info,
   socket = core.socket,
+  --- What fits into a usual Ethernet frame: its 1500 bytes without the headers of IP (20) and UDP (8).
+  default_capacity = loop.default_capacity,
 }
+
+-- The class is completed here, once; from then on nobody can change it.
+if core.add_methods then
+  core.add_methods {
+    datagrams = loop.datagrams,
+    receive_loop = loop.receive_loop,
+    send_with = fill.send_with,
+    send_to_with = fill.send_to_with,
+  }
+  core.add_methods = nil
+end
 
 -- Timeouts are properties; the rest are socket options. `own` names what the short cut itself uses.
 local function configure(sock, options, own)

@@ -57,6 +57,27 @@ fiber.run(function()
   local withdrawn = coroutine.create(ip.udp.get_address_info)
   if coroutine.resume(withdrawn, "192.0.2.1", 53) then coroutine.close(withdrawn) end
   promise(#ip.interfaces() > 0 and #ip.host_name() > 0, "the machine knows itself")
+
+  local seen = 0
+  local stop = fiber.spawn(function()
+    client:send_with(2, function(span) span:copy("ab") end)
+    server:send_to_with(2, function() end, "127.0.0.1", client.local_port)
+    fiber.sleep(0.001)
+  end)
+  local reason = server:receive_loop(function(span)
+    seen = seen + 1
+    promise(#span == 2, "a loop's span shows the datagram")
+    return ip.byte_span.new(32)
+  end, { buffer = buffer, stop = stop })
+  promise(reason == "stopped" and seen == 1, "the end of a fiber stops a loop, with nothing lost")
+  stop:join()
+  for data in client:datagrams { capacity = 8, stop = function() return true end } do
+    promise(#data == 2, "a datagram is as long as it was sent")
+  end
+  local fd <close> = server:release()
+  promise(not server.is_open, "release closes the socket")
+  local copy <close> = fd:dup() -- luacheck: ignore copy
+  server:assign("v4", fd)
   server:set_option("broadcast", true)
   promise(server:get_option("broadcast"), "options stick")
 end)

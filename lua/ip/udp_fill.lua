@@ -1,0 +1,82 @@
+--- send_with and send_to_with: datagrams that the caller writes straight into the outgoing buffer. In Lua, because
+--- `fill` may wait, or send in turn.
+
+local core = require("ip.core")
+local check = require("ip.check")
+local prepare, send_filled, send_to_filled = core.prepare_fill, core.send_filled, core.send_to_filled
+local new_span = core.byte_span.new
+
+local udp_fill = {}
+
+local LARGEST = 65535
+local KEPT = 16 -- buffers of each size that are kept when nobody uses them
+
+-- Most datagrams fit into a frame; buffers for those are small.
+local small = { capacity = 2048, count = 0 }
+local large = { capacity = LARGEST, count = 0 }
+
+-- Two spans on the same memory: `fill` gets one, and the other is sent. So a span that `fill` has kept cannot change
+-- the length of a later datagram, only its bytes. A buffer in use is in no list: one that an error leaves behind is
+-- garbage, and a call inside `fill` gets another.
+local function take(length)
+  local list = length <= small.capacity and small or large
+  local count = list.count
+  local buffer = list[count]
+  if count == 0 then
+    local sent = new_span(list.capacity)
+    buffer = { list = list, sent = sent, given = sent:slice() }
+  else
+    list[count] = nil
+    list.count = count - 1
+  end
+  buffer.given:resize(length):fill(0) -- what fill leaves out must not be what somebody else was sent
+  return buffer
+end
+
+local function give_back(buffer)
+  local list = buffer.list
+  local count = list.count + 1
+  if count > KEPT then return end
+  list[count] = buffer
+  list.count = count
+end
+
+--- Sends one datagram of exactly `length` bytes to the connected peer; fill(span) writes it. Suspends.
+---@param length integer 0..65535
+---@param fill fun(span: byte_span) the span is its to use until it returns
+---@return integer n bytes sent
+function udp_fill.send_with(sock, length, fill)
+  check.socket("send_with", sock)
+  local connected = prepare(sock)
+  length = check.integer(1, "send_with", length, 0, LARGEST)
+  check.type(2, "send_with", "function", fill)
+  if not connected then return send_filled(sock, "") end -- which says so
+  local buffer = take(length)
+  fill(buffer.given)
+  local n = send_filled(sock, buffer.sent:resize(length))
+  give_back(buffer)
+  return n
+end
+
+--- Likewise, to an endpoint. Suspends.
+---@param length integer 0..65535
+---@param fill fun(span: byte_span)
+---@param addr ip.addr
+---@param port integer
+---@return integer n bytes sent
+function udp_fill.send_to_with(sock, length, fill, addr, port)
+  check.socket("send_to_with", sock)
+  local _, problem = prepare(sock, addr)
+  length = check.integer(1, "send_to_with", length, 0, LARGEST)
+  check.type(2, "send_to_with", "function", fill)
+  if problem ~= nil then check.fail(3, "send_to_with", problem, 2) end
+  if type(addr) ~= "string" then check.address(3, "send_to_with", addr) end
+  port = check.integer(4, "send_to_with", port, 0, 65535)
+  local buffer = take(length)
+  fill(buffer.given)
+  local n = send_to_filled(sock, buffer.sent:resize(length), addr, port)
+  give_back(buffer)
+  return n
+end
+
+return udp_fill

@@ -1,0 +1,145 @@
+--- datagrams and receive_loop: one datagram after the other into one buffer. In Lua, because what they call may wait.
+
+local core = require("ip.core")
+local check = require("ip.check")
+local check_loop, new_loop, receive = core.check_loop, core.new_loop, core.loop_receive
+local new_span = core.byte_span.new
+
+---@class ip.udp.loop_config
+---@field capacity integer? bytes that a datagram may have; default ip.udp.default_capacity
+---@field buffer byte_span? where datagrams are put, instead of a new one
+---@field stop (ip.fiber|fun(): any)? its end, or a true answer after a datagram, ends the loop
+---@field max_ready integer? datagrams handled in a row before other fibers run; default 12
+
+local udp_loop = { default_capacity = 1472 }
+
+local LARGEST_CAPACITY = 1 << 30
+local DEFAULT_MAX_READY = 12
+
+-- What may be wrong with each option: a function from the value to a problem or nil.
+local problems = {}
+
+local function is_integer(value, low, high)
+  local integer = type(value) == "number" and math.tointeger(value)
+  return integer and integer >= low and integer <= high
+end
+
+function problems.capacity(value)
+  if is_integer(value, 0, LARGEST_CAPACITY) then return nil end
+  return ("integer in 0..%d expected"):format(LARGEST_CAPACITY)
+end
+
+function problems.max_ready(value)
+  if is_integer(value, 1, math.maxinteger) then return nil end
+  return "integer of at least 1 expected"
+end
+
+function problems.buffer(value)
+  if getmetatable(value) ~= "byte_span" then return "byte_span expected" end
+end
+
+function problems.stop(value)
+  if type(value) ~= "function" and getmetatable(value) ~= "ip.fiber" then return "ip.fiber or function expected" end
+end
+
+-- What is wrong with the table of options, or nil.
+local function find_problem(config)
+  for name, value in pairs(config) do
+    local test = problems[name]
+    if test == nil then return ("unknown option '%s'"):format(tostring(name)) end
+    local problem = test(value)
+    if problem ~= nil then
+      return ("option '%s': %s, got %s"):format(name, problem, type(value) == "number" and value or type(value))
+    end
+  end
+  local buffer, capacity = config.buffer, config.capacity
+  if buffer ~= nil and capacity ~= nil and capacity > buffer.capacity then
+    return "option 'capacity': more than the buffer's"
+  end
+end
+
+-- How many bytes of a span a loop uses: as many as the loop is meant for, or as the span shows, if that is more. A span
+-- that was shortened to an earlier datagram is good again; one that was cut out of a block does not grow into it.
+local function room_of(span, capacity)
+  return math.max(#span, math.min(capacity, span.capacity))
+end
+
+local function new_buffer(config)
+  local buffer, capacity = config.buffer, config.capacity
+  if buffer == nil then
+    capacity = math.tointeger(capacity or udp_loop.default_capacity)
+    return new_span(capacity), capacity, capacity
+  end
+  if capacity ~= nil then
+    capacity = math.tointeger(capacity)
+    return buffer, capacity, capacity
+  end
+  capacity = #buffer > 0 and #buffer or udp_loop.default_capacity
+  return buffer, room_of(buffer, capacity), capacity
+end
+
+-- The two kinds of stop: a function that is asked, a fiber that is watched.
+local function split_stop(stop)
+  if type(stop) == "function" then return stop, nil end
+  return nil, stop
+end
+
+local no_config = {}
+
+local function next_datagram(state, previous)
+  local asks = state.asks
+  if asks ~= nil and previous ~= nil and asks() then return nil end
+  return receive(state.sock, state.loop, state.span, state.room, state.fiber)
+end
+
+--- For `for data, address, port, truncated in sock:datagrams(config) do`: `data` is one span, which shows each datagram
+--- in turn. Ends when the socket is closed or config.stop says so. Suspends in each turn.
+---@param config ip.udp.loop_config?
+function udp_loop.datagrams(sock, config)
+  check.socket("datagrams", sock)
+  check_loop(sock, "datagrams")
+  if config ~= nil then
+    check.type(1, "datagrams", "table", config)
+    local problem = find_problem(config)
+    if problem ~= nil then check.fail(1, "datagrams", problem, 2) end
+  end
+  config = config or no_config
+  local state = { sock = sock, loop = new_loop(sock, "datagrams", config.max_ready or DEFAULT_MAX_READY) }
+  state.span, state.room = new_buffer(config)
+  state.asks, state.fiber = split_stop(config.stop)
+  return next_datagram, state
+end
+
+--- Calls callback(span, address, port, truncated) for each datagram until the socket is closed or config.stop says so.
+--- A span that the callback returns becomes the buffer; the old one is the callback's to keep. Suspends.
+---@param callback fun(span: byte_span, address: ip.address, port: integer, truncated: boolean): byte_span?
+---@param config ip.udp.loop_config?
+---@return "closed"|"stopped"
+function udp_loop.receive_loop(sock, callback, config)
+  check.socket("receive_loop", sock)
+  check_loop(sock, "receive_loop")
+  check.type(1, "receive_loop", "function", callback)
+  if config ~= nil then
+    check.type(2, "receive_loop", "table", config)
+    local problem = find_problem(config)
+    if problem ~= nil then check.fail(2, "receive_loop", problem, 2) end
+  end
+  config = config or no_config
+  local loop = new_loop(sock, "receive_loop", config.max_ready or DEFAULT_MAX_READY)
+  local span, room, capacity = new_buffer(config)
+  local asks, fiber = split_stop(config.stop)
+  while true do
+    local data, address, port, truncated = receive(sock, loop, span, room, fiber)
+    if data == nil then return address end -- the reason
+    local replacement = callback(data, address, port, truncated)
+    if replacement ~= nil then
+      if getmetatable(replacement) ~= "byte_span" then
+        error(("receive_loop: its callback may return a byte_span or nil, not %s"):format(type(replacement)), 2)
+      end
+      span, room = replacement, room_of(replacement, capacity)
+    end
+    if asks ~= nil and asks() then return "stopped" end
+  end
+end
+
+return udp_loop

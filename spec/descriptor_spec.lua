@@ -1,0 +1,479 @@
+-- What ip.file_descriptor, assign and release promise.
+local ip = require "ip"
+local process = require "spec.support.process"
+local support = require "spec.support"
+
+local byte_span, fiber, file_descriptor = ip.byte_span, ip.fiber, ip.file_descriptor
+local bound, pair, error_of = support.bound, support.pair, support.error_of
+local with_loop = support.with_loop
+
+local has_luv, luv = pcall(require, "luv")
+local has_luasocket, luasocket = pcall(require, "socket")
+
+local function assert_raises(name, operation, fn, ...)
+  local err = error_of(fn, ...)
+  assert.equal(ip.error[name], err)
+  assert.equal(operation, err.operation)
+end
+
+local function assert_bad_argument(text, fn, ...)
+  local message = error_of(fn, ...)
+  assert.is_string(message)
+  assert.is_truthy(message:find("bad argument", 1, true), message)
+  assert.is_truthy(message:find(text, 1, true), message)
+end
+
+-- Is a descriptor of this number open?
+local function is_open(number)
+  local ok, fd = pcall(file_descriptor.new, number)
+  if ok then fd:release() end
+  return ok
+end
+
+-- The open-file flags of a descriptor, as an integer.
+local function flags_of(number)
+  for line in io.lines(("/proc/self/fdinfo/%d"):format(number)) do
+    local flags = line:match("^flags:%s*(%d+)")
+    if flags then return tonumber(flags, 8) end
+  end
+end
+
+local NONBLOCK <const> = 2048 -- on Linux
+
+describe("ip.file_descriptor", function()
+  it("is what a socket releases: named, duplicated, closed once", with_loop(function()
+    local sock = bound()
+    local number = sock.native_handle
+    local fd = sock:release()
+    assert.equal("/dev/fd/" .. number, tostring(fd))
+    local copy = fd:dup()
+    assert.is_true(is_open(number))
+    fd:close()
+    fd:close()
+    assert.is_false(is_open(number))
+    local copied = copy:release()
+    assert.is_true(is_open(copied))
+    file_descriptor.new(copied):close()
+    assert.is_false(is_open(copied))
+  end))
+
+  it("says EBADF for a number that is not open", with_loop(function()
+    local sock = bound()
+    local number = sock.native_handle
+    sock:close()
+    assert_raises("EBADF", "new", file_descriptor.new, number)
+    assert_raises("EBADF", "new", file_descriptor.new, math.maxinteger >> 32)
+  end))
+
+  it("refuses what is no descriptor number", function()
+    assert_bad_argument("-1 is outside", file_descriptor.new, -1)
+    assert_bad_argument("is outside", file_descriptor.new, 1 << 40)
+    assert_bad_argument("integer expected", file_descriptor.new, "3")
+    assert_bad_argument("integer expected", file_descriptor.new)
+    assert_bad_argument("no integer representation", file_descriptor.new, 1.5)
+  end)
+
+  it("raises EBADF when it is used after close or release", with_loop(function()
+    for _, ending in ipairs { "close", "release" } do
+      local fd = bound():release()
+      local number = fd[ending](fd)
+      assert_raises("EBADF", "dup", fd.dup, fd)
+      assert_raises("EBADF", "release", fd.release, fd)
+      fd:close()
+      assert.is_truthy(tostring(fd):find("closed", 1, true))
+      if number then
+        assert.is_true(is_open(number))
+        file_descriptor.new(number):close()
+      end
+    end
+  end))
+
+  it("raises what close reports, and is empty all the same", with_loop(function()
+    local number = bound():release():release()
+    local one, other = file_descriptor.new(number), file_descriptor.new(number)
+    one:close()
+    assert_raises("EBADF", "close", other.close, other)
+    other:close()
+  end))
+
+  it("is closed by the end of a <close> variable and by the collector", with_loop(function()
+    local number
+    do
+      local fd <close> = bound():release()
+      number = tonumber(tostring(fd):match("%d+"))
+      assert.is_true(is_open(number))
+    end
+    assert.is_false(is_open(number))
+    number = tonumber(tostring(bound():release()):match("%d+"))
+    collectgarbage()
+    collectgarbage()
+    assert.is_false(is_open(number))
+  end))
+
+  it("makes copies that a program it starts does not inherit", with_loop(function()
+    local fd <close> = bound():release()
+    local copy <close> = fd:dup()
+    local number = tostring(copy):match("%d+")
+    local pipe = io.popen("ls /proc/self/fd")
+    local inherited = pipe:read("a")
+    pipe:close()
+    assert.is_nil(("\n" .. inherited):find("\n" .. number .. "\n", 1, true))
+  end))
+
+  it("names what it has not", with_loop(function()
+    local fd <close> = bound():release()
+    assert.is_truthy(error_of(function() return fd.fd end):find("no property 'fd'", 1, true))
+  end))
+end)
+
+describe("release", function()
+  it("closes the socket and keeps what has arrived, the port and the peer", with_loop(function()
+    local a, b = pair()
+    b:send("waiting")
+    local port = a.local_port
+    local fd = a:release()
+    assert.is_false(a.is_open)
+    assert_raises("EBADF", "receive", a.receive, a, byte_span.new(1))
+    local heir = ip.udp.socket.new()
+    heir:assign("v4", fd)
+    assert.equal(port, heir.local_port)
+    assert.equal(b.local_port, heir.remote_port)
+    assert.equal(b.local_address, heir.remote_address)
+    assert.equal("waiting", (heir:receive_string()))
+    heir:send("answer")
+    assert.equal("answer", (b:receive_string()))
+    heir:close()
+    b:close()
+  end))
+
+  it("ends what is pending with ECANCELED, each once, and loses no datagram", with_loop(function()
+    local sock, port = bound()
+    local waiters = {}
+    for i = 1, 3 do
+      waiters[i] = fiber.spawn(pcall, sock.receive_string, sock)
+    end
+    support.wait_until(function() return waiters[3].status == "waiting" end)
+    local client = ip.udp.connect("127.0.0.1", port)
+    client:send("for the heir")
+    local fd = sock:release()
+    for _, waiter in ipairs(waiters) do
+      local ok, err = waiter:join()
+      assert.is_false(ok)
+      assert.equal(ip.error.ECANCELED, err)
+    end
+    local heir = ip.udp.socket.new()
+    heir:assign("v4", fd)
+    assert.equal("for the heir", (heir:receive_string()))
+    heir:close()
+    client:close()
+  end))
+
+  it("raises EBADF on a socket that is not open", function()
+    local sock = ip.udp.socket.new()
+    assert_raises("EBADF", "release", sock.release, sock)
+  end)
+
+  it("leaves a socket that can be opened again", with_loop(function()
+    local sock = bound()
+    local fd <close> = sock:release() -- luacheck: ignore fd
+    sock:bind("127.0.0.1", 0)
+    local client = ip.udp.connect("127.0.0.1", sock.local_port)
+    client:send("new life")
+    assert.equal("new life", (sock:receive_string()))
+    sock:close()
+    client:close()
+  end))
+end)
+
+describe("assign", function()
+  it("empties the descriptor that it takes, and an integer serves as well", with_loop(function()
+    local sock = bound()
+    local fd = sock:release()
+    local number = tonumber(tostring(fd):match("%d+"))
+    sock:assign("v4", fd)
+    assert.equal(number, sock.native_handle)
+    assert_raises("EBADF", "dup", fd.dup, fd)
+    number = sock:release():release()
+    sock:assign(ip.address.any_v4(), number)
+    assert.equal("v4", sock.family)
+    sock:close()
+    assert.is_false(is_open(number))
+  end))
+
+  it("waits on the descriptor as on its own", with_loop(function()
+    local sock, port = bound()
+    local waiter = fiber.spawn(pcall, sock.receive_string, sock)
+    support.wait_until(function() return waiter.status == "waiting" end)
+    local heir = ip.udp.socket.new()
+    heir:assign("v4", sock:release())
+    local waiting = fiber.spawn(heir.receive_string, heir)
+    support.wait_until(function() return waiting.status == "waiting" end)
+    local client = ip.udp.connect("127.0.0.1", port)
+    client:send("woken")
+    assert.equal("woken", (waiting:join()))
+    waiter:join()
+    heir:close()
+    client:close()
+  end))
+
+  it("refuses what is no UDP socket of the family, and leaves it with the caller", with_loop(function()
+    local sock = ip.udp.socket.new()
+    local fd <close> = bound():release()
+    local number = tonumber(tostring(fd):match("%d+"))
+    assert_raises("EINVAL", "assign", sock.assign, sock, "v6", fd)
+    assert_raises("EINVAL", "assign", sock.assign, sock, ip.address.any_v6(), number)
+    assert.is_true(is_open(number))
+    local copy <close> = fd:dup() -- still its owner
+    local copied = tonumber(tostring(copy):match("%d+"))
+    copy:close()
+    local file <close> = assert(io.open("/dev/null")) -- which gets the number that has just become free
+    assert.is_not_nil(file)
+    assert_raises("EINVAL", "assign", sock.assign, sock, "v4", copied)
+    assert.is_false(sock.is_open)
+  end))
+
+  it("refuses a stream socket", with_loop(function()
+    if not has_luasocket then return pending("luasocket is not installed") end
+    local stream = assert(luasocket.bind("127.0.0.1", 0))
+    local sock = ip.udp.socket.new()
+    assert_raises("EINVAL", "assign", sock.assign, sock, "v4", stream:getfd())
+    assert.is_not_nil(stream:getsockname())
+    stream:close()
+  end))
+
+  it("says EBADF for a closed descriptor, and closes nothing", with_loop(function()
+    local sock = ip.udp.socket.new()
+    local fd = bound():release()
+    local number = tonumber(tostring(fd):match("%d+"))
+    fd:close()
+    assert_raises("EBADF", "assign", sock.assign, sock, "v4", fd)
+    assert_raises("EBADF", "assign", sock.assign, sock, "v4", number)
+  end))
+
+  it("says EEXIST for a descriptor that another open socket holds", with_loop(function()
+    local holder, sock = bound(), ip.udp.socket.new()
+    assert_raises("EEXIST", "assign", sock.assign, sock, "v4", holder.native_handle)
+    assert.is_true(holder.is_open)
+    assert.is_false(sock.is_open)
+    holder:close()
+  end))
+
+  it("says EALREADY on an open socket", with_loop(function()
+    local sock = bound()
+    local fd <close> = bound():release()
+    assert_raises("EALREADY", "assign", sock.assign, sock, "v4", fd)
+    assert.is_truthy(tostring(fd):find("/dev/fd/", 1, true))
+    sock:close()
+  end))
+
+  it("refuses other arguments", function()
+    local sock = ip.udp.socket.new()
+    assert_bad_argument("ip.file_descriptor or integer expected", sock.assign, sock, "v4", "3")
+    assert_bad_argument("ip.file_descriptor or integer expected", sock.assign, sock, "v4")
+    assert_bad_argument("-1 is outside", sock.assign, sock, "v4", -1)
+    assert_bad_argument("invalid option 'v5'", sock.assign, sock, "v5", 0)
+  end)
+
+  it("leaves options as they are", with_loop(function()
+    local sock = bound()
+    sock:set_option("broadcast", true)
+    sock:set_option("unicast_hops", 7)
+    local size = sock:get_option("receive_buffer_size")
+    sock:assign("v4", sock:release())
+    assert.is_true(sock:get_option("broadcast"))
+    assert.is_false(sock:get_option("reuse_address"))
+    assert.equal(7, sock:get_option("unicast_hops"))
+    assert.equal(size, sock:get_option("receive_buffer_size"))
+    sock:close()
+  end))
+
+  it("goes on dropping what strangers had sent before a connect", with_loop(function()
+    local sock, port = bound()
+    local stranger, peer = bound(), bound()
+    stranger:send_to("stranger", "127.0.0.1", port)
+    sock:connect("127.0.0.1", peer.local_port)
+    peer:send_to("peer", "127.0.0.1", port)
+    local heir = ip.udp.socket.new()
+    heir:assign("v4", sock:release())
+    assert.equal("peer", (heir:receive_string()))
+    assert.is_nil(heir:try_receive(byte_span.new(1)))
+    for _, each in ipairs { heir, stranger, peer } do each:close() end
+  end))
+
+  it("keeps the port when the connection that it found is dissolved", with_loop(function()
+    local a, b = pair()
+    local heir = ip.udp.socket.new()
+    heir:assign("v4", a:release())
+    local port = heir.local_port
+    heir:disconnect()
+    assert.equal(port, heir.local_port)
+    assert_raises("ENOTCONN", "remote_port", function() return heir.remote_port end)
+    b:send("still heard")
+    assert.equal("still heard", (heir:receive_string()))
+    heir:close()
+    b:close()
+  end))
+
+  it("notices that receiving was shut down, instead of polling for ever", with_loop(function()
+    for _, side in ipairs { "receive", "both" } do
+      local a, b = pair()
+      a:shutdown(side)
+      local heir = ip.udp.socket.new()
+      heir:assign("v4", a:release())
+      assert_raises("ESHUTDOWN", "receive", heir.receive, heir, byte_span.new(1))
+      if side == "both" then assert_raises("EPIPE", "send", heir.send, heir, "x") end
+      heir:close()
+      b:close()
+    end
+  end))
+
+  local it_v6 = pcall(support.bound, "v6") and it or pending
+
+  it_v6("takes v6 sockets, and refuses them as v4", with_loop(function()
+    local sock, port = bound("v6")
+    local fd = sock:release()
+    assert_raises("EINVAL", "assign", sock.assign, sock, "v4", fd)
+    sock:assign("v6", fd)
+    assert.equal("v6", sock.family)
+    assert.equal(port, sock.local_port)
+    local client = ip.udp.connect("::1", port)
+    client:send("six")
+    assert.equal("six", (sock:receive_string()))
+    sock:close()
+    client:close()
+  end))
+end)
+
+describe("a descriptor from a supervisor", function()
+  local build = os.getenv("LUA_IP_BUILD")
+  local supervisor = build and build .. "/supervisor"
+  local file = supervisor and io.open(supervisor)
+  if file then file:close() end
+
+  it("serves, with what was queued before the program began", with_loop(function()
+    if not file then return pending("LUA_IP_BUILD has no supervisor: configure with IP_HOST_PROGRAMS=ON") end
+    finally(process.stop_all)
+    local path = os.tmpname()
+    local program = assert(io.open(path, "w"))
+    program:write [[
+      local ip = require "ip"
+      assert(os.getenv("LISTEN_FDS") == "1")
+      local sock = ip.udp.socket.new()
+      sock:assign("v4", ip.file_descriptor.new(3))
+      io.stdout:setvbuf("no")
+      print("port " .. sock.local_port .. " " .. sock:receive_string())
+      local text, address, port = sock:receive_string()
+      sock:send_to(text:upper(), address, port)
+    ]]
+    program:close()
+    local served <close> = process.start { supervisor, os.getenv("LUA_IP_LUA") or "lua5.4", path }
+    local port = tonumber(served:wait_for("port (%d+) queued before exec"))
+    local client = ip.udp.connect("127.0.0.1", port)
+    client:send("hello")
+    assert.equal("HELLO", (client:receive_string()))
+    assert.equal(0, served:wait())
+    os.remove(path)
+    client:close()
+  end, 30))
+
+  it("is made non-blocking, and nothing else of it is changed", with_loop(function()
+    if not file then return pending("LUA_IP_BUILD has no supervisor: configure with IP_HOST_PROGRAMS=ON") end
+    local path = os.tmpname()
+    local program = assert(io.open(path, "w"))
+    program:write [[
+      local ip = require "ip"
+      local function flags()
+        for line in io.lines("/proc/self/fdinfo/3") do
+          local flags = line:match("^flags:%s*(%d+)")
+          if flags then return tonumber(flags, 8) end
+        end
+      end
+      local before = flags()
+      local sock = ip.udp.socket.new()
+      assert(not pcall(sock.assign, sock, "v6", 3))
+      assert(flags() == before, "a refused descriptor was touched")
+      sock:assign("v4", 3)
+      assert(flags() == before | 2048, "more than O_NONBLOCK")
+      print("passed")
+    ]]
+    program:close()
+    local output, errors = process.run({ supervisor, os.getenv("LUA_IP_LUA") or "lua5.4", path }, 30)
+    os.remove(path)
+    assert.equal("passed\n", output .. errors)
+  end, 40))
+end)
+
+describe("other libraries' descriptors", function()
+  it("luasocket's serves here", with_loop(function()
+    if not has_luasocket then return pending("luasocket is not installed") end
+    local theirs = assert(luasocket.udp4())
+    assert(theirs:setsockname("127.0.0.1", 0))
+    local _, port = theirs:getsockname()
+    local number = theirs:getfd()
+    theirs:setfd(-1) -- no longer theirs
+    local sock = ip.udp.socket.new()
+    sock:assign("v4", number)
+    assert.equal(tonumber(port), sock.local_port)
+    assert.is_true(flags_of(number) & NONBLOCK ~= 0)
+    local client = ip.udp.connect("127.0.0.1", sock.local_port)
+    client:send("from luasocket")
+    assert.equal("from luasocket", (sock:receive_string()))
+    sock:close()
+    client:close()
+  end))
+
+  it("ours serves in luasocket", with_loop(function()
+    if not has_luasocket then return pending("luasocket is not installed") end
+    local sock, port = bound()
+    local client = ip.udp.connect("127.0.0.1", port)
+    client:send("to luasocket")
+    local theirs = assert(luasocket.udp4())
+    theirs:getsockname() -- makes its own descriptor, if it had none
+    if theirs:getfd() >= 0 then file_descriptor.new(theirs:getfd()):close() end
+    theirs:setfd(sock:release():release())
+    theirs:settimeout(5)
+    assert.equal("to luasocket", theirs:receive())
+    theirs:close()
+    client:close()
+  end))
+
+  it("luv's serves here", with_loop(function()
+    if not has_luv then return pending("luv is not installed") end
+    local theirs = luv.new_udp()
+    assert(theirs:bind("127.0.0.1", 0))
+    local port = theirs:getsockname().port
+    local borrowed = file_descriptor.new(theirs:fileno())
+    local own = borrowed:dup()
+    borrowed:release() -- luv's still
+    theirs:close()
+    luv.run("nowait")
+    local sock = ip.udp.socket.new()
+    sock:assign("v4", own)
+    assert.equal(port, sock.local_port)
+    local client = ip.udp.connect("127.0.0.1", port)
+    client:send("from luv")
+    assert.equal("from luv", (sock:receive_string()))
+    sock:close()
+    client:close()
+  end))
+
+  it("ours serves in luv", function()
+    if not has_luv then return pending("luv is not installed") end
+    local output = support.run_program [[
+      local ip, uv = require "ip", require "luv"
+      local sock = ip.udp.bind("127.0.0.1", 0)
+      local client = ip.udp.connect("127.0.0.1", sock.local_port)
+      client:send("to luv")
+      local theirs = uv.new_udp()
+      assert(theirs:open(sock:release():release()))
+      theirs:recv_start(function(err, data)
+        if data == nil then return end
+        print(err, data)
+        theirs:recv_stop()
+        theirs:close()
+      end)
+      uv.run()
+    ]]
+    assert.equal("nil\tto luv\n", output)
+  end)
+end)

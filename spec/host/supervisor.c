@@ -1,0 +1,49 @@
+/* supervisor.c: starts a program the way a service manager with socket activation does (sd_listen_fds(3)): descriptor
+   3 is a UDP socket bound to a port of loopback, blocking, and inherited across exec; LISTEN_FDS and LISTEN_PID say so.
+   The supervisor sends one datagram to it before the program runs.
+
+   usage: supervisor PROGRAM [ARGUMENT...] */
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { FIRST_DESCRIPTOR = 3 };
+
+static int fail(const char *what) {
+  perror(what);
+  return 1;
+}
+
+/* Sends from a socket of its own, as a client would. */
+static int greet(int fd) {
+  static const char greeting[] = "queued before exec";
+  struct sockaddr_in local;
+  socklen_t length = sizeof local;
+  if (getsockname(fd, (struct sockaddr *)&local, &length) != 0) return -1;
+  int client = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (client < 0) return -1;
+  ssize_t sent = sendto(client, greeting, strlen(greeting), 0, (struct sockaddr *)&local, length);
+  close(client);
+  return sent < 0 ? -1 : 0;
+}
+
+int main(int argc, char **argv) {
+  if (argc < 2) return 2;
+  int fd = socket(AF_INET, SOCK_DGRAM, 0);
+  if (fd < 0) return fail("socket");
+  struct sockaddr_in local = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  if (bind(fd, (struct sockaddr *)&local, sizeof local) != 0) return fail("bind");
+  if (fd != FIRST_DESCRIPTOR) {
+    if (dup2(fd, FIRST_DESCRIPTOR) < 0) return fail("dup2");
+    close(fd);
+  }
+  if (greet(FIRST_DESCRIPTOR) != 0) return fail("greet");
+  char pid[32];
+  snprintf(pid, sizeof pid, "%ld", (long)getpid());
+  if (setenv("LISTEN_FDS", "1", 1) != 0 || setenv("LISTEN_PID", pid, 1) != 0) return fail("setenv");
+  execvp(argv[1], argv + 1);
+  return fail(argv[1]);
+}

@@ -1,0 +1,153 @@
+/* udp_loop.c: the receive of datagrams and receive_loop; the loops themselves are in lua/ip/udp_loop.lua, for
+   they call functions of the user's that may wait.
+
+   A loop is a userdata of plain numbers. Its receive returns instead of raising where the loop is over, needs
+   no protected call for that, and allocates nothing but the address of a peer that is not the last one. */
+#include "udp_transfer.h"
+
+#include "argument.h"
+#include "byte_span.h"
+#include "fiber.h"
+
+#include <errno.h>
+
+struct loop {
+  const struct ip_operation_kind *kind;
+  lua_Integer max_ready;
+  lua_Integer row; /* datagrams handled in `turn` */
+  uint32_t turn;   /* of the dispatcher: when it has changed, others have run */
+  uint32_t life;   /* of the socket */
+};
+
+/* The frame of receive. */
+enum { BOX = 1, LOOP, SPAN, ROOM, STOP };
+
+/* nil, reason: the loop is over. */
+static int push_end(lua_State *L, const char *reason) {
+  lua_pushnil(L);
+  lua_pushstring(L, reason);
+  return 2;
+}
+
+/* Has the socket been closed since the loop began? It may be open again. */
+static bool is_closed(const struct ip_socket_box *box, const struct loop *loop) {
+  return box->socket == NULL || box->life != loop->life;
+}
+
+static int push_turn(lua_State *L, struct ip_runtime *runtime, const struct ip_datagram *datagram) {
+  struct loop *loop = lua_touserdata(L, LOOP);
+  struct ip_bytes *span = lua_touserdata(L, SPAN);
+  if (loop->turn != runtime->turn) loop->row = 0;
+  loop->turn = runtime->turn;
+  loop->row++;
+  span->length = datagram->length;
+  lua_pushvalue(L, SPAN);
+  return 1 + ip_receive_push_sender(L, datagram);
+}
+
+static int push_received(lua_State *L, const struct ip_outcome *outcome) {
+  struct ip_datagram datagram = outcome->runtime->datagram; /* a finalizer may receive, too */
+  return push_turn(L, outcome->runtime, &datagram);
+}
+
+static int push_failure(lua_State *L, const struct ip_outcome *outcome, enum ip_error_category category,
+                        int code) {
+  (void)outcome;
+  if (category == IP_ERROR_FIBER && code == IP_FIBER_ENDED) return push_end(L, "stopped");
+  bool canceled = category == IP_ERROR_SYSTEM && code == ECANCELED;
+  if (canceled && is_closed(lua_touserdata(L, BOX), lua_touserdata(L, LOOP))) return push_end(L, "closed");
+  return -1;
+}
+
+static const struct ip_operation_kind kinds[] = {{.name = "datagrams",
+                                                  .attempt = ip_receive_attempt_from,
+                                                  .try_last = ip_receive_try_last,
+                                                  .push_results = push_received,
+                                                  .push_failure = push_failure},
+                                                 {.name = "receive_loop",
+                                                  .attempt = ip_receive_attempt_from,
+                                                  .try_last = ip_receive_try_last,
+                                                  .push_results = push_received,
+                                                  .push_failure = push_failure}};
+
+/* The kind that the name at index 2 stands for. */
+static const struct ip_operation_kind *check_kind(lua_State *L) {
+  static const char *const names[] = {"datagrams", "receive_loop", NULL};
+  return &kinds[ip_argument_choice(L, 2, names)];
+}
+
+/* check_loop(sock, name): raises EBADF called `name` when the socket is not open. */
+static int loop_check(lua_State *L) {
+  ip_socket_check_open(L, check_kind(L)->name);
+  return 0;
+}
+
+/* new_loop(sock, name, max_ready) -> loop. */
+static int loop_new(lua_State *L) {
+  const struct ip_operation_kind *kind = check_kind(L);
+  lua_Integer max_ready = ip_argument_integer(L, 3, 1, LUA_MAXINTEGER);
+  struct loop *loop = lua_newuserdatauv(L, sizeof *loop, 0);
+  const struct ip_socket_box *box = ip_socket_check_open(L, kind->name); /* last: a finalizer may close it */
+  *loop = (struct loop){.kind = kind, .max_ready = max_ready, .life = box->life};
+  ip_class_set(L, IP_CLASS_LOOP);
+  return 1;
+}
+
+/* Suspends the running receive. The fiber at STOP, if there is one, has not ended: only the dispatcher ends
+   fibers. [-0, +?, e] */
+static int wait_in_loop(lua_State *L, const struct loop *loop, const struct ip_receive_call *call,
+                        bool gives_way) {
+  struct ip_operation *operation =
+      ip_operation_acquire(L, ip_runtime(L), loop->kind, call->box->receive_timeout, gives_way);
+  if (is_closed(call->box, loop)) { /* by a finalizer */
+    lua_closeslot(L, operation->slot);
+    return push_end(L, "closed");
+  }
+  ip_receive_queue(L, operation, call, gives_way);
+  if (!lua_isnil(L, STOP)) ip_fiber_watch(L, STOP, operation);
+  return ip_operation_suspend(L, operation);
+}
+
+/* receive(sock, loop, span, room, fiber | nil) -> span, address, port, truncated | nil, "closed" | "stopped":
+   one datagram into the first `room` bytes of `span`, which gets its length. Suspends: yes. */
+static int loop_receive(lua_State *L) {
+  struct loop *loop = ip_check_class(L, LOOP, IP_CLASS_LOOP);
+  const struct ip_bytes *span = ip_byte_span_check(L, SPAN);
+  struct ip_receive_call call = {.box = ip_socket_check(L, BOX), .data = span->data, .with_source = true};
+  call.size = (size_t)ip_argument_integer(L, ROOM, 0, (lua_Integer)span->capacity);
+  lua_settop(L, STOP);
+  if (is_closed(call.box, loop)) return push_end(L, "closed");
+  if (!lua_isnil(L, STOP) && ip_fiber_has_ended(L, STOP)) return push_end(L, "stopped");
+  struct ip_runtime *runtime = call.box->socket->readiness.runtime;
+  bool gives_way = loop->turn == runtime->turn && loop->row >= loop->max_ready;
+  struct ip_datagram datagram;
+  if (!ip_receive_start(L, loop->kind, &call, &datagram, &gives_way))
+    return wait_in_loop(L, loop, &call, gives_way);
+  return push_turn(L, runtime, &datagram);
+}
+
+/* add_methods{name = function, ...}: completes the class of sockets. lua/ip/udp.lua calls it once and takes
+   it away. */
+static int add_methods(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  ip_class_add_methods(L, IP_CLASS_SOCKET, 1);
+  return 0;
+}
+
+static const luaL_Reg internals[] = {
+    {"add_methods", add_methods},
+    {"check_loop", loop_check},
+    {"new_loop", loop_new},
+    {"loop_receive", loop_receive},
+    {"prepare_fill", ip_socket_prepare_fill},
+    {"send_filled", ip_socket_send_filled},
+    {"send_to_filled", ip_socket_send_to_filled},
+    {NULL, NULL},
+};
+
+void ip_socket_add_internals(lua_State *L, int core) {
+  core = lua_absindex(L, core);
+  static const struct ip_class_definition definition = {.name = "ip.loop", .id = IP_CLASS_LOOP};
+  ip_class_define(L, core, &definition);
+  ip_class_functions(L, core, internals);
+}
