@@ -290,7 +290,8 @@ static int continue_operation(lua_State *L, int status, lua_KContext slot_contex
   settle(L, slot);
   if (IP_LIKELY(code == 0)) return kind->push_results(L, &outcome);
   if (by_scope) return raise_deadline(L, context);
-  ip_error_push(L, category, code, kind->name);
+  int mtu = code == EMSGSIZE && category == IP_ERROR_SYSTEM ? outcome.runtime->error_mtu : 0;
+  ip_error_push(L, category, code, kind->name)->mtu = mtu;
   return lua_error(L);
 }
 
