@@ -7,6 +7,7 @@
 #include "util.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -97,14 +98,24 @@ static int set_joining(struct ip_socket *socket, bool on) {
 #endif
 }
 
+static bool is_readable(const struct ip_socket *socket) {
+  struct pollfd descriptor = {.fd = socket->readiness.fd, .events = POLLIN};
+  return poll(&descriptor, 1, 0) != 0 && (descriptor.revents & POLLIN) != 0;
+}
+
+/* What the system has joined stays joined, and with the option off it hands that out as one without telling. So it is
+   told to stop when the socket is empty; if something has come meanwhile, the option is needed for that still. */
+static void stop_joining(struct ip_socket *socket) {
+  if (set_joining(socket, false) == 0 && is_readable(socket)) (void)set_joining(socket, true);
+}
+
 /* Without errors of the past. */
 static int take_or_empty(struct ip_socket *socket, void *data, size_t size, int flags, enum ip_take what,
                          struct ip_datagram *datagram) {
   int error = socket->filtering ? take_from_peer(socket, data, size, flags, what, datagram)
                                 : take_one(socket, data, size, flags, what, datagram);
   if (error != EAGAIN || socket->messages == NULL) return error;
-  /* switched off, and what had been joined before is read */
-  if (socket->messages->coalesces && !socket->messages->offload) (void)set_joining(socket, false);
+  if (socket->messages->coalesces && !socket->messages->offload) stop_joining(socket);
   return error;
 }
 
@@ -143,18 +154,42 @@ int ip_intake_bytes_readable(struct ip_socket *socket, int *bytes) {
   return 0;
 }
 
-/* What the system has joined stays joined, and it would hand it out as one without telling: so it is only told to stop
-   once a read finds nothing. */
 int ip_intake_set_offload(struct ip_socket *socket, bool on) {
   struct ip_messages *messages = socket->messages;
   if (!on) {
     messages->offload = false;
-    int bytes;
-    return messages->coalesces ? ip_intake_bytes_readable(socket, &bytes) : 0;
+    if (messages->coalesces && !messages->has_staged && !is_readable(socket)) stop_joining(socket);
+    return 0;
   }
   if (messages->stage == NULL) messages->stage = malloc(IP_STAGE_SIZE);
   if (messages->stage == NULL) return ENOMEM;
   int error = set_joining(socket, true);
   if (error == 0) messages->offload = true;
   return error;
+}
+
+/* 0 where the platform has no such option. */
+static int option_of(const struct ip_socket *socket, int level, int number) {
+  int value;
+  return ip_datagram_get_option(socket->readiness.fd, level, number, &value) == 0 ? value : 0;
+}
+
+int ip_intake_adopt(struct ip_socket *socket) {
+#if defined(UDP_GRO) && defined(UDP_SEGMENT) && defined(SO_RXQ_OVFL)
+  bool errors = socket->is_v6 ? option_of(socket, IPPROTO_IPV6, IPV6_RECVERR) != 0
+                              : option_of(socket, IPPROTO_IP, IP_RECVERR) != 0;
+  bool counts = option_of(socket, SOL_SOCKET, SO_RXQ_OVFL) != 0;
+  bool joins = option_of(socket, IPPROTO_UDP, UDP_GRO) != 0;
+  int segment_size = option_of(socket, IPPROTO_UDP, UDP_SEGMENT);
+  if (!errors && !counts && !joins && segment_size == 0) return 0;
+  struct ip_messages *messages = ip_messages_of(socket);
+  if (messages == NULL) return ENOMEM;
+  messages->errors = errors;
+  messages->counts = counts;
+  messages->segment_size = segment_size;
+  return joins ? ip_intake_set_offload(socket, true) : 0;
+#else
+  (void)socket;
+  return 0;
+#endif
 }

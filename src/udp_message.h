@@ -78,6 +78,9 @@ int ip_intake_bytes_readable(struct ip_socket *socket, int *bytes);
 /* Makes the system join datagrams, or stop it once what it has joined is read. Returns 0 or an errno value. */
 int ip_intake_set_offload(struct ip_socket *socket, bool on);
 
+/* For a descriptor that somebody else has made: finds out which of these options are on. Returns 0 or ENOMEM. */
+int ip_intake_adopt(struct ip_socket *socket);
+
 /* udp_error_queue.c */
 
 /* Moves the system's error queue here. A queue that is not empty keeps the descriptor ready for ever. Returns how

@@ -6,7 +6,7 @@ local process = require "spec.support.process"
 local namespace = {}
 
 local function run(command)
-  return os.execute(("(%s) >/dev/null 2>&1"):format(command)) == true
+  return os.execute(("(unset LD_PRELOAD; %s) >/dev/null 2>&1"):format(command)) == true
 end
 
 local function remove(name)
@@ -46,6 +46,18 @@ function namespace.routed()
   local script = setup:gsub("N([crs])", name .. "%1")
   if run(script) then return name .. "c", function() remove(name) end end
   remove(name)
+  return nil
+end
+
+--- Makes one namespace whose loopback interface takes a second for a kilobyte. Returns its name and a function that
+--- removes it, or nil where that is not permitted.
+function namespace.slow()
+  local name = ("luaip%d"):format(math.random(100000, 999999))
+  local made = run(("ip netns add %s && ip -n %s link set lo up && ip netns exec %s "
+    .. "tc qdisc add dev lo root tbf rate 8kbit burst 2000 limit 1000000"):format(name, name, name))
+  local function remove_it() run("ip netns del " .. name) end
+  if made then return name, remove_it end
+  remove_it()
   return nil
 end
 
