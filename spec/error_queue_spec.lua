@@ -129,6 +129,18 @@ for _, kind in ipairs(kinds) do
       local err = error_of(sock.send, sock, ("x"):rep(65528))
       assert.equal(ip.error.EMSGSIZE, err)
       assert.equal(sock:get_option("mtu"), err.mtu)
+      -- unread, it neither ends a receive nor keeps the loop busy
+      local before = os.clock()
+      sock.receive_timeout = 0.2
+      assert.equal(ip.error.ETIMEDOUT, error_of(sock.receive, sock, byte_span.new(1)))
+      assert.is_true(os.clock() - before < 0.1)
+      local info = sock:receive_error()
+      assert.equal(ip.error.EMSGSIZE, info.error)
+      assert.equal("local", info.origin)
+      assert.equal(err.mtu, info.mtu)
+      assert.is_nil(info.offender)
+      assert.equal(ip.address.new(kind.seen), info.address)
+      assert.is_nil(sock:receive_error())
     end))
   end)
 end

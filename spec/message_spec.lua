@@ -523,3 +523,40 @@ describe("a message that the system cannot take yet", function()
       end)]])
   end))
 end)
+
+describe("reply_message on a link", function()
+  local client, remove
+
+  setup(function()
+    client, remove = namespace.routed()
+  end)
+
+  teardown(function()
+    if remove then remove() end
+  end)
+
+  it("answers link-local peers over their interface, and a group's datagram from an address of its own", with_loop(
+    function()
+      if not client then return pending("network namespaces are not permitted here") end
+      local output, code = namespace.run_program(client, [[
+        local ip = require "ip"
+        local server = ip.udp.bind("::", 0, { receive_packet_info = true })
+        local peer = ip.udp.bind("fe80::77%eth0", 0)
+        local buf = ip.byte_span.new(16)
+        for _, asked in ipairs { "fe80::77%eth0", "ff02::1%eth0" } do
+          peer:send_to("who?", asked, server.local_port)
+          local n, info = server:receive_message(buf)
+          assert(n == 4 and tostring(info.address) == "fe80::77%eth0", tostring(info.address))
+          assert(tostring(info.destination) == asked, tostring(info.destination))
+          assert(info.interface_index == info.destination.scope_id)
+          -- without its scope the address alone would not do
+          info.address = info.address:with_scope_id(0)
+          server:reply_message("me", info)
+          local text, address = peer:receive_string()
+          assert(text == "me" and tostring(address) == "fe80::77%eth0", tostring(address))
+        end
+        print("done")]])
+      assert.equal("done\n", output)
+      assert.equal(0, code)
+    end))
+end)

@@ -38,8 +38,9 @@ union ip_control_buffer {
 /* Reads what `message` came with. On a v6 socket a v4 destination is v4-mapped. */
 void ip_control_parse(const struct msghdr *message, bool is_v6, struct ip_control *control);
 
-/* Puts what is asked for into `buffer` and hangs it on `message`. v4_path: the datagram leaves as IPv4, also where the
-   socket is a v6 one. Returns 0; EINVAL for an address of the other family; ENOTSUP for what the platform lacks. */
+/* Puts what is asked for into `buffer` and hangs it on `message`. v4_path: the datagram leaves as IPv4, also where
+   the socket is a v6 one. Returns 0; EINVAL for an address of the other family; ENOTSUP for what the platform
+   lacks. */
 int ip_control_build(struct msghdr *message, union ip_control_buffer *buffer,
                      const struct ip_control *control, bool v4_path);
 

@@ -175,9 +175,10 @@ static void describe(lua_State *L, const struct ip_queued_error *error) {
 }
 
 /* sock:receive_error([buf]) -> info | nil: the oldest entry of the socket's error queue, nil when there is none or
-   receive_errors is off. buf: byte_span for the bytes of the datagram that the error quotes. info: error (error value),
-   origin ("local", "icmp", "icmp6"), type, code (of the ICMP message), mtu (with EMSGSIZE), offender (who reported it;
-   nil for local errors), address and port (where the datagram was going), length (bytes put into buf), truncated.
+   receive_errors is off. buf: byte_span for the bytes of the datagram that the error quotes. info: error (error
+   value), origin ("local", "icmp", "icmp6"), type, code (of the ICMP message), mtu (with EMSGSIZE), offender (who
+   reported it; nil for local errors), address and port (where the datagram was going), length (bytes put into
+   buf), truncated.
    Suspends: no. Source: recvmsg(2) MSG_ERRQUEUE, ip(7). */
 int ip_socket_receive_error(lua_State *L) {
   struct ip_socket_box *box = ip_socket_check_open(L, "receive_error");
@@ -189,11 +190,13 @@ int ip_socket_receive_error(lua_State *L) {
     lua_pushnil(L);
     return 1;
   }
-  /* a copy that Lua owns: what follows allocates, and so may run a finalizer that closes the socket or reads errors */
+  /* a copy that Lua owns: what follows allocates, and so may run a finalizer that closes the socket, opens it again
+     or reads errors */
   struct ip_queued_error *copy = lua_newuserdatauv(L, sizeof *copy + IP_ERROR_PAYLOAD, 0);
   lua_createtable(L, 0, 10);
   if (box->socket == NULL) return ip_error_raise(L, EBADF, "receive_error");
-  if (messages->error_count == 0) {
+  messages = box->socket->messages;
+  if (messages == NULL || messages->error_count == 0) {
     lua_pushnil(L);
     return 1;
   }

@@ -141,10 +141,10 @@ static void check_info(lua_State *L, bool optional) {
 }
 
 /* sock:receive_message(buf[, info[, flags]]) -> n, info: as receive_from, with what travelled beside the bytes in
-   `info`, a table that is filled anew (a new one without the argument): address, port, truncated, and where the option
-   receive_... is on destination, interface_index, hops, traffic_class, ecn, timestamp (ns since the epoch), dropped,
-   and segment_size where the system has joined several datagrams. Raises what receive does. Suspends: yes. Source:
-   recvmsg(2), RFC 3542. */
+   `info`, a table that is filled anew (a new one without the argument): address, port, truncated, and where the
+   option receive_... is on destination, interface_index, hops, traffic_class, ecn, timestamp (ns since the epoch),
+   dropped, and segment_size where the system has joined several datagrams. Raises what receive does. Suspends: yes.
+   Source: recvmsg(2), RFC 3542. */
 int ip_socket_receive_message(lua_State *L) {
   const struct ip_operation_kind *kind = &receive_message_kind;
   struct ip_receive_call call = {.box = ip_socket_check_open(L, kind->name), .what = IP_TAKE_MESSAGE};
@@ -362,10 +362,11 @@ int ip_socket_send_message(lua_State *L) {
   return ip_transfer_start_send(L, &send_message_kind, &call);
 }
 
-/* sock:reply_message(data, info[, flags]) -> n: answers what receive_message has reported in `info`: to its address and
-   port, from its destination where that is one address's own (not a group, not 255.255.255.255), and between
-   link-local addresses over its interface_index. Other keys are ignored. Raises what send_to does, and EINVAL or ENETUNREACH where
-   `destination` is no longer an address of this system. Suspends: yes, while the system's buffer is full. */
+/* sock:reply_message(data, info[, flags]) -> n: answers what receive_message has reported in `info`: to its address
+   and port, from its destination where that is one host's own (not a group, not 255.255.255.255), and between
+   link-local addresses over its interface_index. Other keys are ignored. Raises what send_to does, and EINVAL or
+   ENETUNREACH where `destination` is no longer an address of this system. Suspends: yes, while the system's buffer is
+   full. */
 int ip_socket_reply_message(lua_State *L) {
   struct ip_send_call call;
   check_reply_message(L, reply_message_kind.name, &call);

@@ -1,5 +1,5 @@
-/* udp_split.c: one attempt to send on a socket that does more than send: ancillary data, splitting (GSO), and errors of
-   older datagrams that stand in the way.
+/* udp_split.c: one attempt to send on a socket that does more than send: ancillary data, splitting (GSO), and
+   errors of older datagrams that stand in the way.
 
    Owns nothing; raises nothing; no Lua. The system splits what a path can checksum and what is at most 64 datagrams
    (udp(7) UDP_SEGMENT, Linux 4.18; 128 on newer ones): more goes in several calls, and where the path refuses

@@ -24,6 +24,7 @@ ip -n Nr addr add 10.77.1.1/24 dev left
 ip -n Nr addr add 10.77.2.1/24 dev right
 ip -n Ns addr add 10.77.2.2/24 dev eth0
 ip -n Nc addr add fd77:1::2/64 dev eth0 nodad
+ip -n Nc addr add fe80::77/64 dev eth0 nodad
 ip -n Nr addr add fd77:1::1/64 dev left nodad
 ip -n Nr addr add fd77:2::1/64 dev right nodad
 ip -n Ns addr add fd77:2::2/64 dev eth0 nodad
@@ -38,8 +39,9 @@ ip -n Nc -6 route add default via fd77:1::1
 ip -n Ns -6 route add default via fd77:2::1
 ]]
 
---- Makes client (10.77.1.2, fd77:1::2), router (…:1::1 and …:2::1) and server (10.77.2.2, fd77:2::2); the link to the
---- server has an MTU of 1300. Returns the name of the client's namespace and a function that removes all of it, or nil
+--- Makes client (10.77.1.2, fd77:1::2, fe80::77), router (…:1::1 and …:2::1) and server (10.77.2.2, fd77:2::2);
+--- the link to the server has an MTU of 1300.
+--- Returns the name of the client's namespace and a function that removes all of it, or nil
 --- where that is not permitted.
 function namespace.routed()
   local name = ("luaip%d"):format(math.random(100000, 999999))
