@@ -52,7 +52,7 @@ found=$(printf '%s\n' "$all" | grep -E '#\s*if.*(LUA_VERSION|UV_VERSION)' | grep
 layer() {
   case $1 in
   compat.h | util.h | queue.h) echo 0 ;;
-  endpoint.* | bytes.* | datagram_io*) echo 1 ;;
+  endpoint.* | bytes.* | control_message.* | datagram_io*) echo 1 ;;
   argument.* | class.* | error.*) echo 2 ;;
   byte_span* | address.* | file_descriptor.* | interface_argument.*) echo 3 ;;
   runtime.* | operation.c | dispatch.c | readiness.* | timer.c | keyboard_interrupt.c) echo 4 ;;

@@ -298,7 +298,8 @@ static int continue_operation(lua_State *L, int status, lua_KContext slot_contex
   if (by_scope) return raise_deadline(L, context);
   int results = kind->push_failure != NULL ? kind->push_failure(L, &outcome, category, code) : -1;
   if (results >= 0) return results;
-  ip_error_push(L, category, code, kind->name);
+  int mtu = code == EMSGSIZE && category == IP_ERROR_SYSTEM ? outcome.runtime->error_mtu : 0;
+  ip_error_push(L, category, code, kind->name)->mtu = mtu;
   return lua_error(L);
 }
 

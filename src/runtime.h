@@ -15,6 +15,7 @@
 #define IP_RUNTIME_H
 
 #include "class.h"
+#include "control_message.h"
 #include "datagram_io.h"
 #include "error.h"
 #include "queue.h"
@@ -181,7 +182,9 @@ struct ip_runtime {
   struct ip_context main_context;
   void *scratch; /* ip_runtime_scratch, or NULL */
   struct ip_datagram
-      datagram;       /* what an attempt has taken; its coroutine reads it before anything else runs */
+      datagram;              /* what an attempt has taken; its coroutine reads it before anything else runs */
+  struct ip_control control; /* likewise, what travelled beside it */
+  int error_mtu;             /* likewise, where its status is EMSGSIZE; 0: unknown */
   uint32_t attention; /* interrupted contexts and expired scopes: calls look closer while it is not zero */
   uint32_t nested_coroutines; /* resumed by ip.fiber.coroutine and bounded by their resumer's context */
   uint32_t foreign_scopes;    /* open with_timeout of coroutines made by others */

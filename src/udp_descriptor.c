@@ -2,7 +2,7 @@
 
    A descriptor that is refused has not been touched and stays with the caller. What a socket of ours would
    know of its own doing (bound, connected, shut) is asked of the system here. */
-#include "udp_socket.h"
+#include "udp_message.h"
 
 #include "argument.h"
 #include "file_descriptor.h"
@@ -104,7 +104,9 @@ int ip_socket_assign(lua_State *L) {
   int error = expect_socket(fd, is_v6, &local);
   if (error == 0 && is_held(runtime, fd)) error = EEXIST;
   if (error != 0) return ip_error_raise(L, error, "assign");
-  error = note_state(ip_socket_adopt(L, box, fd, is_v6, "assign"), &local);
+  struct ip_socket *socket = ip_socket_adopt(L, box, fd, is_v6, "assign");
+  error = note_state(socket, &local);
+  if (error == 0) error = ip_intake_adopt(socket);
   if (error != 0) {
     ip_socket_disown(box);
     return ip_error_raise(L, error, "assign");
@@ -116,11 +118,13 @@ int ip_socket_assign(lua_State *L) {
 
 /* sock:release() -> fd: gives the descriptor away, as it is: bound, connected, non-blocking, with what has
    arrived still in it. The socket is closed afterwards and may be opened again. Pending operations raise
-   ECANCELED. EBADF when the socket is not open. Suspends: no. Source: Emilua. */
+   ECANCELED. EBADF when the socket is not open; EBUSY while datagrams that receive_offload has read together are not all
+   received. Suspends: no. Source: Emilua. */
 int ip_socket_release(lua_State *L) {
   ip_socket_check_open(L, "release");
   struct ip_file_descriptor *object = ip_file_descriptor_push(L);
   struct ip_socket_box *box = ip_socket_check_open(L, "release"); /* a finalizer may have closed it */
+  if (ip_messages_has_staged(box->socket)) return ip_error_raise(L, EBUSY, "release");
   object->fd = ip_socket_disown(box);
   return 1;
 }

@@ -42,7 +42,7 @@ static int push_turn(lua_State *L, struct ip_runtime *runtime, const struct ip_d
   loop->row++;
   span->length = datagram->length;
   lua_pushvalue(L, SPAN);
-  return 1 + ip_receive_push_sender(L, datagram);
+  return 1 + ip_transfer_push_sender(L, datagram);
 }
 
 static int push_received(lua_State *L, const struct ip_outcome *outcome) {
@@ -59,14 +59,18 @@ static int push_failure(lua_State *L, const struct ip_outcome *outcome, enum ip_
   return -1;
 }
 
+static bool attempt_take(struct ip_operation *operation) {
+  return ip_transfer_attempt_take(operation, IP_TAKE_SOURCE);
+}
+
 static const struct ip_operation_kind kinds[] = {{.name = "datagrams",
-                                                  .attempt = ip_receive_attempt_from,
-                                                  .try_last = ip_receive_try_last,
+                                                  .attempt = attempt_take,
+                                                  .try_last = ip_transfer_try_last_receive,
                                                   .push_results = push_received,
                                                   .push_failure = push_failure},
                                                  {.name = "receive_loop",
-                                                  .attempt = ip_receive_attempt_from,
-                                                  .try_last = ip_receive_try_last,
+                                                  .attempt = attempt_take,
+                                                  .try_last = ip_transfer_try_last_receive,
                                                   .push_results = push_received,
                                                   .push_failure = push_failure}};
 
@@ -103,7 +107,7 @@ static int wait_in_loop(lua_State *L, const struct loop *loop, const struct ip_r
     lua_closeslot(L, operation->slot);
     return push_end(L, "closed");
   }
-  ip_receive_queue(L, operation, call, gives_way);
+  ip_transfer_queue_receive(L, operation, call, gives_way);
   if (!lua_isnil(L, STOP)) ip_fiber_watch(L, STOP, operation);
   return ip_operation_suspend(L, operation);
 }
@@ -113,7 +117,7 @@ static int wait_in_loop(lua_State *L, const struct loop *loop, const struct ip_r
 static int loop_receive(lua_State *L) {
   struct loop *loop = ip_check_class(L, LOOP, IP_CLASS_LOOP);
   const struct ip_bytes *span = ip_byte_span_check(L, SPAN);
-  struct ip_receive_call call = {.box = ip_socket_check(L, BOX), .data = span->data, .with_source = true};
+  struct ip_receive_call call = {.box = ip_socket_check(L, BOX), .data = span->data, .what = IP_TAKE_SOURCE};
   call.size = (size_t)ip_argument_integer(L, ROOM, 0, (lua_Integer)span->capacity);
   lua_settop(L, STOP);
   if (is_closed(call.box, loop)) return push_end(L, "closed");
@@ -121,7 +125,7 @@ static int loop_receive(lua_State *L) {
   struct ip_runtime *runtime = call.box->socket->readiness.runtime;
   bool gives_way = loop->turn == runtime->turn && loop->row >= loop->max_ready;
   struct ip_datagram datagram;
-  if (!ip_receive_start(L, loop->kind, &call, &datagram, &gives_way))
+  if (!ip_transfer_start_receive(L, loop->kind, &call, &datagram, &gives_way))
     return wait_in_loop(L, loop, &call, gives_way);
   return push_turn(L, runtime, &datagram);
 }

@@ -2,7 +2,7 @@
 
    Owns nothing. An option that the platform lacks is absent from the table, and so is ENOTSUP like an unknown
    name. */
-#include "udp_socket.h"
+#include "udp_message.h"
 
 #include "argument.h"
 #include "udp_multicast.h"
@@ -17,6 +17,7 @@
 
 #ifdef __linux__
 #include <linux/sock_diag.h>
+#include <netinet/udp.h>
 #endif
 
 enum { NO_OPTION = -1 };
@@ -208,6 +209,56 @@ static int get_dropped(lua_State *L, const struct ip_socket *socket, const struc
   return 1;
 }
 
+/* --- options that the socket itself has to know of (udp_message.h) --- */
+
+static struct ip_messages *messages_of(lua_State *L) {
+  struct ip_messages *messages = ip_messages_of(ip_socket_check(L, 1)->socket);
+  if (messages == NULL) luaL_error(L, "not enough memory");
+  return messages;
+}
+
+static void set_receive_errors(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  bool on = ip_argument_boolean(L, 3);
+  struct ip_messages *messages = messages_of(L);
+  write_integer(L, socket, option, on);
+  messages->errors = on;
+  if (!on) ip_errors_clear(messages); /* as the system does */
+}
+
+static void set_receive_dropped(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  bool on = ip_argument_boolean(L, 3);
+  struct ip_messages *messages = messages_of(L);
+  write_integer(L, socket, option, on);
+  messages->counts = on;
+}
+
+static int get_receive_offload(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  if (socket->messages == NULL) return get_boolean_option(L, socket, option);
+  lua_pushboolean(L, socket->messages->offload);
+  return 1;
+}
+
+static void set_receive_offload(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  bool on = ip_argument_boolean(L, 3);
+  (void)socket;
+  messages_of(L);
+  int error = ip_intake_set_offload(ip_socket_check(L, 1)->socket, on);
+  if (error != 0) ip_error_raise(L, error, option->name);
+}
+
+static int get_segment_size(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  if (socket->messages == NULL) return get_integer_option(L, socket, option);
+  lua_pushinteger(L, socket->messages->segment_size);
+  return 1;
+}
+
+static void set_segment_size(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  int size = (int)ip_argument_integer(L, 3, option->low, option->high);
+  struct ip_messages *messages = messages_of(L);
+  if (!messages->singly) write_integer(L, socket, option, size);
+  messages->segment_size = size;
+}
+
 #endif
 
 #define BOOLEAN get_boolean_option, set_boolean_option
@@ -244,6 +295,14 @@ static const struct option options[] = {
     {"busy_poll", INTEGER, SOL_SOCKET, SO_BUSY_POLL, 0, 0, INT_MAX},
     {"mtu", get_mtu, NULL, IPPROTO_IP, IP_MTU, IPV6_MTU, 0, 0},
     {"dropped", get_dropped, NULL, SOL_SOCKET, SO_MEMINFO, 0, 0, 0},
+    {"receive_packet_info", BOOLEAN, IPPROTO_IP, IP_PKTINFO, IPV6_RECVPKTINFO, 0, 0},
+    {"receive_hops", BOOLEAN, IPPROTO_IP, IP_RECVTTL, IPV6_RECVHOPLIMIT, 0, 0},
+    {"receive_traffic_class", BOOLEAN, IPPROTO_IP, IP_RECVTOS, IPV6_RECVTCLASS, 0, 0},
+    {"receive_timestamp", BOOLEAN, SOL_SOCKET, SO_TIMESTAMPNS, 0, 0, 0},
+    {"receive_errors", get_boolean_option, set_receive_errors, IPPROTO_IP, IP_RECVERR, IPV6_RECVERR, 0, 0},
+    {"receive_dropped", get_boolean_option, set_receive_dropped, SOL_SOCKET, SO_RXQ_OVFL, 0, 0, 0},
+    {"receive_offload", get_receive_offload, set_receive_offload, IPPROTO_UDP, UDP_GRO, 0, 0, 0},
+    {"segment_size", get_segment_size, set_segment_size, IPPROTO_UDP, UDP_SEGMENT, 0, 0, 65507},
 #endif
 };
 

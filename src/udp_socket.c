@@ -6,6 +6,7 @@
 
 #include "address.h"
 #include "argument.h"
+#include "udp_message.h"
 #include "util.h"
 
 #include <errno.h>
@@ -80,6 +81,8 @@ int ip_socket_disown(struct ip_socket_box *box) {
   ip_readiness_fail(&socket->readiness, IP_SIDE_READ, ECANCELED);
   ip_readiness_fail(&socket->readiness, IP_SIDE_WRITE, ECANCELED);
   drop_connection(socket);
+  ip_messages_free(socket->messages);
+  socket->messages = NULL;
   ip_queue_remove(&socket->link);
   socket->readiness.runtime->sockets--;
   ip_readiness_fini(&socket->readiness, release_socket);
@@ -182,11 +185,6 @@ static void note_local(struct ip_socket *socket, struct ip_connection *connectio
   if (ip_datagram_local(socket->readiness.fd, &connection->local) != 0) connection->local.length = 0;
 }
 
-/* Of a remote endpoint of a v6 socket. */
-static bool is_v4_path(const struct ip_endpoint *remote) {
-  return IN6_IS_ADDR_V4MAPPED(&remote->name.v6.sin6_addr);
-}
-
 /* Linux forgets a port that it chose itself when the association is dissolved, and the socket would be deaf.
  */
 static int bind_again(const struct ip_socket *socket, const struct ip_endpoint *before) {
@@ -209,7 +207,8 @@ static int dissolve(struct ip_socket *socket) {
    that one would be refused, or leave the socket deaf. */
 static int leave_other_family(struct ip_socket *socket, const struct ip_endpoint *remote) {
   if (socket->connection == NULL || !socket->is_v6) return 0;
-  bool same = is_v4_path(&socket->connection->remote) == is_v4_path(remote);
+  bool same =
+      ip_socket_is_v4_path(socket, &socket->connection->remote) == ip_socket_is_v4_path(socket, remote);
   return same ? 0 : dissolve(socket);
 }
 
@@ -289,9 +288,8 @@ static int socket_io_control(lua_State *L) {
   struct ip_socket *socket = ip_socket_check_open(L, "io_control")->socket;
   static const char *const commands[] = {"bytes_readable", NULL};
   if (ip_argument_find(L, 2, commands) < 0) return ip_error_raise(L, ENOTSUP, "io_control");
-  check_result(L, ip_socket_drop_strangers(socket), "io_control");
   int bytes;
-  check_result(L, ip_datagram_bytes_readable(socket->readiness.fd, &bytes), "io_control");
+  check_result(L, ip_intake_bytes_readable(socket, &bytes), "io_control");
   lua_pushinteger(L, bytes);
   return 1;
 }
@@ -465,6 +463,10 @@ static const luaL_Reg methods[] = {
     {"try_receive_from", ip_socket_try_receive_from},
     {"try_send", ip_socket_try_send},
     {"try_send_to", ip_socket_try_send_to},
+    {"receive_message", ip_socket_receive_message},
+    {"send_message", ip_socket_send_message},
+    {"reply_message", ip_socket_reply_message},
+    {"receive_error", ip_socket_receive_error},
     {"set_option", ip_socket_set_option},
     {"get_option", ip_socket_get_option},
     {"assign", ip_socket_assign},
@@ -507,6 +509,7 @@ void ip_socket_open_class(lua_State *L, int core) {
   };
   ip_class_define(L, core, &definition);
   ((struct ip_runtime *)lua_touserdata(L, core))->close_socket = close_at_end;
+  ip_socket_keep_message_keys(L);
   lua_newtable(L);
   ip_class_functions(L, core, functions);
 }

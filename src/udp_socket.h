@@ -29,6 +29,7 @@ struct ip_socket {
   bool filtering;                /* datagrams queued before `connect` may still come */
   unsigned multicast_interface;  /* index that the option was set to, 0: none */
   const struct ip_address *peer; /* the last sender: held as IP_SOCKET_PEER; NULL: nobody */
+  struct ip_messages *messages;  /* NULL until an option of udp_message.h is on */
 };
 
 struct ip_socket_box {
@@ -61,6 +62,10 @@ int ip_socket_disown(struct ip_socket_box *box);
 
 /* Is the argument a family or an address of v6? Else it is of v4, or a bad argument. [-0, +0, v] */
 bool ip_socket_check_family(lua_State *L, int arg);
+/* Does what goes to `remote` leave as IPv4? */
+static inline bool ip_socket_is_v4_path(const struct ip_socket *socket, const struct ip_endpoint *remote) {
+  return !socket->is_v6 || IN6_IS_ADDR_V4MAPPED(&remote->name.v6.sin6_addr);
+}
 
 /* Drops what others than the connected peer had sent before `connect` from the head of the queue; 0 or an
    errno value. */
@@ -68,6 +73,9 @@ int ip_socket_drop_strangers(struct ip_socket *socket);
 
 /* Defines the class and pushes a table of module functions: `new`. [-0, +1, m] */
 void ip_socket_open_class(lua_State *L, int core);
+
+/* Keeps the keys of info tables alive. [-0, +0, m] */
+void ip_socket_keep_message_keys(lua_State *L);
 
 /* Pushes the table ip.message_flag. [-0, +1, m] */
 void ip_socket_push_message_flags(lua_State *L);
@@ -83,6 +91,10 @@ IP_SOCKET_METHOD(try_receive);
 IP_SOCKET_METHOD(try_receive_from);
 IP_SOCKET_METHOD(try_send);
 IP_SOCKET_METHOD(try_send_to);
+IP_SOCKET_METHOD(receive_message);
+IP_SOCKET_METHOD(send_message);
+IP_SOCKET_METHOD(reply_message);
+IP_SOCKET_METHOD(receive_error);
 IP_SOCKET_METHOD(set_option);
 IP_SOCKET_METHOD(get_option);
 IP_SOCKET_METHOD(assign);

@@ -6,10 +6,9 @@
    A suspended receive is attempted by the dispatcher, which resumes its coroutine in the same breath; the
    result waits in runtime->datagram meanwhile. A suspended send is woken when the socket takes data again and
    makes its system call itself: its arguments are still in its frame, so nothing has to be copied to wait. */
-#include "udp_transfer.h"
+#include "udp_message.h"
 
 #include "address.h"
-#include "argument.h"
 #include "byte_span.h"
 #include "util.h"
 
@@ -62,54 +61,51 @@ static int check_flags(lua_State *L, int arg, bool receives, const char *operati
   return (int)flags;
 }
 
-static int optional_flags(lua_State *L, int arg, bool receives, const char *operation) {
+int ip_transfer_flags(lua_State *L, int arg, bool receives, const char *operation) {
   return IP_LIKELY(lua_isnoneornil(L, arg)) ? 0 : check_flags(L, arg, receives, operation);
 }
 
 /* --- receiving --- */
 
-/* Datagrams that were queued before `connect` are still delivered after it, whoever sent them: they are
-   dropped here until the queue has once been empty; from then on the kernel filters. */
-static int take_from_peer(struct ip_socket *socket, void *data, size_t size, int flags,
-                          struct ip_datagram *datagram) {
-  for (;;) {
-    int error = ip_datagram_receive(socket->readiness.fd, data, size, flags, datagram, true);
-    if (error == EAGAIN) socket->filtering = false;
-    if (error != 0 || ip_endpoint_equal(&datagram->source, &socket->connection->remote)) return error;
-    if (!(flags & MSG_PEEK)) continue;
-    struct ip_datagram dropped;
-    error = ip_datagram_receive(socket->readiness.fd, NULL, 0, 0, &dropped, false);
-    if (error != 0) return error;
-  }
-}
-
-int ip_socket_drop_strangers(struct ip_socket *socket) {
-  if (!socket->filtering) return 0;
-  struct ip_datagram datagram;
-  int error = take_from_peer(socket, NULL, 0, MSG_PEEK, &datagram);
-  return error == EAGAIN ? 0 : error;
+int ip_transfer_raise(lua_State *L, struct ip_runtime *runtime, int error, const char *operation) {
+  int mtu = error == EMSGSIZE ? runtime->error_mtu : 0;
+  ip_error_push(L, IP_ERROR_SYSTEM, error, operation)->mtu = mtu;
+  lua_error(L);
+  __builtin_unreachable();
 }
 
 static int take(struct ip_socket *socket, void *data, size_t size, int flags, struct ip_datagram *datagram,
-                bool with_source) {
-  if (IP_UNLIKELY(socket->filtering)) return take_from_peer(socket, data, size, flags, datagram);
-  return ip_datagram_receive(socket->readiness.fd, data, size, flags, datagram, with_source);
+                enum ip_take what) {
+  if (IP_UNLIKELY(socket->filtering || socket->messages != NULL || what == IP_TAKE_MESSAGE))
+    return ip_intake_take(socket, data, size, flags, what, datagram);
+  int error = ip_datagram_receive(socket->readiness.fd, data, size, flags, datagram, what == IP_TAKE_SOURCE);
+  return IP_UNLIKELY(error == EMSGSIZE) ? ip_errors_note(socket, error) : error;
 }
 
-static bool attempt_take(struct ip_operation *operation, bool with_source) {
-  int error = take(operation->object, operation->data, operation->size, operation->flags,
-                   &operation->runtime->datagram, with_source);
+/* What is left in this process makes no event: those who wait get it at the next turn. */
+static void wake_for_pending(struct ip_socket *socket) {
+  if (IP_LIKELY(!ip_messages_pending(socket))) return;
+  if (!ip_readiness_has_waiters(&socket->readiness, IP_SIDE_READ)) return;
+  ip_readiness_try_last(&socket->readiness, IP_SIDE_READ);
+}
+
+bool ip_transfer_attempt_take(struct ip_operation *operation, enum ip_take what) {
+  struct ip_socket *socket = operation->object;
+  struct ip_datagram *datagram = &operation->runtime->datagram;
+  int error = take(socket, operation->data, operation->size, operation->flags, datagram, what);
+  if (error == EAGAIN && ip_errors_drain(socket) != 0) error = ip_errors_next_report(socket);
   if (error == EAGAIN) return false;
   operation->status = error;
+  wake_for_pending(socket);
   return true;
 }
 
 static bool attempt_receive(struct ip_operation *operation) {
-  return attempt_take(operation, false);
+  return ip_transfer_attempt_take(operation, IP_TAKE_BYTES);
 }
 
-bool ip_receive_attempt_from(struct ip_operation *operation) {
-  return attempt_take(operation, true);
+static bool attempt_receive_from(struct ip_operation *operation) {
+  return ip_transfer_attempt_take(operation, IP_TAKE_SOURCE);
 }
 
 static int push_datagram(lua_State *L, const struct ip_datagram *datagram) {
@@ -120,7 +116,7 @@ static int push_datagram(lua_State *L, const struct ip_datagram *datagram) {
 
 /* Pushes the address of the sender; the last one is cached, and as addresses are immutable it is safe to
    share. The socket is at index 1. [-0, +1, m] */
-static void push_source(lua_State *L, const struct ip_endpoint *source) {
+void ip_transfer_push_source(lua_State *L, const struct ip_endpoint *source) {
   const struct ip_socket_box *box = lua_touserdata(L, 1);
   const struct ip_socket *socket = box->socket;
   if (IP_LIKELY(socket != NULL && socket->peer != NULL && ip_endpoint_has_address(source, socket->peer))) {
@@ -136,8 +132,8 @@ static void push_source(lua_State *L, const struct ip_endpoint *source) {
   box->socket->peer = peer;
 }
 
-int ip_receive_push_sender(lua_State *L, const struct ip_datagram *datagram) {
-  push_source(L, &datagram->source);
+int ip_transfer_push_sender(lua_State *L, const struct ip_datagram *datagram) {
+  ip_transfer_push_source(L, &datagram->source);
   lua_pushinteger(L, ip_endpoint_port(&datagram->source));
   lua_pushboolean(L, datagram->truncated);
   return 3;
@@ -145,12 +141,12 @@ int ip_receive_push_sender(lua_State *L, const struct ip_datagram *datagram) {
 
 static int push_datagram_from(lua_State *L, const struct ip_datagram *datagram) {
   lua_pushinteger(L, (lua_Integer)datagram->length);
-  return 1 + ip_receive_push_sender(L, datagram);
+  return 1 + ip_transfer_push_sender(L, datagram);
 }
 
 static int push_string_from(lua_State *L, const char *data, const struct ip_datagram *datagram) {
   lua_pushlstring(L, data, datagram->length);
-  return 1 + ip_receive_push_sender(L, datagram);
+  return 1 + ip_transfer_push_sender(L, datagram);
 }
 
 static int push_received(lua_State *L, const struct ip_outcome *outcome) {
@@ -167,22 +163,22 @@ static int push_received_string(lua_State *L, const struct ip_outcome *outcome) 
   return push_string_from(L, outcome->data, &datagram);
 }
 
-void ip_receive_try_last(struct ip_operation *operation) {
+void ip_transfer_try_last_receive(struct ip_operation *operation) {
   struct ip_socket *socket = operation->object;
   ip_readiness_try_last(&socket->readiness, IP_SIDE_READ);
 }
 
 static const struct ip_operation_kind receive_kind = {.name = "receive",
                                                       .attempt = attempt_receive,
-                                                      .try_last = ip_receive_try_last,
+                                                      .try_last = ip_transfer_try_last_receive,
                                                       .push_results = push_received};
 static const struct ip_operation_kind receive_from_kind = {.name = "receive_from",
-                                                           .attempt = ip_receive_attempt_from,
-                                                           .try_last = ip_receive_try_last,
+                                                           .attempt = attempt_receive_from,
+                                                           .try_last = ip_transfer_try_last_receive,
                                                            .push_results = push_received_from};
 static const struct ip_operation_kind receive_string_kind = {.name = "receive_string",
-                                                             .attempt = ip_receive_attempt_from,
-                                                             .try_last = ip_receive_try_last,
+                                                             .attempt = attempt_receive_from,
+                                                             .try_last = ip_transfer_try_last_receive,
                                                              .push_results = push_received_string};
 
 /* A socket that keeps meeting EAGAIN suspends straight away, which saves the system call, and probes now and
@@ -190,14 +186,16 @@ static const struct ip_operation_kind receive_string_kind = {.name = "receive_st
 static bool skips_try(struct ip_runtime *runtime, const struct ip_socket_box *box) {
   struct ip_socket *socket = box->socket;
   if (IP_LIKELY(socket->misses < SKIP_AFTER)) return false;
-  if (box->receive_timeout == 0 || runtime->immediate_scopes != 0) return false;
+  if (box->receive_timeout == 0 || runtime->immediate_scopes != 0 || ip_messages_pending(socket))
+    return false;
   socket->skipped = (uint8_t)((socket->skipped + 1) % PROBE_EVERY);
   return socket->skipped != 0;
 }
 
 /* Ties an operation that was just acquired to its socket. Acquiring allocates, and so may have run a
    finalizer that closed the socket. [-0, +0, e] */
-static struct ip_socket *tie(lua_State *L, struct ip_operation *operation, const struct ip_socket_box *box) {
+struct ip_socket *ip_transfer_tie(lua_State *L, struct ip_operation *operation,
+                                  const struct ip_socket_box *box) {
   struct ip_socket *socket = box->socket;
   int error = socket == NULL ? EBADF : ip_readiness_prepare(&socket->readiness);
   if (error != 0) ip_operation_fail(L, operation, error);
@@ -205,9 +203,9 @@ static struct ip_socket *tie(lua_State *L, struct ip_operation *operation, const
   return socket;
 }
 
-void ip_receive_queue(lua_State *L, struct ip_operation *operation, const struct ip_receive_call *call,
-                      bool gives_way) {
-  struct ip_socket *socket = tie(L, operation, call->box);
+void ip_transfer_queue_receive(lua_State *L, struct ip_operation *operation,
+                               const struct ip_receive_call *call, bool gives_way) {
+  struct ip_socket *socket = ip_transfer_tie(L, operation, call->box);
   operation->data = call->data;
   operation->size = call->size;
   operation->flags = call->flags;
@@ -215,14 +213,15 @@ void ip_receive_queue(lua_State *L, struct ip_operation *operation, const struct
     ip_readiness_give_way(&socket->readiness, IP_SIDE_READ, operation);
   else
     ip_readiness_wait(&socket->readiness, IP_SIDE_READ, operation);
+  wake_for_pending(socket);
 }
 
 /* Suspends the running receive. [-0, +?, e] */
-static int wait_to_receive(lua_State *L, const struct ip_operation_kind *kind,
-                           const struct ip_receive_call *call, bool gives_way) {
+int ip_transfer_wait_to_receive(lua_State *L, const struct ip_operation_kind *kind,
+                                const struct ip_receive_call *call, bool gives_way) {
   struct ip_operation *operation =
       ip_operation_acquire(L, ip_runtime(L), kind, call->box->receive_timeout, gives_way);
-  ip_receive_queue(L, operation, call, gives_way);
+  ip_transfer_queue_receive(L, operation, call, gives_way);
   return ip_operation_suspend(L, operation);
 }
 
@@ -230,12 +229,12 @@ static int wait_to_receive(lua_State *L, const struct ip_operation_kind *kind,
 static bool try_to_receive(lua_State *L, const struct ip_operation_kind *kind,
                            const struct ip_receive_call *call, struct ip_datagram *datagram) {
   struct ip_socket *socket = call->box->socket;
-  int error = take(socket, call->data, call->size, call->flags, datagram, call->with_source);
+  int error = take(socket, call->data, call->size, call->flags, datagram, call->what);
   if (IP_LIKELY(error == 0)) {
     socket->misses = 0;
     return true;
   }
-  if (error != EAGAIN) ip_error_raise(L, error, kind->name);
+  if (error != EAGAIN) ip_transfer_raise(L, socket->readiness.runtime, error, kind->name);
   if (socket->misses < SKIP_AFTER) socket->misses++;
   return false;
 }
@@ -245,8 +244,11 @@ static void check_receivable(lua_State *L, const struct ip_operation_kind *kind,
   if (IP_UNLIKELY(call->box->socket->shut_receive)) ip_error_raise(L, ESHUTDOWN, kind->name);
 }
 
-bool ip_receive_start(lua_State *L, const struct ip_operation_kind *kind, const struct ip_receive_call *call,
-                      struct ip_datagram *datagram, bool *gives_way) {
+/* The common course of the suspending receives: false when the call has to wait, which it then does with
+   `return ip_transfer_wait_to_receive(...)`. */
+bool ip_transfer_start_receive(lua_State *L, const struct ip_operation_kind *kind,
+                               const struct ip_receive_call *call, struct ip_datagram *datagram,
+                               bool *gives_way) {
   struct ip_socket *socket = call->box->socket;
   struct ip_runtime *runtime = socket->readiness.runtime;
   ip_operation_check(L, runtime, kind);
@@ -259,14 +261,14 @@ bool ip_receive_start(lua_State *L, const struct ip_operation_kind *kind, const 
 }
 
 /* Checks the arguments (self, buf[, flags]). [-0, +0, e] */
-static void check_receive_call(lua_State *L, const char *operation, bool with_source,
+static void check_receive_call(lua_State *L, const char *operation, enum ip_take what,
                                struct ip_receive_call *call) {
   call->box = ip_socket_check_open(L, operation);
   struct ip_bytes *span = ip_byte_span_check(L, 2);
   call->data = span->data;
   call->size = span->length;
-  call->flags = optional_flags(L, 3, true, operation);
-  call->with_source = with_source;
+  call->flags = ip_transfer_flags(L, 3, true, operation);
+  call->what = what;
 }
 
 /* sock:receive(buf[, flags]) -> n, truncated: takes one datagram into `buf`. An empty buf waits for one and
@@ -277,10 +279,10 @@ int ip_socket_receive(lua_State *L) {
   struct ip_receive_call call;
   struct ip_datagram datagram;
   bool gives_way = false;
-  check_receive_call(L, "receive", false, &call);
-  if (IP_LIKELY(ip_receive_start(L, &receive_kind, &call, &datagram, &gives_way)))
+  check_receive_call(L, "receive", IP_TAKE_BYTES, &call);
+  if (IP_LIKELY(ip_transfer_start_receive(L, &receive_kind, &call, &datagram, &gives_way)))
     return push_datagram(L, &datagram);
-  return wait_to_receive(L, &receive_kind, &call, gives_way);
+  return ip_transfer_wait_to_receive(L, &receive_kind, &call, gives_way);
 }
 
 /* sock:receive_from(buf[, flags]) -> n, address, port, truncated: likewise, with the sender's endpoint.
@@ -289,26 +291,26 @@ int ip_socket_receive_from(lua_State *L) {
   struct ip_receive_call call;
   struct ip_datagram datagram;
   bool gives_way = false;
-  check_receive_call(L, "receive_from", true, &call);
-  if (IP_LIKELY(ip_receive_start(L, &receive_from_kind, &call, &datagram, &gives_way)))
+  check_receive_call(L, "receive_from", IP_TAKE_SOURCE, &call);
+  if (IP_LIKELY(ip_transfer_start_receive(L, &receive_from_kind, &call, &datagram, &gives_way)))
     return push_datagram_from(L, &datagram);
-  return wait_to_receive(L, &receive_from_kind, &call, gives_way);
+  return ip_transfer_wait_to_receive(L, &receive_from_kind, &call, gives_way);
 }
 
 /* sock:receive_string([size[, flags]]) -> string, address, port, truncated: at most `size` bytes (default:
    any datagram, whole) as a new string. Suspends: yes. */
 int ip_socket_receive_string(lua_State *L) {
   const struct ip_operation_kind *kind = &receive_string_kind;
-  struct ip_receive_call call = {.box = ip_socket_check_open(L, kind->name), .with_source = true};
+  struct ip_receive_call call = {.box = ip_socket_check_open(L, kind->name), .what = IP_TAKE_SOURCE};
   lua_Integer size = ip_argument_optional_integer(L, 2, 0, LUA_MAXINTEGER, LARGEST_DATAGRAM);
   call.size = size < LARGEST_DATAGRAM ? (size_t)size : LARGEST_DATAGRAM;
-  call.flags = optional_flags(L, 3, true, kind->name);
+  call.flags = ip_transfer_flags(L, 3, true, kind->name);
   call.data = ip_runtime_scratch(call.box->socket->readiness.runtime);
   if (call.data == NULL) return luaL_error(L, "not enough memory");
   struct ip_datagram datagram;
   bool gives_way = false;
-  if (!ip_receive_start(L, kind, &call, &datagram, &gives_way))
-    return wait_to_receive(L, kind, &call, gives_way);
+  if (!ip_transfer_start_receive(L, kind, &call, &datagram, &gives_way))
+    return ip_transfer_wait_to_receive(L, kind, &call, gives_way);
   return push_string_from(L, call.data, &datagram);
 }
 
@@ -326,7 +328,7 @@ int ip_socket_try_receive(lua_State *L) {
   static const struct ip_operation_kind kind = {.name = "try_receive"};
   struct ip_receive_call call;
   struct ip_datagram datagram;
-  check_receive_call(L, kind.name, false, &call);
+  check_receive_call(L, kind.name, IP_TAKE_BYTES, &call);
   if (receive_at_once(L, &kind, &call, &datagram)) return push_datagram(L, &datagram);
   return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, kind.name);
 }
@@ -336,20 +338,12 @@ int ip_socket_try_receive_from(lua_State *L) {
   static const struct ip_operation_kind kind = {.name = "try_receive_from"};
   struct ip_receive_call call;
   struct ip_datagram datagram;
-  check_receive_call(L, kind.name, true, &call);
+  check_receive_call(L, kind.name, IP_TAKE_SOURCE, &call);
   if (receive_at_once(L, &kind, &call, &datagram)) return push_datagram_from(L, &datagram);
   return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, kind.name);
 }
 
 /* --- sending --- */
-
-struct send_call {
-  struct ip_socket_box *box;
-  struct ip_data data;
-  struct ip_endpoint remote;
-  const struct ip_endpoint *to; /* NULL: the connected peer */
-  int flags;
-};
 
 static size_t total_of(const struct ip_data *data) {
   size_t total = 0;
@@ -360,7 +354,7 @@ static size_t total_of(const struct ip_data *data) {
 
 /* Woken: the call itself tries again (push_results). What is left of its deadline travels in `flags`, in
    milliseconds; negative for none. */
-static bool attempt_send(struct ip_operation *operation) {
+bool ip_transfer_attempt_send(struct ip_operation *operation) {
   uint64_t left = operation->timer != NULL ? uv_timer_get_due_in(&operation->timer->uv) : 0;
   if (operation->immediate)
     operation->flags = 0;
@@ -369,10 +363,11 @@ static bool attempt_send(struct ip_operation *operation) {
   else
     operation->flags = left < 1 ? 1 : left > INT_MAX ? INT_MAX : (int)left;
   operation->status = 0;
+  ip_errors_drain(operation->object);
   return true;
 }
 
-static void try_last_send(struct ip_operation *operation) {
+void ip_transfer_try_last_send(struct ip_operation *operation) {
   struct ip_socket *socket = operation->object;
   ip_readiness_try_last(&socket->readiness, IP_SIDE_WRITE);
 }
@@ -382,54 +377,65 @@ static int send_to_again(lua_State *L, const struct ip_outcome *outcome);
 static int send_with_again(lua_State *L, const struct ip_outcome *outcome);
 static int send_to_with_again(lua_State *L, const struct ip_outcome *outcome);
 
-static const struct ip_operation_kind send_kind = {
-    .name = "send", .attempt = attempt_send, .try_last = try_last_send, .push_results = send_again};
-static const struct ip_operation_kind send_to_kind = {
-    .name = "send_to", .attempt = attempt_send, .try_last = try_last_send, .push_results = send_to_again};
-static const struct ip_operation_kind send_with_kind = {
-    .name = "send_with", .attempt = attempt_send, .try_last = try_last_send, .push_results = send_with_again};
+static const struct ip_operation_kind send_kind = {.name = "send",
+                                                   .attempt = ip_transfer_attempt_send,
+                                                   .try_last = ip_transfer_try_last_send,
+                                                   .push_results = send_again};
+static const struct ip_operation_kind send_to_kind = {.name = "send_to",
+                                                      .attempt = ip_transfer_attempt_send,
+                                                      .try_last = ip_transfer_try_last_send,
+                                                      .push_results = send_to_again};
+static const struct ip_operation_kind send_with_kind = {.name = "send_with",
+                                                        .attempt = ip_transfer_attempt_send,
+                                                        .try_last = ip_transfer_try_last_send,
+                                                        .push_results = send_with_again};
 static const struct ip_operation_kind send_to_with_kind = {.name = "send_to_with",
-                                                           .attempt = attempt_send,
-                                                           .try_last = try_last_send,
+                                                           .attempt = ip_transfer_attempt_send,
+                                                           .try_last = ip_transfer_try_last_send,
                                                            .push_results = send_to_with_again};
 
 /* A vector of many parts is allocated, which may run a finalizer that closes the socket. [-0, +(0|1), e] */
-static void read_data(lua_State *L, const char *operation, struct send_call *call) {
+void ip_transfer_read_data(lua_State *L, const char *operation, struct ip_send_call *call) {
   ip_argument_data(L, 2, &call->data);
   if (IP_UNLIKELY(call->box->socket == NULL)) ip_error_raise(L, EBADF, operation);
 }
 
 /* Checks the arguments (self, data[, flags]). [-0, +(0|1), e] */
-static void check_send_call(lua_State *L, const char *operation, struct send_call *call) {
+static void check_send_call(lua_State *L, const char *operation, struct ip_send_call *call) {
   call->box = ip_socket_check_open(L, operation);
+  call->control.items = 0;
+  call->done = 0;
   lua_settop(L,
              3); /* the vector that read_data may push must not lie where an absent argument is looked for */
-  call->flags = optional_flags(L, 3, false, operation);
-  read_data(L, operation, call);
+  call->flags = ip_transfer_flags(L, 3, false, operation);
+  ip_transfer_read_data(L, operation, call);
   call->to = NULL;
   if (IP_UNLIKELY(call->box->socket->connection == NULL)) ip_error_raise(L, EDESTADDRREQ, operation);
 }
 
 /* Checks the arguments (self, data, addr, port[, flags]). [-0, +(0|1), e] */
-static void check_send_to_call(lua_State *L, const char *operation, struct send_call *call) {
+static void check_send_to_call(lua_State *L, const char *operation, struct ip_send_call *call) {
   call->box = ip_socket_check_open(L, operation);
+  call->control.items = 0;
+  call->done = 0;
   struct ip_address address;
   ip_address_argument(L, 3, &address);
   uint16_t port = ip_argument_port(L, 4);
   lua_settop(L, 5);
-  call->flags = optional_flags(L, 5, false, operation);
-  read_data(L, operation, call);
+  call->flags = ip_transfer_flags(L, 5, false, operation);
+  ip_transfer_read_data(L, operation, call);
   ip_endpoint_set(&call->remote, ip_socket_family(call->box->socket), &address, port);
   call->to = &call->remote;
 }
 
 /* Suspends the running send. [-0, +?, e] */
-static int wait_to_send(lua_State *L, const struct ip_operation_kind *kind, const struct send_call *call,
+static int wait_to_send(lua_State *L, const struct ip_operation_kind *kind, const struct ip_send_call *call,
                         double timeout, bool gives_way, bool first) {
   struct ip_operation *operation = ip_operation_acquire(L, ip_runtime(L), kind, timeout, gives_way);
-  struct ip_socket *socket = tie(L, operation, call->box);
+  struct ip_socket *socket = ip_transfer_tie(L, operation, call->box);
   struct ip_readiness *readiness = &socket->readiness;
-  operation->size = total_of(&call->data);
+  operation->size = total_of(&call->data) - call->done;
+  operation->data = (void *)(uintptr_t)call->done;
   if (gives_way)
     ip_readiness_give_way(readiness, IP_SIDE_WRITE, operation);
   else if (first)
@@ -440,13 +446,18 @@ static int wait_to_send(lua_State *L, const struct ip_operation_kind *kind, cons
 }
 
 /* Tries; true and the number of bytes when the system has taken the datagram. Raises what is not EAGAIN. */
-static bool try_to_send(lua_State *L, const char *operation, const struct send_call *call, size_t *sent) {
+static bool try_to_send(lua_State *L, const char *operation, struct ip_send_call *call, size_t *sent) {
   struct ip_socket *socket = call->box->socket;
   if (IP_UNLIKELY(socket->shut_send)) ip_error_raise(L, EPIPE, operation);
-  int error =
-      ip_datagram_send(socket->readiness.fd, call->data.parts, call->data.count, call->to, call->flags, sent);
+  int error;
+  if (IP_UNLIKELY(socket->messages != NULL || call->control.items != 0))
+    error = ip_split_send(socket, call, sent);
+  else
+    error = ip_datagram_send(socket->readiness.fd, call->data.parts, call->data.count, call->to, call->flags,
+                             sent);
   if (IP_LIKELY(error == 0)) return true;
-  if (error != EAGAIN) ip_error_raise(L, error, operation);
+  if (error != EAGAIN)
+    ip_transfer_raise(L, socket->readiness.runtime, ip_errors_note(socket, error), operation);
   return false;
 }
 
@@ -455,7 +466,7 @@ static int push_sent(lua_State *L, size_t sent) {
   return 1;
 }
 
-static int start_send(lua_State *L, const struct ip_operation_kind *kind, const struct send_call *call) {
+int ip_transfer_start_send(lua_State *L, const struct ip_operation_kind *kind, struct ip_send_call *call) {
   struct ip_socket *socket = call->box->socket;
   struct ip_runtime *runtime = socket->readiness.runtime;
   ip_operation_check(L, runtime, kind);
@@ -469,36 +480,37 @@ static int start_send(lua_State *L, const struct ip_operation_kind *kind, const 
   return push_sent(L, sent);
 }
 
-static int retry(lua_State *L, const struct ip_operation_kind *kind, const struct send_call *call,
-                 const struct ip_outcome *outcome) {
+int ip_transfer_retry_send(lua_State *L, const struct ip_operation_kind *kind, struct ip_send_call *call,
+                           const struct ip_outcome *outcome) {
   size_t sent;
+  call->done = (size_t)(uintptr_t)outcome->data;
   if (try_to_send(L, kind->name, call, &sent)) return push_sent(L, sent);
   double timeout = outcome->flags < 0 ? -1 : outcome->flags / 1000.0;
   return wait_to_send(L, kind, call, timeout, false, true);
 }
 
 static int send_again(lua_State *L, const struct ip_outcome *outcome) {
-  struct send_call call;
+  struct ip_send_call call;
   check_send_call(L, send_kind.name, &call);
-  return retry(L, &send_kind, &call, outcome);
+  return ip_transfer_retry_send(L, &send_kind, &call, outcome);
 }
 
 static int send_to_again(lua_State *L, const struct ip_outcome *outcome) {
-  struct send_call call;
+  struct ip_send_call call;
   check_send_to_call(L, send_to_kind.name, &call);
-  return retry(L, &send_to_kind, &call, outcome);
+  return ip_transfer_retry_send(L, &send_to_kind, &call, outcome);
 }
 
 static int send_with_again(lua_State *L, const struct ip_outcome *outcome) {
-  struct send_call call;
+  struct ip_send_call call;
   check_send_call(L, send_with_kind.name, &call);
-  return retry(L, &send_with_kind, &call, outcome);
+  return ip_transfer_retry_send(L, &send_with_kind, &call, outcome);
 }
 
 static int send_to_with_again(lua_State *L, const struct ip_outcome *outcome) {
-  struct send_call call;
+  struct ip_send_call call;
   check_send_to_call(L, send_to_with_kind.name, &call);
-  return retry(L, &send_to_with_kind, &call, outcome);
+  return ip_transfer_retry_send(L, &send_to_with_kind, &call, outcome);
 }
 
 /* sock:send(data[, flags]) -> n: sends one datagram to the connected peer. data: string, byte_span or a
@@ -506,18 +518,18 @@ static int send_to_with_again(lua_State *L, const struct ip_outcome *outcome) {
    too large; ETIMEDOUT (send_timeout); EPIPE after shutdown; ECONNREFUSED speaks of an earlier datagram, and
    this one was not sent. Suspends: yes, while the system's buffer is full. Source: send(2). */
 int ip_socket_send(lua_State *L) {
-  struct send_call call;
+  struct ip_send_call call;
   check_send_call(L, send_kind.name, &call);
-  return start_send(L, &send_kind, &call);
+  return ip_transfer_start_send(L, &send_kind, &call);
 }
 
 /* sock:send_to(data, addr, port[, flags]) -> n: sends one datagram to an endpoint. EINVAL for port 0; EACCES
    for a broadcast address without the option. Suspends: yes, while the system's buffer is full. Source:
    sendto(2). */
 int ip_socket_send_to(lua_State *L) {
-  struct send_call call;
+  struct ip_send_call call;
   check_send_to_call(L, send_to_kind.name, &call);
-  return start_send(L, &send_to_kind, &call);
+  return ip_transfer_start_send(L, &send_to_kind, &call);
 }
 
 /* For lua/ip/udp_fill.lua, before it lets anybody fill a datagram. prepare_fill(sock[, addr]) -> boolean,
@@ -540,36 +552,38 @@ int ip_socket_prepare_fill(lua_State *L) {
 
 /* For lua/ip/udp_fill.lua. send_filled(sock, span) -> n: send under the name of send_with. Suspends: yes. */
 int ip_socket_send_filled(lua_State *L) {
-  struct send_call call;
+  struct ip_send_call call;
   check_send_call(L, send_with_kind.name, &call);
-  return start_send(L, &send_with_kind, &call);
+  return ip_transfer_start_send(L, &send_with_kind, &call);
 }
 
 /* For lua/ip/udp_fill.lua. send_to_filled(sock, span, addr, port) -> n: send_to under the name of
    send_to_with. Suspends: yes. */
 int ip_socket_send_to_filled(lua_State *L) {
-  struct send_call call;
+  struct ip_send_call call;
   check_send_to_call(L, send_to_with_kind.name, &call);
-  return start_send(L, &send_to_with_kind, &call);
+  return ip_transfer_start_send(L, &send_to_with_kind, &call);
 }
 
-static int send_at_once(lua_State *L, const char *operation, const struct send_call *call) {
+/* Of what is split here the system may take a part: that is what n tells then. */
+static int send_at_once(lua_State *L, const char *operation, struct ip_send_call *call) {
   size_t sent;
   bool queued = ip_readiness_has_waiters(&call->box->socket->readiness, IP_SIDE_WRITE);
   if (!queued && try_to_send(L, operation, call, &sent)) return push_sent(L, sent);
+  if (call->done != 0) return push_sent(L, call->done);
   return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, operation);
 }
 
 /* sock:try_send(data[, flags]) -> n | nil, err. Suspends: no. */
 int ip_socket_try_send(lua_State *L) {
-  struct send_call call;
+  struct ip_send_call call;
   check_send_call(L, "try_send", &call);
   return send_at_once(L, "try_send", &call);
 }
 
 /* sock:try_send_to(data, addr, port[, flags]) -> n | nil, err. Suspends: no. */
 int ip_socket_try_send_to(lua_State *L) {
-  struct send_call call;
+  struct ip_send_call call;
   check_send_to_call(L, "try_send_to", &call);
   return send_at_once(L, "try_send_to", &call);
 }

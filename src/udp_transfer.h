@@ -1,33 +1,73 @@
-/* udp_transfer.h: the course of a receive, for the rooms that make theirs of it. Layer 5. */
+/* udp_transfer.h: the course that every transfer of ip.udp.socket takes, for the rooms that add to it. Layer 5. */
 #ifndef IP_UDP_TRANSFER_H
 #define IP_UDP_TRANSFER_H
 
+#include "argument.h"
+#include "control_message.h"
 #include "udp_socket.h"
 
+enum ip_take { IP_TAKE_BYTES, IP_TAKE_SOURCE, IP_TAKE_MESSAGE };
+
 struct ip_receive_call {
-  struct ip_socket_box *box; /* at index 1 of the frame */
+  struct ip_socket_box *box;
   void *data;
   size_t size;
   int flags;
-  bool with_source;
+  enum ip_take what; /* IP_TAKE_MESSAGE: the ancillary data is in runtime->control, to be read at once */
 };
 
-/* The common course of the suspending receives: false when the call has to wait, which it then does with
-   ip_operation_acquire, ip_receive_queue and ip_operation_suspend. `gives_way`: in: it has to wait in any case; out: pass it on.
-   [-0, +0, e] */
-bool ip_receive_start(lua_State *L, const struct ip_operation_kind *kind, const struct ip_receive_call *call,
-                      struct ip_datagram *datagram, bool *gives_way);
+struct ip_send_call {
+  struct ip_socket_box *box;
+  struct ip_data data;
+  struct ip_endpoint remote;
+  const struct ip_endpoint *to; /* NULL: the connected peer */
+  struct ip_control control;    /* items 0: nothing beside the bytes */
+  size_t done;                  /* bytes that a split call has sent before it had to wait */
+  int flags;
+};
+
+/* The flags argument, or 0. A flag of the other direction is ENOTSUP. [-0, +0, e] */
+int ip_transfer_flags(lua_State *L, int arg, bool receives, const char *operation);
+
+/* Pushes the sender's address; the socket is at index 1. [-0, +1, m] */
+void ip_transfer_push_source(lua_State *L, const struct ip_endpoint *source);
+
+/* `gives_way`: in: the call has to wait in any case; out: pass it on. True when there is a datagram; false: `return ip_transfer_wait_to_receive(...)`. [-0, +0, e] */
+bool ip_transfer_start_receive(lua_State *L, const struct ip_operation_kind *kind,
+                               const struct ip_receive_call *call, struct ip_datagram *datagram,
+                               bool *gives_way);
+int ip_transfer_wait_to_receive(lua_State *L, const struct ip_operation_kind *kind,
+                                const struct ip_receive_call *call, bool gives_way);
 
 /* Lets an operation that was just acquired wait for its socket; EBADF when that has been closed meanwhile.
    [-0, +0, e] */
-void ip_receive_queue(lua_State *L, struct ip_operation *operation, const struct ip_receive_call *call,
-                      bool gives_way);
-
-/* For the kinds of receives that want the sender. No Lua. */
-bool ip_receive_attempt_from(struct ip_operation *operation);
-void ip_receive_try_last(struct ip_operation *operation);
+void ip_transfer_queue_receive(lua_State *L, struct ip_operation *operation,
+                               const struct ip_receive_call *call, bool gives_way);
 
 /* Pushes address, port, truncated; the socket's box is at index 1. [-0, +3, m] */
-int ip_receive_push_sender(lua_State *L, const struct ip_datagram *datagram);
+int ip_transfer_push_sender(lua_State *L, const struct ip_datagram *datagram);
+
+/* Ties an operation that was just acquired to its socket. Acquiring allocates, and so may have run a finalizer that
+   closed the socket. [-0, +0, e] */
+struct ip_socket *ip_transfer_tie(lua_State *L, struct ip_operation *operation,
+                                  const struct ip_socket_box *box);
+
+/* For operation kinds. */
+bool ip_transfer_attempt_take(struct ip_operation *operation, enum ip_take what);
+void ip_transfer_try_last_receive(struct ip_operation *operation);
+bool ip_transfer_attempt_send(struct ip_operation *operation);
+void ip_transfer_try_last_send(struct ip_operation *operation);
+
+/* The data argument at 2, looking again at the socket. [-0, +(0|1), e] */
+void ip_transfer_read_data(lua_State *L, const char *operation, struct ip_send_call *call);
+
+/* Sends, or waits for it: `return ip_transfer_start_send(...)`; and the same for who was woken. [-0, +?, e] */
+int ip_transfer_start_send(lua_State *L, const struct ip_operation_kind *kind, struct ip_send_call *call);
+int ip_transfer_retry_send(lua_State *L, const struct ip_operation_kind *kind, struct ip_send_call *call,
+                           const struct ip_outcome *outcome);
+
+/* Raises what a transfer has met; EMSGSIZE with the mtu that was noted. [-0, +0, e] */
+IP_NO_RETURN int ip_transfer_raise(lua_State *L, struct ip_runtime *runtime, int error,
+                                   const char *operation);
 
 #endif

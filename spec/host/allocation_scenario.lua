@@ -78,6 +78,19 @@ fiber.run(function()
   promise(not server.is_open, "release closes the socket")
   local copy <close> = fd:dup() -- luacheck: ignore copy
   server:assign("v4", fd)
+  if pcall(server.set_option, server, "receive_errors", true) then
+    server:set_option("receive_packet_info", true)
+    server:set_option("receive_offload", true)
+    client:set_option("segment_size", 4)
+    while server:try_receive(buffer) do end -- luacheck: ignore 542
+    client:send_message("one two", { ecn = 1 })
+    local n, info = server:receive_message(buffer:resize(32))
+    promise(n == 7 or n == 4, "messages arrive")
+    server:reply_message({ "an", "swer" }, info)
+    server:send_to("x", "127.0.0.1", 1)
+    pcall(server.receive, server, buffer)
+    server:receive_error(buffer)
+  end
   server:set_option("broadcast", true)
   promise(server:get_option("broadcast"), "options stick")
 end)
