@@ -260,11 +260,13 @@ static int operation_mt_close(lua_State *L) {
   struct ip_context *context = operation->context;
   bool abandoned = operation->state == IP_OPERATION_ARMED || operation->state == IP_OPERATION_READY;
   if (abandoned && operation->kind->abandoned != NULL) operation->kind->abandoned(L, operation);
+  const lua_State *thread = operation->thread;
   release(operation);
   lua_pushnil(L);
   lua_setiuservalue(L, 1, 1);
   struct ip_task *task = ip_context_task(context);
-  if (abandoned && task != NULL) ip_runtime_enqueue(operation->runtime, &task->ready);
+  if (abandoned && task != NULL && task->thread == thread)
+    ip_runtime_enqueue(operation->runtime, &task->ready);
   return 0;
 }
 
