@@ -33,7 +33,7 @@ static void on_unlinked(struct ip_operation *relay) {
 
 /* The fiber is closed, or resumed by a stranger: the generator that it waits in is closed with it, for nobody would
    go on with it, and what it waits for is for the next waiter. */
-static void on_abandoned(lua_State *L, struct ip_operation *relay) {
+static void close_generator(lua_State *L, struct ip_operation *relay) {
   struct ip_operation *inner = relay->object;
   if (inner == NULL || lua_status(inner->thread) != LUA_YIELD) return;
   lua_State *thread = inner->thread; /* the first value of the relay's frame */
@@ -51,7 +51,7 @@ static int push_true(lua_State *L, const struct ip_outcome *outcome) {
 static const struct ip_operation_kind relay_kind = {.name = "resume",
                                                     .attempt = never_attempted,
                                                     .unlinked = on_unlinked,
-                                                    .abandoned = on_abandoned,
+                                                    .abandoned = close_generator,
                                                     .push_results = push_true};
 
 static bool can_suspend(lua_State *L, const struct ip_runtime *runtime) {
