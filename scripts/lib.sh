@@ -13,6 +13,11 @@ has() {
   command -v "$1" >/dev/null 2>&1
 }
 
+# Is there such a Lua module?
+has_module() {
+  "$(lua_command)" -e "require '$1'" >/dev/null 2>&1
+}
+
 # missing_tools GROUP: prints what is missing of `build` (a compiler, CMake, Lua and libuv with their headers), `demo`
 # (that and nothing else) or `test` (that and what the specs run), as words.
 missing_tools() {
@@ -36,6 +41,8 @@ missing_tools() {
   has ip || echo iproute2
   has strace || echo strace
   has luarocks || echo luarocks
+  has_module cqueues || echo lua-cqueues
+  has_module luv || echo lua-luv
   [ "${need_valgrind:-no}" = no ] || has valgrind || echo valgrind
   has apt-get || return 0 # specs that trade descriptors with these are skipped where they are missing
   "$(lua_command)" -e 'require "luv"' 2>/dev/null || echo luv
@@ -81,7 +88,7 @@ ensure_packages() {
   echo "Homebrew: brew install lua libuv cmake pkg-config luarocks bind dnsmasq" >&2
   echo "dnf:      dnf install gcc make cmake pkgconf lua lua-devel libuv-devel luarocks bind-utils dnsmasq iproute strace" >&2
   echo "apk:      apk add gcc musl-dev make cmake pkgconf lua5.4 lua5.4-dev libuv-dev luarocks bind-tools dnsmasq iproute2 strace" >&2
-  echo "busted and luacheck: luarocks --lua-version 5.4 install busted, luarocks --lua-version 5.4 install luacheck" >&2
+  echo "busted, luacheck, cqueues, luv: luarocks --lua-version 5.4 install NAME" >&2
   exit 1
 }
 

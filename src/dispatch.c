@@ -192,6 +192,8 @@ bool ip_runtime_step(lua_State *L, struct ip_runtime *runtime, double seconds) {
   bool busy = !ip_queue_is_empty(&runtime->ready) || seconds <= 0;
   struct ip_timer *timer = busy ? NULL : ip_timer_new(runtime);
   if (timer != NULL) ip_timer_start(timer, seconds, on_step_over, NULL);
+  if (!busy)
+    ip_keyboard_interrupt_watch(runtime); /* Ctrl-C ends the block, and Lua's hook runs after the step */
   runtime->driving = true;
   poll_loop(runtime, busy || timer == NULL);
   if (timer != NULL) ip_timer_free(timer);

@@ -110,6 +110,8 @@ static void tell_watchers(struct fiber *fiber) {
 static void end_fiber(lua_State *L, struct ip_runtime *runtime, struct ip_task *task, int status) {
   struct fiber *fiber = fiber_of(task);
   push_task(L, task); /* keeps it while it leaves the table */
+  ip_queue_remove(
+      &task->ready.link); /* a call that failed before it waited has queued it, for one that is closed */
   int index = lua_gettop(L);
   fiber->outcome = (uint8_t)outcome_of(L, runtime, fiber, status);
   unanchor(L, runtime, fiber);

@@ -229,6 +229,14 @@ void ip_operation_expire(struct ip_operation *operation) {
 
 /* --- settle --- */
 
+/* Somebody else has ended the coroutine's wait or the coroutine: who relays for it is to find out. */
+static void wake_relay(struct ip_operation *operation) {
+  struct ip_operation *relay = operation->relay;
+  operation->relay = NULL;
+  relay->object = NULL;
+  ip_operation_complete(relay, IP_ERROR_SYSTEM, 0);
+}
+
 /* Whatever state it is in: back into the pool. The one exit door; idempotent. */
 static void release(struct ip_operation *operation) {
   struct ip_runtime *runtime = operation->runtime;
@@ -236,6 +244,7 @@ static void release(struct ip_operation *operation) {
   if (operation->state == IP_OPERATION_ARMED) unlink_armed(operation);
   ip_queue_remove(&operation->ready.link);
   free_timer(operation);
+  if (operation->relay != NULL) wake_relay(operation);
   if (operation->context != NULL && operation->context->waiting == operation)
     operation->context->waiting = NULL;
   if (operation->counts) runtime->foreign_waits--;
@@ -254,11 +263,14 @@ static int operation_mt_close(lua_State *L) {
   struct ip_operation *operation = lua_touserdata(L, 1);
   struct ip_context *context = operation->context;
   bool abandoned = operation->state == IP_OPERATION_ARMED || operation->state == IP_OPERATION_READY;
+  if (abandoned && operation->kind->abandoned != NULL) operation->kind->abandoned(L, operation);
+  const lua_State *thread = operation->thread;
   release(operation);
   lua_pushnil(L);
   lua_setiuservalue(L, 1, 1);
   struct ip_task *task = ip_context_task(context);
-  if (abandoned && task != NULL) ip_runtime_enqueue(operation->runtime, &task->ready);
+  if (abandoned && task != NULL && task->thread == thread)
+    ip_runtime_enqueue(operation->runtime, &task->ready);
   return 0;
 }
 

@@ -31,23 +31,45 @@ static void on_unlinked(struct ip_operation *relay) {
   inner->relay = NULL;
 }
 
+/* The fiber is closed, or resumed by a stranger: the generator that it waits in is closed with it, for nobody would
+   go on with it, and what it waits for is for the next waiter. */
+static void close_generator(lua_State *L, struct ip_operation *relay) {
+  struct ip_operation *inner = relay->object;
+  if (inner == NULL || lua_status(inner->thread) != LUA_YIELD) return;
+  lua_State *thread = inner->thread; /* the first value of the relay's frame */
+  inner->relay = NULL;
+  relay->object = NULL;
+  ip_compat_close_thread(thread, L);
+}
+
 static int push_true(lua_State *L, const struct ip_outcome *outcome) {
   (void)outcome;
   lua_pushboolean(L, true);
   return 1;
 }
 
-static const struct ip_operation_kind relay_kind = {
-    .name = "resume", .attempt = never_attempted, .unlinked = on_unlinked, .push_results = push_true};
+static const struct ip_operation_kind relay_kind = {.name = "resume",
+                                                    .attempt = never_attempted,
+                                                    .unlinked = on_unlinked,
+                                                    .abandoned = close_generator,
+                                                    .push_results = push_true};
 
 static bool can_suspend(lua_State *L, const struct ip_runtime *runtime) {
   return L == runtime->main ? !runtime->driving && !ip_compat_in_finalizer(L) : lua_isyieldable(L);
+}
+
+/* What the coroutine in `operation` waits for in the end: generators may be inside generators. */
+static struct ip_operation *innermost(struct ip_operation *operation) {
+  while (operation->kind == &relay_kind && operation->object != NULL)
+    operation = operation->object;
+  return operation;
 }
 
 /* Makes the context of the running coroutine the one that bounds `inner`, unless it has that already. */
 static void adopt(lua_State *L, struct ip_runtime *runtime, struct ip_operation *inner) {
   struct ip_context *context = ip_context_of(L, runtime);
   if (context == NULL || inner->context == context) return;
+  if (inner->context != NULL && inner->context->waiting == inner) inner->context->waiting = NULL;
   inner->context = context;
   context->waiting = inner;
   if (inner->counts && (context == &runtime->main_context || context->is_task)) {
@@ -71,7 +93,7 @@ static int coroutine_wait_inside(lua_State *L) {
   adopt(L, runtime, inner);
   struct ip_operation *relay = ip_operation_acquire(L, runtime, &relay_kind, -1, true);
   /* the fiber waits in the generator's operation: that is what deadlines and interruption are to end */
-  if (relay->context != NULL) relay->context->waiting = inner;
+  if (relay->context != NULL) relay->context->waiting = innermost(inner);
   relay->object = inner;
   inner->relay = relay;
   return ip_operation_suspend(L, relay);
@@ -82,10 +104,12 @@ static int coroutine_enter(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   luaL_checktype(L, 1, LUA_TTHREAD);
   struct ip_context *context = ip_context_of(L, runtime);
-  if (context == NULL || context == &runtime->main_context) return 0;
+  if (context == NULL) return 0;
   lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_contexts_key);
   lua_pushvalue(L, 1);
-  if (context->is_task) {
+  if (context == &runtime->main_context) {
+    lua_pushlightuserdata(L, context);
+  } else if (context->is_task) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_tasks_key);
     lua_rawgetp(L, -1, ((struct ip_task *)context)->thread);
     lua_remove(L, -2);

@@ -109,6 +109,8 @@ struct ip_operation_kind {
   bool (*attempt)(struct ip_operation *operation);
   /* Told when the operation leaves ARMED, for the object's own accounts; may be NULL. No Lua. */
   void (*unlinked)(struct ip_operation *operation);
+  /* Told before a coroutine gives up the operation that it is suspended in; may be NULL. Runs Lua. */
+  void (*abandoned)(lua_State *L, struct ip_operation *operation);
   /* The time is over: arranges for one last attempt. NULL: none is made. No Lua. */
   void (*try_last)(struct ip_operation *operation);
   /* Pushes the results of a successful operation; the operation is settled already. */

@@ -13,7 +13,7 @@
 struct scope {
   struct ip_scope scope; /* first */
   struct ip_runtime *runtime;
-  bool foreign; /* its context is its user value */
+  bool foreign; /* its context, which is its user value, is no fiber's and not the main thread's */
 };
 
 static struct scope *check_scope(lua_State *L) {
@@ -33,7 +33,20 @@ static void set_foreign_context(lua_State *L, int index) {
   lua_pop(L, 1);
 }
 
-/* Pushes the userdata of the running coroutine's context, new if need be; nil where the context is the
+/* Pushes what holds the context of the running coroutine: nil for the main thread's, and for a fiber's own; its fiber
+   for a generator, which may outlive that. [-0, +1, -] */
+static void push_engine_owner(lua_State *L, const struct ip_context *context) {
+  const struct ip_task *task = context->is_task ? (const struct ip_task *)context : NULL;
+  if (task == NULL || task->thread == L) {
+    lua_pushnil(L);
+    return;
+  }
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_tasks_key);
+  lua_rawgetp(L, -1, task->thread);
+  lua_remove(L, -2);
+}
+
+/* Pushes the userdata of the running coroutine's context, new if need be; what holds it where the context is the
    engine's own. The coroutine's scopes hold it as well, so that it outlives them whatever the collector frees
    first. [-0, +1, m] */
 static struct ip_context *push_context(lua_State *L, struct ip_runtime *runtime) {
@@ -43,7 +56,7 @@ static struct ip_context *push_context(lua_State *L, struct ip_runtime *runtime)
     *context = (struct ip_context){.scope = NULL};
     set_foreign_context(L, lua_gettop(L));
   } else if (context == &runtime->main_context || context->is_task) {
-    lua_pushnil(L);
+    push_engine_owner(L, context);
   } else {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_contexts_key);
     lua_pushthread(L);
@@ -93,7 +106,7 @@ static int scope_new(lua_State *L) {
   struct scope *self = lua_newuserdatauv(L, sizeof *self, 1);
   *self = (struct scope){.runtime = runtime, .scope = {.immediate = seconds <= 0}};
   struct ip_context *context = push_context(L, runtime);
-  self->foreign = !lua_isnil(L, -1);
+  self->foreign = context != &runtime->main_context && !context->is_task;
   lua_setiuservalue(L, 2, 1);
   ip_class_set(L, IP_CLASS_SCOPE);
   bool timed = seconds > 0 && seconds < (double)LUA_MAXINTEGER;
@@ -140,17 +153,19 @@ struct shield {
 /* shield() -> shield: holds interruption back until it is closed. Only fibers are interrupted. [-0, +1, m] */
 static int shield_new(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
-  struct shield *self = lua_newuserdatauv(L, sizeof *self, 0);
+  struct shield *self = lua_newuserdatauv(L, sizeof *self, 1);
   self->context = NULL;
   ip_class_set(L, IP_CLASS_SHIELD);
   struct ip_context *context = ip_context_of(L, runtime);
   if (context == NULL || !context->is_task) return 1;
+  push_engine_owner(L, context);
+  lua_setiuservalue(L, -2, 1);
   self->context = context;
   context->shields++;
   return 1;
 }
 
-/* Closed on the stack of its own fiber, which is alive then; a shield whose coroutine was dropped is never
+/* Closed on the stack of its own fiber, which is alive then, or of a generator, and then it holds the fiber; a shield whose coroutine was dropped is never
    closed. */
 static int shield_close(lua_State *L) {
   struct shield *self = ip_check_class(L, 1, IP_CLASS_SHIELD);

@@ -41,7 +41,7 @@ local function unwrap(co, ok, ...)
     local closed, problem = raw.close(co)
     if not closed then err = problem end
   end
-  error(err, 0)
+  error(err, 2) -- a tail call has brought us here: 2 is who called the wrapped function
 end
 
 function lib.wrap(fn)

@@ -1,0 +1,655 @@
+-- What ip.fiber.coroutine promises: Lua's own coroutine table, whose coroutines may wait where their resumer waits.
+local ip = require "ip"
+local support = require "spec.support"
+
+local fiber = ip.fiber
+local co = fiber.coroutine
+local with_loop, on_main = support.with_loop, support.on_main
+local error_of, wait_until, bound = support.error_of, support.wait_until, support.bound
+
+local function assert_contains(text, part)
+  text = tostring(text)
+  assert.is_truthy(text:find(part, 1, true), ("%q does not contain %q"):format(text, part))
+end
+
+local function send(sock, port, text)
+  sock:send_to(text, "127.0.0.1", port)
+end
+
+-- A generator of the texts that come to a socket, made `depth` generators deep.
+local function texts_of(sock, depth)
+  return co.wrap(function()
+    if depth and depth > 1 then
+      for text in texts_of(sock, depth - 1) do co.yield(text) end
+      return
+    end
+    while true do
+      local text = sock:receive_string()
+      if text == "end" then return end
+      co.yield(text)
+    end
+  end)
+end
+
+-- Runs `check` in a fiber, on the main thread, and in a coroutine made by others.
+local function in_three_places(name, check)
+  it(name .. ", in a fiber", with_loop(check))
+  it(name .. ", on the main thread", on_main(check))
+  it(name .. ", in a coroutine made by others", on_main(function()
+    local ok, err
+    coroutine.wrap(function() ok, err = pcall(check) end)()
+    wait_until(function() return ok ~= nil end)
+    if not ok then error(err, 0) end
+  end))
+end
+
+-- What `lib` does in plain use, as a list of lines.
+local function behaviour_of(lib)
+  local lines = {}
+  local function note(...)
+    local values = table.pack(...)
+    for i = 1, values.n do values[i] = type(values[i]) == "thread" and "thread" or tostring(values[i]) end
+    lines[#lines + 1] = table.concat(values, "|"):gsub("%S+%.lua:%d+: ", "HERE: "):gsub("to '[%w.]-(%w+)'", "to '%1'")
+  end
+  local function noted(fn, ...) note(pcall(fn, ...)) end
+
+  local one = lib.create(function(...)
+    note("started", ...)
+    note("resumed", lib.yield(1, nil, nil))
+    note("resumed", lib.yield())
+    note(lib.isyieldable(), select(2, lib.running()))
+    return nil, "end", nil
+  end)
+  note(lib.status(one), type(one))
+  note(lib.resume(one, "a", nil))
+  note(lib.resume(one, nil, "b", nil))
+  note(lib.status(one))
+  note(lib.resume(one))
+  note(lib.status(one))
+  note(lib.resume(one))
+  noted(lib.wrap(function() error("text") end))
+  noted(lib.wrap(function() error("text", 0) end))
+  noted(function() lib.wrap(function() error("text", 0) end)() end)
+  noted(function() return type(select(2, pcall(lib.wrap(error), {}))) end)
+  noted(lib.wrap(function() error() end))
+  local dead = lib.wrap(function() return "last" end)
+  noted(dead)
+  noted(dead)
+  local failing = lib.create(function() error("in it", 0) end)
+  note(lib.resume(failing))
+  note(lib.resume(failing))
+  note(lib.close(failing))
+  local held = lib.create(function()
+    local guard <close> = setmetatable({}, { __close = function() note("closed") end }) -- luacheck: ignore guard
+    lib.yield()
+  end)
+  lib.resume(held)
+  note(lib.close(held))
+  note(lib.status(held))
+  local bad_close = lib.wrap(function()
+    local guard <close> = setmetatable({}, { __close = function(_, err) error(err .. "+close", 0) end }) -- luacheck: ignore
+    error("body", 0)
+  end)
+  noted(bad_close)
+  local self
+  self = lib.create(function() note(lib.resume(self)); note(lib.status(self)); noted(lib.close, self) end)
+  note(lib.resume(self))
+  local again
+  again = lib.wrap(function() local result = again() return result end)
+  noted(again)
+  for _, name in ipairs({ "create", "wrap", "resume", "status", "close" }) do
+    noted(lib[name])
+    noted(lib[name], 1)
+    noted(lib[name], {})
+  end
+  local outer = lib.create(function()
+    local inner = lib.create(function(thread) return lib.status(thread) end)
+    return lib.resume(inner, (lib.running()))
+  end)
+  note(lib.resume(outer))
+  note(pcall(lib.wrap(function() return lib.wrap(function() lib.yield("through") return "x" end)() end)))
+  local sum = 0
+  for i in lib.wrap(function() for i = 1, 100 do lib.yield(i) end end) do sum = sum + i end
+  note(sum)
+  return lines
+end
+
+describe("ip.fiber.coroutine", function()
+  in_three_places("does in plain use what Lua's own does", function()
+    assert.same(behaviour_of(coroutine), behaviour_of(co))
+  end)
+
+  it("has all that Lua's own has, and leaves that alone", function()
+    for name, value in pairs(coroutine) do assert.equal(type(value), type(co[name]), name) end
+    for name in pairs(co) do assert.is_not_nil(coroutine[name], name) end
+    assert.are_not.equal(coroutine, co)
+    assert.are_not.equal(coroutine.resume, co.resume)
+  end)
+
+  it("works with coroutines that Lua's own made, and the other way round", with_loop(function()
+    local sock, port = bound()
+    send(sock, port, "there already")
+    local raw = coroutine.create(function() fiber.sleep(0.001) return (sock:receive_string()) end)
+    assert.same({ true, "there already" }, { co.resume(raw) })
+    local ours = co.create(function(x) return x + coroutine.yield(x) end)
+    assert.same({ true, 1 }, { coroutine.resume(ours, 1) })
+    assert.same({ true, 3 }, { coroutine.resume(ours, 2) })
+    sock:close()
+  end))
+end)
+
+describe("a generator that waits", function()
+  in_three_places("gives its values as if it had not waited", function()
+    local sock, port = bound()
+    local sender = fiber.spawn(function()
+      for i = 1, 5 do
+        fiber.sleep(0.001)
+        send(sock, port, tostring(i))
+      end
+      fiber.sleep(0.001)
+      send(sock, port, "end")
+    end)
+    local got = {}
+    for text in texts_of(sock) do got[#got + 1] = text end
+    assert.same({ "1", "2", "3", "4", "5" }, got)
+    sender:join()
+    sock:close()
+  end)
+
+  in_three_places("may be inside others, three deep", function()
+    local sock, port = bound()
+    local sender = fiber.spawn(function()
+      for _, text in ipairs({ "a", "b", "end" }) do
+        fiber.sleep(0.001)
+        send(sock, port, text)
+      end
+    end)
+    local got = {}
+    for text in texts_of(sock, 3) do got[#got + 1] = text end
+    assert.same({ "a", "b" }, got)
+    sender:join()
+    sock:close()
+  end)
+
+  it("lets other fibers run meanwhile", with_loop(function()
+    local order = {}
+    local other = fiber.spawn(function() order[#order + 1] = "other" end)
+    co.wrap(function() fiber.sleep(0.005) order[#order + 1] = "generator" end)()
+    assert.same({ "other", "generator" }, order)
+    other:join()
+  end))
+
+  it("keeps arguments and results, nils included, on both sides of a wait", with_loop(function()
+    local gen = co.create(function(...)
+      fiber.yield()
+      local got = table.pack(co.yield(select("#", ...), nil, nil))
+      fiber.sleep(0.001)
+      return got.n, got[2], nil
+    end)
+    assert.same({ n = 4, true, 3 }, table.pack(co.resume(gen, nil, nil, nil)))
+    assert.same({ n = 4, true, 2, "x" }, table.pack(co.resume(gen, nil, "x")))
+    assert.equal("dead", co.status(gen))
+  end))
+
+  in_three_places("hands on the errors of its calls and its own", function()
+    local sock = bound()
+    local gen = co.create(function()
+      local ok, err = pcall(fiber.with_timeout, 0.001, sock.receive_string, sock)
+      co.yield(ok, err)
+      sock:close()
+      sock:receive_string()
+    end)
+    local _, ok, err = co.resume(gen)
+    assert.is_false(ok)
+    assert.equal(ip.error.ETIMEDOUT, err)
+    assert.equal("with_timeout", err.operation)
+    ok, err = co.resume(gen)
+    assert.is_false(ok)
+    assert.equal(ip.error.EBADF, err)
+    assert.equal("dead", co.status(gen))
+    err = error_of(co.wrap(function() fiber.sleep(0.001) error("after a wait") end))
+    assert_contains(err, "after a wait")
+  end)
+
+  it("runs its __close after an error, and may wait there", with_loop(function()
+    local sock, port = bound()
+    local got
+    send(sock, port, "in __close")
+    local err = error_of(co.wrap(function()
+      local guard <close> = setmetatable({}, { __close = function() -- luacheck: ignore guard
+        fiber.sleep(0.001)
+        got = sock:receive_string()
+      end })
+      error("x", 0)
+    end))
+    -- Lua runs what a failed coroutine has to close where it cannot be suspended
+    assert.is_truthy(err == "x" or tostring(err):find("cannot wait in sleep", 1, true))
+    assert.is_nil(got)
+    assert.equal("in __close", (sock:receive_string()))
+    sock:close()
+  end))
+
+  it("is in its fiber: current() and what bounds it", with_loop(function()
+    local self = fiber.current()
+    local seen = co.wrap(function()
+      local before = fiber.current()
+      fiber.sleep(0.001)
+      local deep = co.wrap(function() fiber.yield() return fiber.current() end)()
+      return { before, fiber.current(), deep }
+    end)()
+    assert.same({ self, self, self }, seen)
+    assert.is_nil((coroutine.wrap(fiber.current)()))
+  end))
+
+  it("has no fiber on the main thread", on_main(function()
+    assert.is_nil((co.wrap(function() fiber.sleep(0.001) return fiber.current() end)()))
+  end))
+
+  it("does not let the fiber join itself", with_loop(function()
+    local self = fiber.current()
+    assert.equal(ip.error.EDEADLK, error_of(co.wrap(function() self:join() end)))
+  end))
+
+  it("shows its fiber as waiting", with_loop(function()
+    local waiting = fiber.spawn(function() co.wrap(function() fiber.sleep(100) end)() end)
+    fiber.yield()
+    assert.equal("waiting", waiting.status)
+    waiting:interrupt()
+    waiting:join()
+    assert.is_true(waiting.interruption_caught)
+  end))
+
+  it("may be resumed by two fibers by turns", with_loop(function()
+    local sock, port = bound()
+    local gen = texts_of(sock)
+    local got, turn = {}, 1
+    local function taker(mine, other)
+      return function()
+        for _ = 1, 20 do
+          wait_until(function() return turn == mine end)
+          got[#got + 1] = mine .. gen()
+          turn = other
+        end
+      end
+    end
+    local one, two = fiber.spawn(taker(1, 2)), fiber.spawn(taker(2, 1))
+    for i = 1, 40 do
+      send(sock, port, ":" .. i)
+      if i % 3 == 0 then fiber.sleep(0.0005) end
+    end
+    one:join()
+    two:join()
+    for i = 1, 40 do assert.equal(("%d:%d"):format(2 - i % 2, i), got[i]) end
+    sock:close()
+  end))
+
+  it("keeps its place in the queue of a socket: first come, first served", with_loop(function()
+    local sock, port = bound()
+    local got, waiters = {}, {}
+    for i = 1, 6 do
+      waiters[i] = fiber.spawn(function()
+        if i % 2 == 0 then
+          got[i] = texts_of(sock, i // 2)()
+        else
+          got[i] = sock:receive_string()
+        end
+      end)
+      fiber.yield()
+    end
+    for i = 1, 6 do send(sock, port, tostring(i)) end
+    for i = 1, 6 do waiters[i]:join() end
+    assert.same({ "1", "2", "3", "4", "5", "6" }, got)
+    sock:close()
+  end))
+end)
+
+describe("a deadline or an interruption", function()
+  for depth = 1, 3 do
+    in_three_places(("around a generator (%d deep) ends its call, which takes nothing"):format(depth), function()
+      local sock, port = bound()
+      local inside
+      local err = error_of(fiber.with_timeout, 0.005, function()
+        local function wait(level)
+          if level == 0 then sock:receive_string() end
+          local ok, problem = co.resume(co.create(wait), level - 1)
+          if level == 1 then inside = problem end
+          if not ok then error(problem, 0) end
+        end
+        wait(depth)
+      end)
+      assert.equal(ip.error.ETIMEDOUT, err)
+      assert.equal("with_timeout", err.operation)
+      assert.equal(ip.error.ETIMEDOUT, inside)
+      send(sock, port, "still there")
+      assert.equal("still there", (sock:receive_string()))
+      sock:close()
+    end)
+  end
+
+  in_three_places("inside a generator is its own, and leaves what is around alone", function()
+    local sock, port = bound()
+    local gen = co.wrap(function()
+      local _, err = pcall(fiber.with_timeout, 0.002, sock.receive_string, sock)
+      co.yield(err)
+      return (sock:receive_string())
+    end)
+    fiber.with_timeout(100, function()
+      local err = gen()
+      assert.equal(ip.error.ETIMEDOUT, err)
+      assert.equal("with_timeout", err.operation)
+      send(sock, port, "x")
+      assert.equal("x", gen())
+    end)
+    sock:close()
+  end)
+
+  in_three_places("of zero seconds lets a generator take what is there, and no more", function()
+    local sock, port = bound()
+    send(sock, port, "there")
+    local gen = texts_of(sock)
+    assert.equal("there", fiber.with_timeout(0, gen))
+    local err = error_of(fiber.with_timeout, 0, gen)
+    assert.equal(ip.error.ETIMEDOUT, err)
+    sock:close()
+  end)
+
+  it("by interrupt() reaches the call that the generator waits in", with_loop(function()
+    for depth = 1, 3 do
+      local sock, port = bound()
+      local inside
+      local victim = fiber.spawn(function()
+        local gen = co.create(function()
+          texts_of(sock, depth)()
+        end)
+        local ok, err = co.resume(gen)
+        inside = err
+        if not ok then error(err, 0) end
+      end)
+      fiber.yield()
+      victim:interrupt()
+      victim:join()
+      assert.is_true(victim.interruption_caught)
+      assert.equal(ip.error.INTERRUPTED, inside)
+      send(sock, port, "next")
+      assert.equal("next", (sock:receive_string()))
+      sock:close()
+    end
+  end))
+
+  it("is held back by a shield, around and inside", with_loop(function()
+    local sock, port = bound()
+    local got = {}
+    local victim = fiber.spawn(function()
+      got[1] = fiber.shield(texts_of(sock))
+      got[2] = co.wrap(function() return (fiber.shield(sock.receive_string, sock)) end)()
+      fiber.sleep(0)
+    end)
+    fiber.yield()
+    victim:interrupt()
+    fiber.yield()
+    send(sock, port, "one")
+    send(sock, port, "two")
+    victim:join()
+    assert.same({ "one", "two" }, got)
+    assert.is_true(victim.interruption_caught)
+    sock:close()
+  end))
+
+  it("in a generator whose fiber is gone harms nobody", with_loop(function()
+    for _ = 1, 20 do
+      local gen = co.create(function()
+        fiber.with_timeout(0.003, fiber.shield, function() co.yield("inside") end)
+        return "out"
+      end)
+      fiber.spawn(function() assert.same({ true, "inside" }, { co.resume(gen) }) end):join()
+      collectgarbage()
+      collectgarbage()
+      fiber.sleep(0.004)
+      assert.same({ true, "out" }, { co.resume(gen) })
+    end
+  end))
+
+  it("in a generator that is dropped harms nobody", with_loop(function()
+    fiber.spawn(function()
+      co.resume(co.create(function() fiber.with_timeout(0.002, co.yield) end))
+    end):join()
+    collectgarbage()
+    collectgarbage()
+    fiber.sleep(0.004)
+  end))
+end)
+
+describe("cancelling or closing", function()
+  it("a socket ends the call inside the generator", with_loop(function()
+    for _, method in ipairs({ "cancel", "close" }) do
+      local sock = bound()
+      local waiting = fiber.spawn(texts_of(sock, 2))
+      fiber.yield()
+      sock[method](sock)
+      local ok, err = pcall(waiting.join, waiting)
+      assert.is_false(ok)
+      assert.equal(ip.error.ECANCELED, err)
+      sock:close()
+    end
+  end))
+
+  it("the generator itself withdraws its call, and wakes the fiber that waits in it", with_loop(function()
+    local sock, port = bound()
+    local gen = co.create(function() sock:receive_string() end)
+    local waiting = fiber.spawn(function() return co.resume(gen) end)
+    fiber.yield()
+    local next_one = fiber.spawn(sock.receive_string, sock)
+    fiber.yield()
+    assert.is_true(co.close(gen))
+    local ok, err = waiting:join()
+    assert.is_false(ok)
+    assert_contains(err, "dead coroutine")
+    send(sock, port, "for the next")
+    assert.equal("for the next", (next_one:join()))
+    sock:close()
+  end))
+
+  it("the fiber closes the generators that it waits in, and the next waiter gets the datagram", with_loop(function()
+    for depth = 1, 3 do
+      local sock, port = bound()
+      local thread, closed
+      local abandoned = fiber.spawn(function()
+        thread = coroutine.running()
+        co.wrap(function()
+          local guard <close> = setmetatable({}, { __close = function() closed = true end }) -- luacheck: ignore guard
+          texts_of(sock, depth)()
+        end)()
+      end)
+      fiber.yield()
+      local next_one = fiber.spawn(sock.receive_string, sock)
+      fiber.yield()
+      assert.is_true(coroutine.close(thread))
+      assert.is_true(closed)
+      send(sock, port, "for the next")
+      assert.equal("for the next", (next_one:join()))
+      assert.equal(ip.error.ECANCELED, error_of(abandoned.join, abandoned))
+      sock:close()
+    end
+  end))
+
+  it("by a break leaves what has not been asked for", with_loop(function()
+    local sock, port = bound()
+    for i = 1, 3 do send(sock, port, tostring(i)) end
+    for text in texts_of(sock, 2) do
+      if text == "1" then break end
+    end
+    collectgarbage()
+    collectgarbage()
+    assert.equal("2", (sock:receive_string()))
+    sock:close()
+  end))
+end)
+
+describe("resumed by a stranger", function()
+  it("a generator that waits raises, and its fiber goes on", with_loop(function()
+    local sock, port = bound()
+    local gen = co.create(function() sock:receive_string() end)
+    local waiting = fiber.spawn(function() return co.resume(gen) end)
+    fiber.yield()
+    local ok, err = coroutine.resume(gen)
+    assert.is_false(ok)
+    assert_contains(err, "resumed while waiting in receive_string")
+    ok, err = waiting:join()
+    assert.is_false(ok)
+    assert_contains(err, "dead coroutine")
+    send(sock, port, "kept")
+    assert.equal("kept", (sock:receive_string()))
+    sock:close()
+  end))
+
+  it("a fiber that waits in a generator raises, and its generator is closed", with_loop(function()
+    local sock, port = bound()
+    local thread
+    local victim = fiber.spawn(function()
+      thread = coroutine.running()
+      return pcall(texts_of(sock))
+    end)
+    fiber.yield()
+    assert.is_true((coroutine.resume(thread)))
+    assert.equal(ip.error.ECANCELED, error_of(victim.join, victim))
+    send(sock, port, "kept")
+    assert.equal("kept", (sock:receive_string()))
+    sock:close()
+  end))
+
+  it("a generator inside one that was resumed by Lua's own waits alone", with_loop(function()
+    local got
+    local outer = coroutine.wrap(function()
+      got = co.wrap(function() fiber.sleep(0.001) return "late" end)()
+    end)
+    outer()
+    assert.is_nil(got)
+    wait_until(function() return got end)
+    assert.equal("late", got)
+  end))
+end)
+
+describe("where the resumer cannot be suspended", function()
+  it("a call in a generator raises and takes nothing", with_loop(function()
+    local function check()
+      local sock, port = bound()
+      local results
+      table.sort({ 2, 1 }, function(a, b)
+        results = results or table.pack(co.resume(co.create(function() return sock:receive_string() end)))
+        return a < b
+      end)
+      assert.is_false(results[1])
+      assert_contains(results[2], "resumed while waiting in receive_string")
+      send(sock, port, "kept")
+      assert.equal("kept", (sock:receive_string()))
+      sock:close()
+    end
+    check()
+    local ok, err
+    coroutine.wrap(function() ok, err = pcall(check) end)()
+    wait_until(function() return ok ~= nil end)
+    assert.is_true(ok, err)
+  end))
+
+  it("on the main thread, which drives the loop there too, it waits", on_main(function()
+    local sock, port = bound()
+    fiber.spawn(function() fiber.sleep(0.001) send(sock, port, "late") end)
+    local text
+    table.sort({ 2, 1 }, function(a, b)
+      text = text or texts_of(sock)()
+      return a < b
+    end)
+    assert.equal("late", text)
+    sock:close()
+  end))
+
+  in_three_places("a generator that does not have to wait does its work", function()
+    local sock, port = bound()
+    send(sock, port, "there")
+    local text
+    table.sort({ 2, 1 }, function(a, b)
+      text = text or texts_of(sock)()
+      return a < b
+    end)
+    assert.equal("there", text)
+    sock:close()
+  end)
+end)
+
+describe("many generators", function()
+  it("lose, repeat and mix up nothing", with_loop(function()
+    math.randomseed(20240607)
+    local sockets, fibers, expected = {}, {}, 60
+    for i = 1, 8 do
+      local sock, port = bound()
+      sockets[i] = { sock = sock, port = port }
+      fibers[i] = fiber.spawn(function()
+        local gen, last = texts_of(sock, i % 3 + 1), 0
+        while last < expected do
+          local ok, text = pcall(fiber.with_timeout, math.random() < 0.3 and 0.0004 or 10, gen)
+          if ok then
+            assert.equal(last + 1, tonumber(text))
+            last = last + 1
+          else
+            assert.equal(ip.error.ETIMEDOUT, text)
+            gen = texts_of(sock, math.random(3)) -- the deadline has ended the old one
+          end
+          if math.random() < 0.1 then collectgarbage("step") end
+        end
+      end)
+    end
+    local sender = bound()
+    for number = 1, expected do
+      for _, each in ipairs(sockets) do send(sender, each.port, tostring(number)) end
+      fiber.sleep(math.random() * 0.001)
+    end
+    for i, each in ipairs(sockets) do
+      fibers[i]:join()
+      each.sock:close()
+    end
+    sender:close()
+  end, 60))
+
+  it("survive a collector that runs all the time", with_loop(function()
+    local sock, port = bound()
+    local pause, multiplier = collectgarbage("incremental", 0, 10000), nil -- luacheck: ignore
+    for i = 1, 100 do
+      local gen = texts_of(sock, i % 3 + 1)
+      local waiting = fiber.spawn(gen)
+      fiber.yield()
+      collectgarbage()
+      if i % 4 == 0 then
+        waiting:interrupt()
+        waiting:join()
+      else
+        send(sock, port, tostring(i))
+        assert.equal(tostring(i), (waiting:join()))
+      end
+    end
+    collectgarbage("incremental", 200, 100)
+    sock:close()
+  end, 30))
+
+  it("leave no memory behind, 10,000 of them", with_loop(function()
+    local function round(count)
+      for i = 1, count do
+        local gen = co.wrap(function()
+          fiber.yield()
+          co.yield(1)
+          fiber.yield()
+        end)
+        gen()
+        if i % 2 == 0 then gen() end -- the others are dropped where they are
+      end
+    end
+    local function used()
+      collectgarbage()
+      collectgarbage()
+      return collectgarbage("count")
+    end
+    round(1000)
+    local before = used()
+    round(10000)
+    assert.is_true(used() - before < 32, ("%.1f KiB more"):format(used() - before))
+  end, 60))
+end)
