@@ -455,6 +455,8 @@ static const luaL_Reg methods[] = {
     {"try_receive_from", ip_socket_try_receive_from},
     {"try_send", ip_socket_try_send},
     {"try_send_to", ip_socket_try_send_to},
+    {"receive_many", ip_socket_receive_many},
+    {"send_many", ip_socket_send_many},
     {"set_option", ip_socket_set_option},
     {"get_option", ip_socket_get_option},
     {NULL, NULL},

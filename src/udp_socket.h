@@ -26,6 +26,7 @@ struct ip_socket {
   uint8_t misses;  /* receives in a row that met EAGAIN, up to a bound */
   uint8_t skipped; /* receives since the last try, while the bound is reached */
   bool is_v6, bound, shut_receive, shut_send;
+  bool sends_singly;             /* a path has refused segmentation */
   bool filtering;                /* datagrams queued before `connect` may still come */
   const struct ip_address *peer; /* the last sender: held as IP_SOCKET_PEER; NULL: nobody */
 };
@@ -45,6 +46,29 @@ struct ip_socket_box *ip_socket_check_open(lua_State *L, const char *operation);
 static inline int ip_socket_family(const struct ip_socket *socket) {
   return socket->is_v6 ? AF_INET6 : AF_INET;
 }
+
+/* Takes one datagram for this socket; 0 or an errno value. */
+int ip_socket_take(struct ip_socket *socket, void *data, size_t size, int flags, struct ip_datagram *datagram,
+                   bool with_source);
+
+/* Ties an operation that was just acquired to its socket. Acquiring allocates, and so may have run a finalizer that
+   closed the socket. [-0, +0, e] */
+struct ip_socket *ip_socket_tie(lua_State *L, struct ip_operation *operation,
+                                const struct ip_socket_box *box);
+
+/* For operation kinds: the last attempt before a deadline; and the attempt of sends, which only wakes them: they make their
+   system call themselves, with what is then left of their time. */
+void ip_socket_try_last_receive(struct ip_operation *operation);
+void ip_socket_try_last_send(struct ip_operation *operation);
+bool ip_socket_attempt_send(struct ip_operation *operation);
+
+/* What is left of the time of a send that was woken: seconds, negative for no bound. */
+static inline double ip_socket_time_left(const struct ip_outcome *outcome) {
+  return outcome->flags < 0 ? -1 : outcome->flags / 1000.0;
+}
+
+/* The optional flags of a receive at `arg`. [-0, +0, e] */
+int ip_socket_receive_flags(lua_State *L, int arg, const char *operation);
 
 /* Drops what others than the connected peer had sent before `connect` from the head of the queue; 0 or an
    errno value. */
@@ -67,6 +91,8 @@ IP_SOCKET_METHOD(try_receive);
 IP_SOCKET_METHOD(try_receive_from);
 IP_SOCKET_METHOD(try_send);
 IP_SOCKET_METHOD(try_send_to);
+IP_SOCKET_METHOD(receive_many);
+IP_SOCKET_METHOD(send_many);
 IP_SOCKET_METHOD(set_option);
 IP_SOCKET_METHOD(get_option);
 

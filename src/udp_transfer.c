@@ -66,6 +66,10 @@ static int optional_flags(lua_State *L, int arg, bool receives, const char *oper
   return IP_LIKELY(lua_isnoneornil(L, arg)) ? 0 : check_flags(L, arg, receives, operation);
 }
 
+int ip_socket_receive_flags(lua_State *L, int arg, const char *operation) {
+  return optional_flags(L, arg, true, operation);
+}
+
 /* --- receiving --- */
 
 struct receive_call {
@@ -98,15 +102,15 @@ int ip_socket_drop_strangers(struct ip_socket *socket) {
   return error == EAGAIN ? 0 : error;
 }
 
-static int take(struct ip_socket *socket, void *data, size_t size, int flags, struct ip_datagram *datagram,
-                bool with_source) {
+int ip_socket_take(struct ip_socket *socket, void *data, size_t size, int flags, struct ip_datagram *datagram,
+                   bool with_source) {
   if (IP_UNLIKELY(socket->filtering)) return take_from_peer(socket, data, size, flags, datagram);
   return ip_datagram_receive(socket->readiness.fd, data, size, flags, datagram, with_source);
 }
 
 static bool attempt_take(struct ip_operation *operation, bool with_source) {
-  int error = take(operation->object, operation->data, operation->size, operation->flags,
-                   &operation->runtime->datagram, with_source);
+  int error = ip_socket_take(operation->object, operation->data, operation->size, operation->flags,
+                             &operation->runtime->datagram, with_source);
   if (error == EAGAIN) return false;
   operation->status = error;
   return true;
@@ -176,22 +180,22 @@ static int push_received_string(lua_State *L, const struct ip_outcome *outcome) 
   return push_string_from(L, outcome->data, &datagram);
 }
 
-static void try_last_receive(struct ip_operation *operation) {
+void ip_socket_try_last_receive(struct ip_operation *operation) {
   struct ip_socket *socket = operation->object;
   ip_readiness_try_last(&socket->readiness, IP_SIDE_READ);
 }
 
 static const struct ip_operation_kind receive_kind = {.name = "receive",
                                                       .attempt = attempt_receive,
-                                                      .try_last = try_last_receive,
+                                                      .try_last = ip_socket_try_last_receive,
                                                       .push_results = push_received};
 static const struct ip_operation_kind receive_from_kind = {.name = "receive_from",
                                                            .attempt = attempt_receive_from,
-                                                           .try_last = try_last_receive,
+                                                           .try_last = ip_socket_try_last_receive,
                                                            .push_results = push_received_from};
 static const struct ip_operation_kind receive_string_kind = {.name = "receive_string",
                                                              .attempt = attempt_receive_from,
-                                                             .try_last = try_last_receive,
+                                                             .try_last = ip_socket_try_last_receive,
                                                              .push_results = push_received_string};
 
 /* A socket that keeps meeting EAGAIN suspends straight away, which saves the system call, and probes now and
@@ -204,9 +208,8 @@ static bool skips_try(struct ip_runtime *runtime, const struct ip_socket_box *bo
   return socket->skipped != 0;
 }
 
-/* Ties an operation that was just acquired to its socket. Acquiring allocates, and so may have run a
-   finalizer that closed the socket. [-0, +0, e] */
-static struct ip_socket *tie(lua_State *L, struct ip_operation *operation, const struct ip_socket_box *box) {
+struct ip_socket *ip_socket_tie(lua_State *L, struct ip_operation *operation,
+                                const struct ip_socket_box *box) {
   struct ip_socket *socket = box->socket;
   int error = socket == NULL ? EBADF : ip_readiness_prepare(&socket->readiness);
   if (error != 0) ip_operation_fail(L, operation, error);
@@ -219,7 +222,7 @@ static int wait_to_receive(lua_State *L, const struct ip_operation_kind *kind,
                            const struct receive_call *call, bool gives_way) {
   struct ip_operation *operation =
       ip_operation_acquire(L, ip_runtime(L), kind, call->box->receive_timeout, gives_way);
-  struct ip_socket *socket = tie(L, operation, call->box);
+  struct ip_socket *socket = ip_socket_tie(L, operation, call->box);
   operation->data = call->data;
   operation->size = call->size;
   operation->flags = call->flags;
@@ -234,7 +237,7 @@ static int wait_to_receive(lua_State *L, const struct ip_operation_kind *kind,
 static bool try_to_receive(lua_State *L, const struct ip_operation_kind *kind,
                            const struct receive_call *call, struct ip_datagram *datagram) {
   struct ip_socket *socket = call->box->socket;
-  int error = take(socket, call->data, call->size, call->flags, datagram, call->with_source);
+  int error = ip_socket_take(socket, call->data, call->size, call->flags, datagram, call->with_source);
   if (IP_LIKELY(error == 0)) {
     socket->misses = 0;
     return true;
@@ -366,7 +369,7 @@ static size_t total_of(const struct ip_data *data) {
 
 /* Woken: the call itself tries again (push_results). What is left of its deadline travels in `flags`, in
    milliseconds; negative for none. */
-static bool attempt_send(struct ip_operation *operation) {
+bool ip_socket_attempt_send(struct ip_operation *operation) {
   uint64_t left = operation->timer != NULL ? uv_timer_get_due_in(&operation->timer->uv) : 0;
   if (operation->immediate)
     operation->flags = 0;
@@ -378,7 +381,7 @@ static bool attempt_send(struct ip_operation *operation) {
   return true;
 }
 
-static void try_last_send(struct ip_operation *operation) {
+void ip_socket_try_last_send(struct ip_operation *operation) {
   struct ip_socket *socket = operation->object;
   ip_readiness_try_last(&socket->readiness, IP_SIDE_WRITE);
 }
@@ -386,10 +389,14 @@ static void try_last_send(struct ip_operation *operation) {
 static int send_again(lua_State *L, const struct ip_outcome *outcome);
 static int send_to_again(lua_State *L, const struct ip_outcome *outcome);
 
-static const struct ip_operation_kind send_kind = {
-    .name = "send", .attempt = attempt_send, .try_last = try_last_send, .push_results = send_again};
-static const struct ip_operation_kind send_to_kind = {
-    .name = "send_to", .attempt = attempt_send, .try_last = try_last_send, .push_results = send_to_again};
+static const struct ip_operation_kind send_kind = {.name = "send",
+                                                   .attempt = ip_socket_attempt_send,
+                                                   .try_last = ip_socket_try_last_send,
+                                                   .push_results = send_again};
+static const struct ip_operation_kind send_to_kind = {.name = "send_to",
+                                                      .attempt = ip_socket_attempt_send,
+                                                      .try_last = ip_socket_try_last_send,
+                                                      .push_results = send_to_again};
 
 /* A vector of many parts is allocated, which may run a finalizer that closes the socket. [-0, +(0|1), e] */
 static void read_data(lua_State *L, const char *operation, struct send_call *call) {
@@ -425,7 +432,7 @@ static void check_send_to_call(lua_State *L, const char *operation, struct send_
 static int wait_to_send(lua_State *L, const struct ip_operation_kind *kind, const struct send_call *call,
                         double timeout, bool gives_way, bool first) {
   struct ip_operation *operation = ip_operation_acquire(L, ip_runtime(L), kind, timeout, gives_way);
-  struct ip_socket *socket = tie(L, operation, call->box);
+  struct ip_socket *socket = ip_socket_tie(L, operation, call->box);
   struct ip_readiness *readiness = &socket->readiness;
   operation->size = total_of(&call->data);
   if (gives_way)
@@ -471,7 +478,7 @@ static int retry(lua_State *L, const struct ip_operation_kind *kind, const struc
                  const struct ip_outcome *outcome) {
   size_t sent;
   if (try_to_send(L, kind->name, call, &sent)) return push_sent(L, sent);
-  double timeout = outcome->flags < 0 ? -1 : outcome->flags / 1000.0;
+  double timeout = ip_socket_time_left(outcome);
   return wait_to_send(L, kind, call, timeout, false, true);
 }
 

@@ -3,7 +3,7 @@
 local core = require("ip.core")
 local check = require("ip.check")
 
-local udp = { socket = core.socket }
+local udp = { socket = core.socket, batch = core.batch, default_capacity = 1472 }
 
 -- Timeouts are properties; the rest are socket options. `own` names what the short cut itself uses.
 local function configure(sock, options, own)
