@@ -44,7 +44,7 @@ static void *take(unsigned char **free_memory, size_t count, size_t size) {
 }
 
 static size_t size_of_arrays(size_t slots) {
-  return array_size(1, sizeof(struct ip_batch)) + array_size(slots, sizeof(struct iovec)) +
+  return array_size(1, sizeof(struct ip_batch)) + 2 * array_size(slots, sizeof(struct iovec)) +
          array_size(slots, sizeof(struct ip_endpoint)) + array_size(slots, sizeof(bool)) +
          array_size(slots, sizeof(struct ip_address *)) + array_size(slots, sizeof(ip_message));
 }
@@ -60,13 +60,16 @@ static struct ip_batch *push_batch(lua_State *L, size_t slots, size_t capacity) 
   batch->slots = slots;
   batch->capacity = capacity;
   batch->parts = take(&free_memory, slots, sizeof *batch->parts);
+  batch->room = take(&free_memory, slots, sizeof *batch->room);
   batch->peers = take(&free_memory, slots, sizeof *batch->peers);
   batch->truncated = take(&free_memory, slots, sizeof *batch->truncated);
   batch->known = take(&free_memory, slots, sizeof *batch->known);
   batch->messages = take(&free_memory, slots, sizeof(ip_message));
   batch->memory = free_memory;
-  for (size_t i = 0; i < slots; i++)
+  for (size_t i = 0; i < slots; i++) {
     batch->parts[i].iov_base = ip_batch_slot(batch, i);
+    batch->room[i] = (struct iovec){.iov_base = ip_batch_slot(batch, i), .iov_len = capacity};
+  }
   ip_class_set(L, IP_CLASS_BATCH);
   return batch;
 }
@@ -156,7 +159,17 @@ static size_t total_of(const struct ip_data *data) {
   return total;
 }
 
-/* Fills a slot; the data may lie in that very slot. */
+/* Does a part of several lie in the slot? Copying one part would then change the next. */
+static bool overlaps(const struct ip_batch *batch, size_t index, const struct ip_data *data) {
+  uintptr_t slot = (uintptr_t)ip_batch_slot(batch, index);
+  for (size_t i = 0; data->count > 1 && i < data->count; i++) {
+    uintptr_t part = (uintptr_t)data->parts[i].iov_base;
+    if (part < slot + batch->capacity && part + data->parts[i].iov_len > slot) return true;
+  }
+  return false;
+}
+
+/* Fills a slot, or what stands in for it; a single part may lie in that very slot. */
 static void copy_data(unsigned char *to, const struct ip_data *data) {
   for (size_t i = 0; i < data->count; i++) {
     if (data->parts[i].iov_len > 0) memmove(to, data->parts[i].iov_base, data->parts[i].iov_len);
@@ -183,7 +196,16 @@ static int batch_set(lua_State *L) {
   ip_argument_data(L, 3, &data);
   size_t total = total_of(&data);
   luaL_argcheck(L, total <= batch->capacity, 3, "the data does not fit the slot");
-  copy_data(ip_batch_slot(batch, index), &data);
+  if (IP_UNLIKELY(overlaps(batch, index, &data))) {
+    unsigned char *aside = lua_newuserdatauv(L, batch->capacity, 0);
+    ip_argument_data(L, 3, &data); /* allocating may have run a finalizer, which may have changed a part */
+    total = total_of(&data);
+    luaL_argcheck(L, total <= batch->capacity, 3, "the data does not fit the slot");
+    copy_data(aside, &data);
+    memcpy(ip_batch_slot(batch, index), aside, total);
+  } else {
+    copy_data(ip_batch_slot(batch, index), &data);
+  }
   batch->parts[index].iov_len = total;
   batch->peers[index] = peer;
   batch->truncated[index] = false;

@@ -28,6 +28,13 @@ static void note_entry(struct ip_batch *batch, size_t index, size_t length, bool
   batch->peers[index].length = name_length;
 }
 
+/* The outcome of a call that met `error` behind `count` datagrams: they must not be lost, and neither must it. */
+static int end_of_taking(struct ip_socket *socket, size_t count, int error) {
+  if (count == 0) return error;
+  if (error != EAGAIN) socket->late_error = error;
+  return 0;
+}
+
 /* One by one: what recvmmsg cannot do (a filter for the peer, a look without taking) or the system lacks. */
 static int take_singly(struct ip_socket *socket, struct ip_batch *batch, int flags, size_t most,
                        size_t *count) {
@@ -35,7 +42,7 @@ static int take_singly(struct ip_socket *socket, struct ip_batch *batch, int fla
   while (*count < most) {
     struct ip_datagram datagram;
     int error = ip_socket_take(socket, ip_batch_slot(batch, *count), batch->capacity, flags, &datagram, true);
-    if (error != 0) return *count > 0 && error == EAGAIN ? 0 : error;
+    if (error != 0) return end_of_taking(socket, *count, error);
     batch->peers[*count] = datagram.source;
     note_entry(batch, *count, datagram.length, datagram.truncated, datagram.source.length);
     (*count)++;
@@ -47,10 +54,9 @@ static int take_singly(struct ip_socket *socket, struct ip_batch *batch, int fla
 
 static void prepare_to_receive(struct ip_batch *batch, struct mmsghdr *messages, size_t from, size_t to) {
   for (size_t i = from; i < to; i++) {
-    batch->parts[i].iov_len = batch->capacity;
     messages[i] = (struct mmsghdr){.msg_hdr = {.msg_name = &batch->peers[i].name,
                                                .msg_namelen = sizeof batch->peers[i].name,
-                                               .msg_iov = &batch->parts[i],
+                                               .msg_iov = &batch->room[i],
                                                .msg_iovlen = 1}};
   }
 }
@@ -72,7 +78,7 @@ static int take_many(struct ip_socket *socket, struct ip_batch *batch, int flags
     size_t wanted = left < MOST_MESSAGES ? left : MOST_MESSAGES;
     prepare_to_receive(batch, messages, *count, *count + wanted);
     int received = receive_messages(socket->readiness.fd, messages + *count, wanted, flags);
-    if (received < 0) return *count > 0 && received == -EAGAIN ? 0 : -received;
+    if (received < 0) return end_of_taking(socket, *count, -received);
     for (size_t end = *count + (size_t)received; *count < end; (*count)++) {
       const struct mmsghdr *message = &messages[*count];
       note_entry(batch, *count, message->msg_len, message->msg_hdr.msg_flags & MSG_TRUNC,
@@ -92,10 +98,12 @@ static int take_many(struct ip_socket *socket, struct ip_batch *batch, int flags
 #endif
 
 /* Fills the batch from its first entry on; 0 or an errno value, EAGAIN when there is no datagram. An error that strikes
-   behind the first datagram is kept by the system for the next call (recvmmsg(2)). */
+   behind the first datagram is kept for the next call: by the system within one recvmmsg(2), else by the socket. */
 static int fill(struct ip_socket *socket, struct ip_batch *batch, int flags) {
   size_t count;
-  int error;
+  int error = socket->late_error;
+  socket->late_error = 0;
+  if (IP_UNLIKELY(error != 0)) return error;
   if (flags & MSG_PEEK)
     error = take_singly(socket, batch, flags, 1, &count);
   else if (socket->filtering)
@@ -244,20 +252,27 @@ static ssize_t send_some(const struct ip_socket *socket, struct ip_batch *batch,
 static ssize_t send_some(const struct ip_socket *socket, struct ip_batch *batch, size_t first, size_t end) {
   (void)end;
   size_t sent;
-  const struct ip_endpoint *peer = batch->peers[first].length != 0 ? &batch->peers[first] : NULL;
-  int error = ip_datagram_send(socket->readiness.fd, &batch->parts[first], 1, peer, 0, &sent);
+  struct ip_endpoint peer = batch->peers[first];
+  if (peer.length != 0 && socket->is_v6 && ip_endpoint_family(&peer) == AF_INET) { /* Linux maps by itself */
+    struct ip_address address;
+    ip_endpoint_get_address(&batch->peers[first], &address);
+    ip_endpoint_set(&peer, AF_INET6, &address, ip_endpoint_port(&batch->peers[first]));
+  }
+  const struct ip_endpoint *to = peer.length != 0 ? &peer : NULL;
+  int error = ip_datagram_send(socket->readiness.fd, &batch->parts[first], 1, to, 0, &sent);
   return error != 0 ? -error : 1;
 }
 
 #endif
 
 /* Hands over entries from *next to `end`; 0, or an errno value with *next at the entry that failed. A path that cannot cut
-   segments says EIO or EINVAL (udp(7)); what fails singly, too, was no matter of segments. */
+   segments says EIO or EINVAL, or, where a segment is larger than what it carries, EMSGSIZE (EINVAL before Linux 6.14); what
+   fails singly, too, was no matter of segments. */
 static int send_entries(struct ip_socket *socket, struct ip_batch *batch, size_t *next, size_t end) {
   bool on_trial = false;
   while (*next < end) {
     ssize_t sent = send_some(socket, batch, *next, end);
-    if ((sent == -EIO || sent == -EINVAL) && !socket->sends_singly) {
+    if ((sent == -EIO || sent == -EINVAL || sent == -EMSGSIZE) && !socket->sends_singly) {
       socket->sends_singly = on_trial = true;
       continue;
     }
@@ -270,18 +285,6 @@ static int send_entries(struct ip_socket *socket, struct ip_batch *batch, size_t
     socket->readiness.runtime->budget -= (int)sent;
   }
   return 0;
-}
-
-/* Entries that were set with a v4 address leave a v6 socket v4-mapped. */
-static void map_peers(const struct ip_socket *socket, struct ip_batch *batch, size_t first, size_t end) {
-  for (size_t i = first; socket->is_v6 && i < end; i++) {
-    struct ip_endpoint *peer = &batch->peers[i];
-    if (peer->length == 0 || ip_endpoint_family(peer) != AF_INET) continue;
-    struct ip_address address;
-    uint16_t port = ip_endpoint_port(peer);
-    ip_endpoint_get_address(peer, &address);
-    ip_endpoint_set(peer, AF_INET6, &address, port);
-  }
 }
 
 static int send_many_again(lua_State *L, const struct ip_outcome *outcome);
@@ -300,12 +303,21 @@ static int fail_to_send(lua_State *L, int error, size_t sent) {
   return lua_error(L);
 }
 
+/* Bytes of the entries that the frame says are left. */
+static size_t bytes_left(lua_State *L) {
+  const struct ip_batch *batch = lua_touserdata(L, BATCH);
+  size_t total = 0, end = (size_t)lua_tointeger(L, LAST);
+  for (size_t i = (size_t)lua_tointeger(L, NEXT); i < end; i++)
+    total += batch->parts[i].iov_len;
+  return total;
+}
+
 static int wait_to_send(lua_State *L, const struct ip_socket_box *box, double timeout, bool gives_way,
                         bool first) {
   struct ip_operation *operation =
       ip_operation_acquire(L, ip_runtime(L), &send_many_kind, timeout, gives_way);
   struct ip_socket *socket = ip_socket_tie(L, operation, box);
-  operation->size = 0;
+  operation->size = bytes_left(L);
   if (gives_way)
     ip_readiness_give_way(&socket->readiness, IP_SIDE_WRITE, operation);
   else if (first)
@@ -339,8 +351,8 @@ static int send_many_again(lua_State *L, const struct ip_outcome *outcome) {
 }
 
 /* Leaves (self, batch, first - 1, last, first - 1) in the frame. [-0, +?, v] */
-static struct ip_batch *check_range(lua_State *L) {
-  struct ip_batch *batch = ip_batch_check(L, BATCH);
+static void check_range(lua_State *L) {
+  const struct ip_batch *batch = ip_batch_check(L, BATCH);
   lua_Integer last =
       ip_argument_optional_integer(L, LAST, 0, (lua_Integer)batch->slots, (lua_Integer)batch->count);
   lua_Integer first = ip_argument_optional_integer(L, FIRST, 1, last + 1, 1);
@@ -348,7 +360,6 @@ static struct ip_batch *check_range(lua_State *L) {
   lua_pushinteger(L, first - 1);
   lua_pushinteger(L, last);
   lua_pushinteger(L, first - 1);
-  return batch;
 }
 
 /* sock:send_many(batch[, first, last]) -> count: sends the entries first..last (default 1..batch.count) in order, each as a
@@ -358,10 +369,8 @@ static struct ip_batch *check_range(lua_State *L) {
 int ip_socket_send_many(lua_State *L) {
   struct ip_socket_box *box = ip_socket_check_open(L, send_many_kind.name);
   struct ip_runtime *runtime = ip_runtime(L);
-  struct ip_batch *batch = check_range(L);
+  check_range(L);
   ip_operation_check(L, runtime, &send_many_kind);
-  size_t first = (size_t)lua_tointeger(L, FIRST), end = (size_t)lua_tointeger(L, LAST);
-  map_peers(box->socket, batch, first, end);
   bool gives_way = runtime->budget <= 0;
   if (gives_way || ip_readiness_has_waiters(&box->socket->readiness, IP_SIDE_WRITE))
     return wait_to_send(L, box, box->send_timeout, gives_way, false);

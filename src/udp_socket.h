@@ -26,8 +26,9 @@ struct ip_socket {
   uint8_t misses;  /* receives in a row that met EAGAIN, up to a bound */
   uint8_t skipped; /* receives since the last try, while the bound is reached */
   bool is_v6, bound, shut_receive, shut_send;
-  bool sends_singly;             /* a path has refused segmentation */
-  bool filtering;                /* datagrams queued before `connect` may still come */
+  bool sends_singly; /* a path has refused segmentation */
+  int late_error;    /* met by receive_many behind datagrams that it took; the next one raises it */
+  bool filtering;    /* datagrams queued before `connect` may still come */
   const struct ip_address *peer; /* the last sender: held as IP_SOCKET_PEER; NULL: nobody */
 };
 
