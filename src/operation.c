@@ -292,7 +292,8 @@ static int continue_operation(lua_State *L, int status, lua_KContext slot_contex
   settle(L, slot);
   if (IP_LIKELY(code == 0)) return kind->push_results(L, &outcome);
   if (by_scope) return raise_deadline(L, context);
-  ip_error_push(L, category, code, kind->name);
+  struct ip_error *error = ip_error_push(L, category, code, kind->name);
+  if (kind->describe != NULL) kind->describe(L, error);
   return lua_error(L);
 }
 

@@ -112,6 +112,8 @@ struct ip_operation_kind {
   void (*try_last)(struct ip_operation *operation);
   /* Pushes the results of a successful operation; the operation is settled already. */
   int (*push_results)(lua_State *L, const struct ip_outcome *outcome);
+  /* Adds what the call's frame knows to the error that ended its wait; may be NULL. */
+  void (*describe)(lua_State *L, struct ip_error *error);
   bool ends_by_time;   /* its deadline is no error but what it waits for */
   bool ends_when_idle; /* it waits, on the main thread, until no fiber is left */
 };

@@ -288,14 +288,21 @@ static int send_entries(struct ip_socket *socket, struct ip_batch *batch, size_t
 }
 
 static int send_many_again(lua_State *L, const struct ip_outcome *outcome);
+static void note_sent(lua_State *L, struct ip_error *error);
 
 static const struct ip_operation_kind send_many_kind = {.name = "send_many",
                                                         .attempt = ip_socket_attempt_send,
                                                         .try_last = ip_socket_try_last_send,
-                                                        .push_results = send_many_again};
+                                                        .push_results = send_many_again,
+                                                        .describe = note_sent};
 
 /* What the frame of a send_many holds, also while it is suspended. */
 enum { BATCH = 2, FIRST, LAST, NEXT };
+
+/* A wait that ends with an error, too, has sent what the frame says. */
+static void note_sent(lua_State *L, struct ip_error *error) {
+  error->sent = (int)(lua_tointeger(L, NEXT) - lua_tointeger(L, FIRST));
+}
 
 /* Raises with the number of entries that were sent before. [-0, +0, e] */
 static int fail_to_send(lua_State *L, int error, size_t sent) {
@@ -338,6 +345,7 @@ static int send_rest(lua_State *L, double timeout, bool again) {
   if (error == EAGAIN) {
     lua_pushinteger(L, (lua_Integer)next);
     lua_replace(L, NEXT);
+    if (timeout == 0 && next > first) return fail_to_send(L, ETIMEDOUT, next - first);
     return wait_to_send(L, box, timeout, false, again);
   }
   if (error != 0) return fail_to_send(L, error, next - first);
