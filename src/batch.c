@@ -46,7 +46,7 @@ static void *take(unsigned char **free_memory, size_t count, size_t size) {
 static size_t size_of_arrays(size_t slots) {
   return array_size(1, sizeof(struct ip_batch)) + 2 * array_size(slots, sizeof(struct iovec)) +
          array_size(slots, sizeof(struct ip_endpoint)) + array_size(slots, sizeof(bool)) +
-         array_size(slots, sizeof(struct ip_address *)) + array_size(slots, sizeof(ip_message));
+         array_size(slots, sizeof(void *)) + array_size(slots, sizeof(ip_message));
 }
 
 /* Pushes a batch of empty entries. The sizes are within bounds whose product fits a size_t of 64 and of 32 bits less

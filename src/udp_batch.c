@@ -35,7 +35,7 @@ static int end_of_taking(struct ip_socket *socket, size_t count, int error) {
   return 0;
 }
 
-/* One by one: what recvmmsg cannot do (a filter for the peer, a look without taking) or the system lacks. */
+/* One by one: what recvmmsg cannot do (a look without taking) or the system lacks. */
 static int take_singly(struct ip_socket *socket, struct ip_batch *batch, int flags, size_t most,
                        size_t *count) {
   *count = 0;
@@ -97,24 +97,40 @@ static int take_many(struct ip_socket *socket, struct ip_batch *batch, int flags
 
 #endif
 
-/* Fills the batch from its first entry on; 0 or an errno value, EAGAIN when there is no datagram. An error that strikes
-   behind the first datagram is kept for the next call: by the system within one recvmmsg(2), else by the socket. */
-static int fill(struct ip_socket *socket, struct ip_batch *batch, int flags) {
-  size_t count;
-  int error = socket->late_error;
-  socket->late_error = 0;
-  if (IP_UNLIKELY(error != 0)) return error;
-  if (flags & MSG_PEEK)
-    error = take_singly(socket, batch, flags, 1, &count);
-  else if (socket->filtering)
-    error = take_singly(socket, batch, flags, batch->slots, &count);
-  else
-    error = take_many(socket, batch, flags, &count);
-  if (error == 0) {
-    batch->count = count;
-    socket->readiness.runtime->budget -= (int)(count < INT32_MAX ? count : INT32_MAX);
+/* Drops the entries that the connected peer did not send: they were queued before `connect`. How many are left. */
+static size_t keep_those_of_peer(const struct ip_socket *socket, struct ip_batch *batch, size_t count) {
+  size_t kept = 0;
+  for (size_t i = 0; i < count; i++) {
+    if (!ip_endpoint_equal(&batch->peers[i], &socket->connection->remote)) continue;
+    if (kept != i) {
+      size_t length = batch->parts[i].iov_len;
+      if (length > 0) memcpy(ip_batch_slot(batch, kept), ip_batch_slot(batch, i), length);
+      batch->peers[kept] = batch->peers[i];
+      note_entry(batch, kept, length, batch->truncated[i], batch->peers[i].length);
+    }
+    kept++;
   }
-  return error;
+  return kept;
+}
+
+/* Fills the batch from its first entry on; 0 or an errno value, EAGAIN when there is no datagram. An error that strikes
+   behind the first datagram is kept for the next call: by the system within one recvmmsg(2), else by the socket. While
+   strangers may be queued they are looked for afterwards: a full batch does not empty the queue, so that may last. */
+static int fill(struct ip_socket *socket, struct ip_batch *batch, int flags) {
+  size_t count = 0;
+  do {
+    int error = socket->late_error;
+    socket->late_error = 0;
+    if (IP_LIKELY(error == 0))
+      error = flags & MSG_PEEK ? take_singly(socket, batch, flags, 1, &count)
+                               : take_many(socket, batch, flags, &count);
+    if (error == EAGAIN) socket->filtering = false;
+    if (error != 0) return error;
+    if (IP_UNLIKELY(socket->filtering)) count = keep_those_of_peer(socket, batch, count);
+  } while (count == 0);
+  batch->count = count;
+  socket->readiness.runtime->budget -= (int)count;
+  return 0;
 }
 
 static bool attempt_fill(struct ip_operation *operation) {
