@@ -54,7 +54,7 @@ layer() {
   compat.h | util.h | queue.h) echo 0 ;;
   endpoint.* | bytes.* | control_message.* | datagram_io*) echo 1 ;;
   argument.* | class.* | error.*) echo 2 ;;
-  byte_span* | address.* | file_descriptor.* | interface_argument.*) echo 3 ;;
+  byte_span* | address.* | batch.* | file_descriptor.* | interface_argument.*) echo 3 ;;
   runtime.* | operation.c | dispatch.c | readiness.* | timer.c | keyboard_interrupt.c) echo 4 ;;
   udp_* | fiber.* | scope.c | descriptor_wait.c | signal.c | host_loop.c | relay.c | resolver.* | interface.*) echo 5 ;;
   module.c) echo 6 ;;

@@ -135,6 +135,7 @@ struct ip_error *ip_error_push(lua_State *L, enum ip_error_category category, in
   error->category = category;
   error->code = code == EWOULDBLOCK ? EAGAIN : code == EOPNOTSUPP ? ENOTSUP : code;
   error->mtu = 0;
+  error->sent = -1;
   error->operation = operation;
   ip_class_set(L, IP_CLASS_ERROR);
   return error;
@@ -205,6 +206,15 @@ static int error_get_mtu(lua_State *L) {
   int mtu = check_error(L)->mtu;
   if (mtu > 0)
     lua_pushinteger(L, mtu);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+static int error_get_sent(lua_State *L) {
+  int sent = check_error(L)->sent;
+  if (sent >= 0)
+    lua_pushinteger(L, sent);
   else
     lua_pushnil(L);
   return 1;
@@ -302,13 +312,10 @@ static const luaL_Reg metamethods[] = {
     {"__tostring", error_mt_tostring}, {"__eq", error_mt_eq}, {NULL, NULL}};
 
 static const struct ip_property properties[] = {
-    {"code", error_get_code, NULL},
-    {"name", error_get_name, NULL},
-    {"message", error_get_message, NULL},
-    {"category", error_get_category, NULL},
-    {"operation", error_get_operation, NULL},
-    {"mtu", error_get_mtu, NULL},
-    {NULL, NULL, NULL},
+    {"code", error_get_code, NULL},           {"name", error_get_name, NULL},
+    {"message", error_get_message, NULL},     {"category", error_get_category, NULL},
+    {"operation", error_get_operation, NULL}, {"mtu", error_get_mtu, NULL},
+    {"sent", error_get_sent, NULL},           {NULL, NULL, NULL},
 };
 
 static const luaL_Reg module_metamethods[] = {{"__index", errors_mt_index}, {NULL, NULL}};

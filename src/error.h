@@ -26,6 +26,7 @@ struct ip_error {
   enum ip_error_category category;
   int code;
   int mtu;               /* 0: unknown */
+  int sent;              /* entries of a batch that were sent before; negative: no batch */
   const char *operation; /* static text, or NULL */
 };
 

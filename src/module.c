@@ -1,5 +1,6 @@
 /* module.c: luaopen_ip_core. Puts the rooms together; the modules in lua/ give them their public names. */
 #include "address.h"
+#include "batch.h"
 #include "byte_span.h"
 #include "class.h"
 #include "error.h"
@@ -32,6 +33,8 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   lua_setfield(L, 2, "address");
   ip_file_descriptor_open(L, 1);
   lua_setfield(L, 2, "file_descriptor");
+  ip_batch_open(L, 1);
+  lua_setfield(L, 2, "batch");
   ip_socket_open_class(L, 1);
   lua_setfield(L, 2, "socket");
   ip_fiber_open(L, 1);

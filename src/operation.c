@@ -310,8 +310,9 @@ static int continue_operation(lua_State *L, int status, lua_KContext slot_contex
   if (by_scope) return raise_deadline(L, context);
   int results = kind->push_failure != NULL ? kind->push_failure(L, &outcome, category, code) : -1;
   if (results >= 0) return results;
-  int mtu = code == EMSGSIZE && category == IP_ERROR_SYSTEM ? outcome.runtime->error_mtu : 0;
-  ip_error_push(L, category, code, kind->name)->mtu = mtu;
+  struct ip_error *error = ip_error_push(L, category, code, kind->name);
+  if (code == EMSGSIZE && category == IP_ERROR_SYSTEM) error->mtu = outcome.runtime->error_mtu;
+  if (kind->describe != NULL) kind->describe(L, error);
   return lua_error(L);
 }
 

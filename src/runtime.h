@@ -119,6 +119,8 @@ struct ip_operation_kind {
      negative and pushes nothing. NULL: every failure is raised. [-0, +?, e] */
   int (*push_failure)(lua_State *L, const struct ip_outcome *outcome, enum ip_error_category category,
                       int code);
+  /* Adds what the call's frame knows to the error that ended its wait; may be NULL. */
+  void (*describe)(lua_State *L, struct ip_error *error);
   bool ends_by_time;   /* its deadline is no error but what it waits for */
   bool ends_when_idle; /* it waits, on the main thread, until no fiber is left */
 };

@@ -467,6 +467,8 @@ static const luaL_Reg methods[] = {
     {"send_message", ip_socket_send_message},
     {"reply_message", ip_socket_reply_message},
     {"receive_error", ip_socket_receive_error},
+    {"receive_many", ip_socket_receive_many},
+    {"send_many", ip_socket_send_many},
     {"set_option", ip_socket_set_option},
     {"get_option", ip_socket_get_option},
     {"assign", ip_socket_assign},

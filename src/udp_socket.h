@@ -26,8 +26,10 @@ struct ip_socket {
   uint8_t misses;  /* receives in a row that met EAGAIN, up to a bound */
   uint8_t skipped; /* receives since the last try, while the bound is reached */
   bool is_v6, bound, shut_receive, shut_send;
-  bool filtering;                /* datagrams queued before `connect` may still come */
-  unsigned multicast_interface;  /* index that the option was set to, 0: none */
+  bool filtering;               /* datagrams queued before `connect` may still come */
+  unsigned multicast_interface; /* index that the option was set to, 0: none */
+  bool sends_singly;            /* a path has refused segmentation */
+  int late_error; /* met by receive_many behind datagrams that it took; the next one raises it */
   const struct ip_address *peer; /* the last sender: held as IP_SOCKET_PEER; NULL: nobody */
   struct ip_messages *messages;  /* NULL until an option of udp_message.h is on */
 };
@@ -95,6 +97,8 @@ IP_SOCKET_METHOD(receive_message);
 IP_SOCKET_METHOD(send_message);
 IP_SOCKET_METHOD(reply_message);
 IP_SOCKET_METHOD(receive_error);
+IP_SOCKET_METHOD(receive_many);
+IP_SOCKET_METHOD(send_many);
 IP_SOCKET_METHOD(set_option);
 IP_SOCKET_METHOD(get_option);
 IP_SOCKET_METHOD(assign);

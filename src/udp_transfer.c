@@ -74,8 +74,8 @@ int ip_transfer_raise(lua_State *L, struct ip_runtime *runtime, int error, const
   __builtin_unreachable();
 }
 
-static int take(struct ip_socket *socket, void *data, size_t size, int flags, struct ip_datagram *datagram,
-                enum ip_take what) {
+int ip_transfer_take(struct ip_socket *socket, void *data, size_t size, int flags,
+                     struct ip_datagram *datagram, enum ip_take what) {
   if (IP_UNLIKELY(socket->filtering || socket->messages != NULL || what == IP_TAKE_MESSAGE))
     return ip_intake_take(socket, data, size, flags, what, datagram);
   int error = ip_datagram_receive(socket->readiness.fd, data, size, flags, datagram, what == IP_TAKE_SOURCE);
@@ -92,7 +92,7 @@ static void wake_for_pending(struct ip_socket *socket) {
 bool ip_transfer_attempt_take(struct ip_operation *operation, enum ip_take what) {
   struct ip_socket *socket = operation->object;
   struct ip_datagram *datagram = &operation->runtime->datagram;
-  int error = take(socket, operation->data, operation->size, operation->flags, datagram, what);
+  int error = ip_transfer_take(socket, operation->data, operation->size, operation->flags, datagram, what);
   if (error == EAGAIN && ip_errors_drain(socket) != 0) error = ip_errors_next_report(socket);
   if (error == EAGAIN) return false;
   operation->status = error;
@@ -229,7 +229,7 @@ int ip_transfer_wait_to_receive(lua_State *L, const struct ip_operation_kind *ki
 static bool try_to_receive(lua_State *L, const struct ip_operation_kind *kind,
                            const struct ip_receive_call *call, struct ip_datagram *datagram) {
   struct ip_socket *socket = call->box->socket;
-  int error = take(socket, call->data, call->size, call->flags, datagram, call->what);
+  int error = ip_transfer_take(socket, call->data, call->size, call->flags, datagram, call->what);
   if (IP_LIKELY(error == 0)) {
     socket->misses = 0;
     return true;
@@ -485,7 +485,7 @@ int ip_transfer_retry_send(lua_State *L, const struct ip_operation_kind *kind, s
   size_t sent;
   call->done = (size_t)(uintptr_t)outcome->data;
   if (try_to_send(L, kind->name, call, &sent)) return push_sent(L, sent);
-  double timeout = outcome->flags < 0 ? -1 : outcome->flags / 1000.0;
+  double timeout = ip_transfer_time_left(outcome);
   return wait_to_send(L, kind, call, timeout, false, true);
 }
 

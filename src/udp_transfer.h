@@ -52,6 +52,15 @@ int ip_transfer_push_sender(lua_State *L, const struct ip_datagram *datagram);
 struct ip_socket *ip_transfer_tie(lua_State *L, struct ip_operation *operation,
                                   const struct ip_socket_box *box);
 
+/* Takes one datagram for the socket; 0 or an errno value. No Lua. */
+int ip_transfer_take(struct ip_socket *socket, void *data, size_t size, int flags,
+                     struct ip_datagram *datagram, enum ip_take what);
+
+/* What is left of the time of a send that was woken: seconds, negative for no bound. */
+static inline double ip_transfer_time_left(const struct ip_outcome *outcome) {
+  return outcome->flags < 0 ? -1 : outcome->flags / 1000.0;
+}
+
 /* For operation kinds. */
 bool ip_transfer_attempt_take(struct ip_operation *operation, enum ip_take what);
 void ip_transfer_try_last_receive(struct ip_operation *operation);

@@ -8,6 +8,7 @@
 ---@field category "system"|"resolver"|"fiber"|"generic"
 ---@field operation string? the call, property or option that failed
 ---@field mtu integer? with EMSGSIZE, where the system knows it
+---@field sent integer? of send_many: how many entries were sent before the one that failed
 ---@field togeneric fun(self: ip.error.value): ip.error.value the same code in category "generic", if it is an errno
 
 ---@type table<string|integer, ip.error.value>

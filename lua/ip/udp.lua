@@ -26,6 +26,7 @@ local udp = {
   ---@type fun(address: ip.addr, port: integer): ip.udp.name_info[] suspends; the names of an endpoint, one entry
   get_name_info = core.get_name_info,
   socket = core.socket,
+  batch = core.batch,
   --- What fits into a usual Ethernet frame: its 1500 bytes without the headers of IP (20) and UDP (8).
   default_capacity = loop.default_capacity,
 }

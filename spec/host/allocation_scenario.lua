@@ -78,6 +78,18 @@ fiber.run(function()
   promise(not server.is_open, "release closes the socket")
   local copy <close> = fd:dup() -- luacheck: ignore copy
   server:assign("v4", fd)
+  local out, batch = ip.udp.batch.new(3, 16), ip.udp.batch.new(3, 16)
+  for i = 1, 3 do out:set(i, { "entry ", ip.byte_span.append(tostring(i)) }) end
+  out:set(3, { "=", out[3] })
+  promise(client:send_many(out) == 3, "all entries are sent")
+  promise(server:receive_many(batch) == 3, "all entries are received")
+  promise(tostring(batch[3]) == "=entry 3", "an entry is what was sent")
+  local span, address, port = batch:get(1)
+  batch:set(1, span, address, port)
+  promise(server:send_many(batch) == 3 and client:receive_many(batch) == 3, "a batch is echoed")
+  batch:set(2, "nowhere", "127.0.0.1", 0)
+  local sent_all, failed = pcall(server.send_many, server, batch, 2, 3)
+  promise(not sent_all and (type(failed) == "string" or failed.sent == 0), "an error tells what was sent")
   if pcall(server.set_option, server, "receive_errors", true) then
     server:set_option("receive_packet_info", true)
     server:set_option("receive_offload", true)
