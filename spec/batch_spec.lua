@@ -992,3 +992,121 @@ describe("a batch on a socket that reports errors, splits or joins", function()
     assert.equal(ip.error.ETIMEDOUT, support.error_of(client.receive_many, client, batch))
   end))
 end)
+
+describe("what travels beside the entries of a batch", function()
+  local function reporting(options)
+    local server = ip.udp.bind("127.0.0.1", 0)
+    for _, name in ipairs(options) do server:set_option(name, true) end
+    return server, ip.udp.bind("127.0.0.1", 0)
+  end
+
+  local all = { "receive_packet_info", "receive_hops", "receive_traffic_class", "receive_timestamp" }
+
+  it("is told entry by entry by info", support.with_loop(function()
+    for _, more in ipairs { {}, { "receive_errors" } } do
+      local server, client = reporting({ table.unpack(all) })
+      for _, name in ipairs(more) do server:set_option(name, true) end
+      client:send_message("one", { address = "127.0.0.1", port = server.local_port, hops = 9, ecn = 1 })
+      client:send_message("two", { address = "127.0.0.1", port = server.local_port, hops = 8, traffic_class = 40 })
+      local batch = ip.udp.batch.new(4)
+      local before = ip.fiber.time()
+      assert.equal(2, server:receive_many(batch))
+      local first, second = batch:info(1), batch:info(2)
+      assert.equal(ip.address.new("127.0.0.1"), first.address)
+      assert.equal(client.local_port, first.port)
+      assert.equal(ip.address.new("127.0.0.1"), first.destination)
+      assert.equal(1, first.interface_index)
+      assert.same({ 9, 1, 8, 40 }, { first.hops, first.ecn, second.hops, second.traffic_class })
+      assert.is_true(math.abs(first.timestamp - before) < 10e9)
+      assert.is_false(first.truncated)
+      server:close()
+      client:close()
+    end
+  end))
+
+  it("is absent where no option asks for it, and what a reused table held is gone", support.with_loop(function()
+    local server, client = reporting {}
+    client:send_to("x", "127.0.0.1", server.local_port)
+    local batch = ip.udp.batch.new(2)
+    server:receive_many(batch)
+    local info = { hops = 3, destination = "old", mine = true }
+    assert.equal(info, batch:info(1, info))
+    assert.is_nil(info.hops)
+    assert.is_nil(info.destination)
+    assert.is_true(info.mine)
+    assert.is_nil(batch:info(2).address)
+    assert.is_nil(batch:info(2).port)
+    server:close()
+    client:close()
+  end))
+
+  it("makes no garbage into a reused table", support.with_loop(function()
+    local server, client = reporting(all)
+    local batch, info = ip.udp.batch.new(2), {}
+    local function round()
+      client:send_to("x", "127.0.0.1", server.local_port)
+      server:receive_many(batch)
+      batch:info(1, info)
+    end
+    for _ = 1, 5 do round() end
+    collectgarbage()
+    collectgarbage("stop")
+    local before = collectgarbage("count")
+    for _ = 1, 50 do round() end
+    local after = collectgarbage("count")
+    collectgarbage("restart")
+    assert.equal(before, after)
+    server:close()
+    client:close()
+  end))
+
+  it("is sent with the entries that were set with an info table", support.with_loop(function()
+    local server, client = reporting(all)
+    local batch = ip.udp.batch.new(5)
+    for i = 1, 5 do
+      local info = i % 2 == 0 and { hops = 10 + i, ecn = 2, source = "127.0.0.1", unknown = {} } or nil
+      batch:set(i, "entry " .. i, "127.0.0.1", server.local_port, info)
+    end
+    assert.equal(5, client:send_many(batch))
+    local got = ip.udp.batch.new(8)
+    assert.equal(5, server:receive_many(got))
+    for i = 1, 5 do
+      assert.equal("entry " .. i, tostring(got[i]))
+      assert.equal(i % 2 == 0 and 10 + i or 64, got:info(i).hops)
+      assert.equal(i % 2 == 0 and 2 or 0, got:info(i).ecn)
+    end
+    batch:set(2, "plain", "127.0.0.1", server.local_port)
+    client:send_many(batch, 2, 2)
+    server:receive_many(got)
+    assert.equal(64, got:info(1).hops)
+    server:close()
+    client:close()
+  end))
+
+  it("does not outlive the entry: what was received goes back plain", support.with_loop(function()
+    local server, client = reporting(all)
+    local batch = ip.udp.batch.new(1)
+    batch:set(1, "ping", "127.0.0.1", server.local_port, { hops = 7 })
+    client:send_many(batch)
+    server:receive_many(batch)
+    assert.equal(7, batch:info(1).hops)
+    client:set_option("receive_hops", true)
+    server:send_many(batch)
+    local _, info = client:receive_message(ip.byte_span.new(9))
+    assert.equal(64, info.hops)
+    server:close()
+    client:close()
+  end))
+
+  it("is a bad argument where it is no table, or has a wrong value when it is sent", support.with_loop(function()
+    local batch = ip.udp.batch.new(1)
+    local sock <close> = ip.udp.bind("127.0.0.1", 0)
+    assert.matches("bad argument #5 to 'set'", support.error_of(function() batch:set(1, "x", "::1", 1, 5) end))
+    assert.matches("bad argument #2 to 'info'", support.error_of(function() batch:info(1, 5) end))
+    assert.matches("bad argument #1 to 'info'", support.error_of(function() batch:info(2) end))
+    batch:set(1, "x", "127.0.0.1", sock.local_port, { hops = 256 })
+    assert.matches("field 'hops': 256 is outside 1..255", support.error_of(sock.send_many, sock, batch))
+    batch:set(1, "x", nil, nil, { hops = 5 })
+    assert.equal(ip.error.EDESTADDRREQ, support.error_of(sock.send_many, sock, batch))
+  end))
+end)

@@ -46,7 +46,9 @@ static void *take(unsigned char **free_memory, size_t count, size_t size) {
 static size_t size_of_arrays(size_t slots) {
   return array_size(1, sizeof(struct ip_batch)) + 2 * array_size(slots, sizeof(struct iovec)) +
          array_size(slots, sizeof(struct ip_endpoint)) + array_size(slots, sizeof(bool)) +
-         array_size(slots, sizeof(void *)) + array_size(slots, sizeof(ip_message));
+         array_size(slots, sizeof(void *)) + array_size(slots, sizeof(ip_message)) +
+         array_size(slots, sizeof(struct ip_control)) + array_size(slots, sizeof(union ip_control_buffer)) +
+         array_size(slots, sizeof(bool));
 }
 
 /* Pushes a batch of empty entries. The sizes are within bounds whose product fits a size_t of 64 and of 32 bits less
@@ -65,6 +67,9 @@ static struct ip_batch *push_batch(lua_State *L, size_t slots, size_t capacity) 
   batch->truncated = take(&free_memory, slots, sizeof *batch->truncated);
   batch->known = take(&free_memory, slots, sizeof *batch->known);
   batch->messages = take(&free_memory, slots, sizeof(ip_message));
+  batch->controls = take(&free_memory, slots, sizeof *batch->controls);
+  batch->buffers = take(&free_memory, slots, sizeof *batch->buffers);
+  batch->has_info = take(&free_memory, slots, sizeof *batch->has_info);
   batch->memory = free_memory;
   for (size_t i = 0; i < slots; i++) {
     batch->parts[i].iov_base = ip_batch_slot(batch, i);
@@ -89,13 +94,15 @@ static int batch_new(lua_State *L) {
   lua_setiuservalue(L, 1, IP_BATCH_SPANS);
   lua_createtable(L, (int)slots, 0);
   lua_setiuservalue(L, 1, IP_BATCH_ADDRESSES);
+  lua_newtable(L);
+  lua_setiuservalue(L, 1, IP_BATCH_INFOS);
   return 1;
 }
 
 /* --- entries --- */
 
 /* The index (from 0) of the entry numbered at `arg`, 1..slots. [-0, +0, v] */
-static size_t check_entry(lua_State *L, const struct ip_batch *batch, int arg) {
+size_t ip_batch_check_entry(lua_State *L, const struct ip_batch *batch, int arg) {
   return (size_t)ip_argument_integer(L, arg, 1, (lua_Integer)batch->slots) - 1;
 }
 
@@ -110,7 +117,7 @@ static void push_span(lua_State *L, const struct ip_batch *batch, size_t index) 
 
 /* Pushes the address of an entry's peer, or nil. The object is kept with the entry, and the one of the entry before
    serves as well: datagrams of one peer come in runs. [-0, +1, m] */
-static void push_address(lua_State *L, struct ip_batch *batch, size_t index) {
+void ip_batch_push_address(lua_State *L, struct ip_batch *batch, size_t index) {
   const struct ip_endpoint *peer = &batch->peers[index];
   if (peer->length == 0) {
     lua_pushnil(L);
@@ -140,10 +147,10 @@ static void push_address(lua_State *L, struct ip_batch *batch, size_t index) {
    Suspends: no. */
 static int batch_get(lua_State *L) {
   struct ip_batch *batch = ip_batch_check(L, 1);
-  size_t index = check_entry(L, batch, 2);
+  size_t index = ip_batch_check_entry(L, batch, 2);
   lua_settop(L, 1);
   push_span(L, batch, index);
-  push_address(L, batch, index);
+  ip_batch_push_address(L, batch, index);
   if (lua_isnil(L, -1))
     lua_pushnil(L);
   else
@@ -177,11 +184,22 @@ static void copy_data(unsigned char *to, const struct ip_data *data) {
   }
 }
 
-/* batch:set(i, data[, addr, port]): makes entry i (1..slots) a datagram of at most `capacity` bytes, to `addr` and
+/* Keeps the info table at 6, or none. It is read when the entry is sent. [-0, +0, m] */
+static void set_info(lua_State *L, struct ip_batch *batch, size_t index) {
+  bool given = !lua_isnil(L, 6);
+  if (!given && !batch->has_info[index]) return;
+  lua_getiuservalue(L, 1, IP_BATCH_INFOS);
+  lua_pushvalue(L, 6);
+  lua_rawseti(L, -2, (lua_Integer)index + 1);
+  lua_pop(L, 1);
+  batch->has_info[index] = given;
+}
+
+/* batch:set(i, data[, addr, port[, info]]): makes entry i (1..slots) a datagram of at most `capacity` bytes, to `addr` and
    `port`, or to the connected peer; `count` becomes at least i. Suspends: no. */
 static int batch_set(lua_State *L) {
   struct ip_batch *batch = ip_batch_check(L, 1);
-  size_t index = check_entry(L, batch, 2);
+  size_t index = ip_batch_check_entry(L, batch, 2);
   struct ip_endpoint peer = {.length = 0};
   if (!lua_isnoneornil(L, 4)) {
     struct ip_address address;
@@ -191,8 +209,9 @@ static int batch_set(lua_State *L) {
   } else {
     luaL_argcheck(L, lua_isnoneornil(L, 5), 5, "a port needs an address");
   }
+  if (!lua_isnoneornil(L, 6)) luaL_checktype(L, 6, LUA_TTABLE);
   struct ip_data data;
-  lua_settop(L, 5);
+  lua_settop(L, 6);
   ip_argument_data(L, 3, &data);
   size_t total = total_of(&data);
   luaL_argcheck(L, total <= batch->capacity, 3, "the data does not fit the slot");
@@ -209,6 +228,8 @@ static int batch_set(lua_State *L) {
   batch->parts[index].iov_len = total;
   batch->peers[index] = peer;
   batch->truncated[index] = false;
+  batch->controls[index].items = 0;
+  set_info(L, batch, index);
   if (batch->count < index + 1) batch->count = index + 1;
   return 0;
 }
@@ -216,7 +237,7 @@ static int batch_set(lua_State *L) {
 /* batch:resize(i, length): entry i has `length` bytes (0..capacity) from now on. Suspends: no. */
 static int batch_resize(lua_State *L) {
   struct ip_batch *batch = ip_batch_check(L, 1);
-  size_t index = check_entry(L, batch, 2);
+  size_t index = ip_batch_check_entry(L, batch, 2);
   batch->parts[index].iov_len = (size_t)ip_argument_integer(L, 3, 0, (lua_Integer)batch->capacity);
   return 0;
 }
@@ -229,6 +250,8 @@ static int batch_clear(lua_State *L) {
     batch->parts[i].iov_len = 0;
     batch->peers[i].length = 0;
     batch->truncated[i] = false;
+    batch->controls[i].items = 0;
+    batch->has_info[i] = false;
   }
   return 0;
 }
@@ -252,7 +275,7 @@ static int batch_get_capacity(lua_State *L) {
 static int batch_mt_index(lua_State *L) {
   if (lua_type(L, 2) != LUA_TNUMBER) return ip_class_index(L);
   struct ip_batch *batch = ip_batch_check(L, 1);
-  size_t index = check_entry(L, batch, 2);
+  size_t index = ip_batch_check_entry(L, batch, 2);
   push_span(L, batch, index);
   return 1;
 }

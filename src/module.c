@@ -34,6 +34,7 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   ip_file_descriptor_open(L, 1);
   lua_setfield(L, 2, "file_descriptor");
   ip_batch_open(L, 1);
+  ip_batch_add_info(L, 1);
   lua_setfield(L, 2, "batch");
   ip_socket_open_class(L, 1);
   lua_setfield(L, 2, "socket");

@@ -26,6 +26,7 @@ static void note_entry(struct ip_batch *batch, size_t index, size_t length, bool
   batch->parts[index].iov_len = length < batch->capacity ? length : batch->capacity;
   batch->truncated[index] = truncated;
   batch->peers[index].length = name_length;
+  batch->has_info[index] = false; /* what the entry was to be sent with is the former one's */
 }
 
 /* The outcome of a call that met `error` behind `count` datagrams: they must not be lost, and neither must it. */
@@ -43,9 +44,11 @@ static int take_singly(struct ip_socket *socket, struct ip_batch *batch, int fla
   while (*count < most) {
     struct ip_datagram datagram;
     int error = ip_transfer_take(socket, ip_batch_slot(batch, *count), batch->capacity, flags, &datagram,
-                                 IP_TAKE_SOURCE);
+                                 IP_TAKE_ENTRY);
     if (error != 0) return end_of_taking(socket, *count, error);
     batch->peers[*count] = datagram.source;
+    batch->controls[*count] = socket->readiness.runtime->control;
+    ip_message_count_drops(socket, &batch->controls[*count]);
     note_entry(batch, *count, datagram.length, datagram.truncated, datagram.source.length);
     (*count)++;
   }
@@ -59,7 +62,9 @@ static void prepare_to_receive(struct ip_batch *batch, struct mmsghdr *messages,
     messages[i] = (struct mmsghdr){.msg_hdr = {.msg_name = &batch->peers[i].name,
                                                .msg_namelen = sizeof batch->peers[i].name,
                                                .msg_iov = &batch->room[i],
-                                               .msg_iovlen = 1}};
+                                               .msg_iovlen = 1,
+                                               .msg_control = &batch->buffers[i],
+                                               .msg_controllen = sizeof batch->buffers[i].bytes}};
   }
 }
 
@@ -85,6 +90,9 @@ static int take_many(struct ip_socket *socket, struct ip_batch *batch, int flags
       const struct mmsghdr *message = &messages[*count];
       note_entry(batch, *count, message->msg_len, message->msg_hdr.msg_flags & MSG_TRUNC,
                  message->msg_hdr.msg_namelen);
+      batch->controls[*count].items = 0;
+      if (message->msg_hdr.msg_controllen != 0)
+        ip_control_parse(&message->msg_hdr, socket->is_v6, &batch->controls[*count]);
     }
     if ((size_t)received < wanted) return 0;
   }
@@ -109,6 +117,7 @@ static size_t keep_those_of_peer(const struct ip_socket *socket, struct ip_batch
       if (length > 0) memcpy(ip_batch_slot(batch, kept), ip_batch_slot(batch, i), length);
       batch->peers[kept] = batch->peers[i];
       note_entry(batch, kept, length, batch->truncated[i], batch->peers[i].length);
+      batch->controls[kept] = batch->controls[i];
     }
     kept++;
   }
@@ -303,10 +312,15 @@ static int send_together(struct ip_socket *socket, struct ip_batch *batch, size_
   return 0;
 }
 
-/* One entry of a socket that splits what it sends, or sends again what an older error stopped. `done`: bytes of it that
-   an earlier attempt has sent. */
-static int send_entry(struct ip_socket *socket, const struct ip_batch *batch, size_t index, size_t *done) {
-  struct ip_send_call call = {.data = {.count = 1}, .remote = batch->peers[index], .done = *done};
+/* What the frame of a send_many holds, also while it is suspended. */
+enum { BATCH = 2, FIRST, LAST, NEXT };
+
+/* One entry with what is to travel beside it, or of a socket that splits what it sends, or sends again what an older error
+   stopped. `done`: bytes of it that an earlier attempt has sent. [-0, +0, e] */
+static int send_entry(lua_State *L, struct ip_socket_box *box, const struct ip_batch *batch, size_t index,
+                      size_t *done) {
+  struct ip_socket *socket = box->socket;
+  struct ip_send_call call = {.box = box, .data = {.count = 1}, .remote = batch->peers[index], .done = *done};
   call.data.parts = call.data.inline_parts;
   call.data.inline_parts[0] = batch->parts[index];
   if (call.remote.length != 0 && ip_endpoint_family(&call.remote) != ip_socket_family(socket)) {
@@ -315,20 +329,39 @@ static int send_entry(struct ip_socket *socket, const struct ip_batch *batch, si
     ip_endpoint_set(&call.remote, ip_socket_family(socket), &address, ip_endpoint_port(&batch->peers[index]));
   }
   call.to = call.remote.length != 0 ? &call.remote : NULL;
+  if (call.to == NULL && socket->connection == NULL) return EDESTADDRREQ;
+  if (batch->has_info[index]) {
+    lua_getiuservalue(L, BATCH, IP_BATCH_INFOS);
+    lua_rawgeti(L, -1, (lua_Integer)index + 1);
+    lua_remove(L, -2);
+    ip_message_read_control(L, "send_many", &call);
+    if (box->socket != socket) return EBADF; /* a finalizer has closed it */
+  }
   size_t sent;
   int error = ip_split_send(socket, &call, &sent);
   *done = error == 0 ? 0 : call.done;
   return error;
 }
 
-/* Hands over entries from *next to `end`; 0, or an errno value with *next at the entry that failed. */
-static int send_entries(struct ip_socket *socket, struct ip_batch *batch, size_t *next, size_t end,
-                        size_t *done) {
-  if (IP_LIKELY(socket->messages == NULL)) return send_together(socket, batch, next, end);
-  for (; *next < end; (*next)++) {
-    int error = send_entry(socket, batch, *next, done);
+/* The first entry from `first` on that has to be sent by itself. */
+static size_t find_apart(const struct ip_socket *socket, const struct ip_batch *batch, size_t first,
+                         size_t end) {
+  if (socket->messages != NULL) return first;
+  while (first < end && !batch->has_info[first])
+    first++;
+  return first;
+}
+
+/* Hands over entries from *next to `end`; 0, or an errno value with *next at the entry that failed. [-0, +0, e] */
+static int send_entries(lua_State *L, struct ip_socket_box *box, struct ip_batch *batch, size_t *next,
+                        size_t end, size_t *done) {
+  while (*next < end) {
+    size_t apart = find_apart(box->socket, batch, *next, end);
+    int error = send_together(box->socket, batch, next, apart);
+    if (error == 0 && apart < end) error = send_entry(L, box, batch, apart, done);
     if (error != 0) return error;
-    socket->readiness.runtime->budget--;
+    if (apart < end) *next = apart + 1;
+    ip_runtime(L)->budget--;
   }
   return 0;
 }
@@ -341,9 +374,6 @@ static const struct ip_operation_kind send_many_kind = {.name = "send_many",
                                                         .try_last = ip_transfer_try_last_send,
                                                         .push_results = send_many_again,
                                                         .describe = note_sent};
-
-/* What the frame of a send_many holds, also while it is suspended. */
-enum { BATCH = 2, FIRST, LAST, NEXT };
 
 /* A wait that ends with an error, too, has sent what the frame says. */
 static void note_sent(lua_State *L, struct ip_error *error) {
@@ -390,8 +420,8 @@ static int send_rest(lua_State *L, double timeout, bool again, size_t done) {
   size_t first = (size_t)lua_tointeger(L, FIRST), end = (size_t)lua_tointeger(L, LAST);
   size_t next = (size_t)lua_tointeger(L, NEXT);
   if (box->socket->shut_send) return fail_to_send(L, EPIPE, next - first);
-  int error = send_entries(box->socket, batch, &next, end, &done);
-  if (error != 0 && error != EAGAIN) ip_errors_note(box->socket, error);
+  int error = send_entries(L, box, batch, &next, end, &done);
+  if (error != 0 && error != EAGAIN && box->socket != NULL) ip_errors_note(box->socket, error);
   if (error == EAGAIN) {
     lua_pushinteger(L, (lua_Integer)next);
     lua_replace(L, NEXT);
@@ -433,4 +463,29 @@ int ip_socket_send_many(lua_State *L) {
   if (gives_way || ip_readiness_has_waiters(&box->socket->readiness, IP_SIDE_WRITE))
     return wait_to_send(L, box, box->send_timeout, gives_way, false, 0);
   return send_rest(L, box->send_timeout, false, 0);
+}
+
+/* batch:info(i[, info]) -> info: what travelled beside entry i (1..slots) of the last receive_many, in `info`, a table that
+   is filled anew (a new one without the argument), with the fields of receive_message. Suspends: no. */
+static int batch_info(lua_State *L) {
+  struct ip_batch *batch = ip_batch_check(L, 1);
+  size_t index = ip_batch_check_entry(L, batch, 2);
+  if (!lua_isnoneornil(L, 3)) luaL_checktype(L, 3, LUA_TTABLE);
+  ip_message_prepare_info(L);
+  bool known = batch->peers[index].length != 0;
+  ip_batch_push_address(L, batch, index);
+  ip_message_set_peer(L, known, known ? ip_endpoint_port(&batch->peers[index]) : 0);
+  struct ip_control control = batch->controls[index];
+  ip_message_fill_info(L, &control, batch->truncated[index]);
+  lua_settop(L, 3);
+  return 1;
+}
+
+void ip_batch_add_info(lua_State *L, int core) {
+  static const luaL_Reg methods[] = {{"info", batch_info}, {NULL, NULL}};
+  core = lua_absindex(L, core);
+  lua_newtable(L);
+  ip_class_functions(L, core, methods);
+  ip_class_add_methods(L, IP_CLASS_BATCH, lua_gettop(L));
+  lua_pop(L, 1);
 }

@@ -63,7 +63,7 @@ static int take_one(struct ip_socket *socket, void *data, size_t size, int flags
   struct ip_messages *messages = socket->messages;
   bool together = what == IP_TAKE_MESSAGE && messages != NULL && messages->offload;
   bool through_stage = messages != NULL && (messages->has_staged || (messages->coalesces && !together));
-  if (!through_stage && what == IP_TAKE_MESSAGE)
+  if (!through_stage && what >= IP_TAKE_MESSAGE)
     return ip_datagram_receive_message(socket->readiness.fd, socket->is_v6, data, size, flags, datagram,
                                        &socket->readiness.runtime->control);
   if (!through_stage) return ip_datagram_receive(socket->readiness.fd, data, size, flags, datagram, true);

@@ -81,7 +81,7 @@ static void set_destination(lua_State *L, const struct ip_control *control) {
 }
 
 /* The system begins to tell with the first drop; the option promises a count. */
-static void count_drops(const struct ip_socket *socket, struct ip_control *control) {
+void ip_message_count_drops(const struct ip_socket *socket, struct ip_control *control) {
   struct ip_messages *messages = socket->messages;
   if (messages == NULL || !messages->counts) return;
   if (control->items & IP_CONTROL_DROPPED) messages->dropped = control->dropped;
@@ -89,17 +89,10 @@ static void count_drops(const struct ip_socket *socket, struct ip_control *contr
   control->items |= IP_CONTROL_DROPPED;
 }
 
-/* Pushes n, info. Both arguments are copies: what follows may allocate. [-0, +2, m] */
-static int push_message(lua_State *L, const struct ip_datagram *datagram, const struct ip_control *control) {
+void ip_message_fill_info(lua_State *L, const struct ip_control *control, bool truncated) {
   uint32_t items = control->items;
   bool classed = (items & IP_CONTROL_TRAFFIC_CLASS) != 0;
-  lua_settop(L, INFO);
-  if (lua_isnil(L, INFO)) {
-    lua_createtable(L, 0, (int)ip_count_of(keys));
-    lua_replace(L, INFO);
-  }
-  set_source(L, &datagram->source);
-  lua_pushboolean(L, datagram->truncated);
+  lua_pushboolean(L, truncated);
   set_field(L, "truncated");
   set_destination(L, control);
   set_integer(L, "interface_index", (items & IP_CONTROL_INTERFACE) != 0, control->interface_index);
@@ -109,6 +102,25 @@ static int push_message(lua_State *L, const struct ip_datagram *datagram, const 
   set_integer(L, "timestamp", (items & IP_CONTROL_TIMESTAMP) != 0, control->timestamp);
   set_integer(L, "segment_size", (items & IP_CONTROL_SEGMENT_SIZE) != 0, control->segment_size);
   set_integer(L, "dropped", (items & IP_CONTROL_DROPPED) != 0, control->dropped);
+}
+
+void ip_message_prepare_info(lua_State *L) {
+  lua_settop(L, INFO);
+  if (!lua_isnil(L, INFO)) return;
+  lua_createtable(L, 0, (int)ip_count_of(keys));
+  lua_replace(L, INFO);
+}
+
+void ip_message_set_peer(lua_State *L, bool known, uint16_t port) {
+  set_field(L, "address");
+  set_integer(L, "port", known, port);
+}
+
+/* Pushes n, info. Both arguments are copies: what follows may allocate. [-0, +2, m] */
+static int push_message(lua_State *L, const struct ip_datagram *datagram, const struct ip_control *control) {
+  ip_message_prepare_info(L);
+  set_source(L, &datagram->source);
+  ip_message_fill_info(L, control, datagram->truncated);
   lua_pushinteger(L, (lua_Integer)datagram->length);
   lua_pushvalue(L, INFO);
   return 2;
@@ -119,7 +131,7 @@ static int push_taken(lua_State *L, struct ip_runtime *runtime, const struct ip_
   struct ip_datagram datagram = *taken;
   struct ip_control control = runtime->control;
   const struct ip_socket *socket = ip_socket_check(L, 1)->socket;
-  if (socket != NULL) count_drops(socket, &control);
+  if (socket != NULL) ip_message_count_drops(socket, &control);
   return push_message(L, &datagram, &control);
 }
 
@@ -294,15 +306,37 @@ static void set_target(lua_State *L, const char *operation, const struct target 
   call->to = &call->remote;
 }
 
+/* What info asks for beside the target. [-0, +0, e] */
+static void read_control(lua_State *L, const char *operation, struct ip_send_call *call) {
+  if (read_address(L, "source", &call->control.address)) call->control.items |= IP_CONTROL_ADDRESS;
+  read_interface(L, &call->control);
+  read_sizes(L, &call->control);
+  read_class(L, operation, call);
+}
+
+/* (operation, call, info): in a frame of its own, as the functions above look for info at a fixed index. */
+static int read_control_apart(lua_State *L) {
+  read_control(L, lua_touserdata(L, 1), lua_touserdata(L, 2));
+  return 0;
+}
+
+void ip_message_read_control(lua_State *L, const char *operation, struct ip_send_call *call) {
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_pushcclosure(L, read_control_apart, 1);
+  lua_insert(L, -2);
+  lua_pushlightuserdata(L, (void *)(size_t)operation);
+  lua_insert(L, -2);
+  lua_pushlightuserdata(L, call);
+  lua_insert(L, -2);
+  lua_call(L, 3, 0);
+}
+
 static void check_send_message(lua_State *L, const char *operation, struct ip_send_call *call) {
   struct target target;
   check_call(L, operation, call);
   read_target(L, false, &target);
   set_target(L, operation, &target, call);
-  if (read_address(L, "source", &call->control.address)) call->control.items |= IP_CONTROL_ADDRESS;
-  read_interface(L, &call->control);
-  read_sizes(L, &call->control);
-  read_class(L, operation, call);
+  read_control(L, operation, call);
 }
 
 /* Nobody's own address. */

@@ -99,4 +99,21 @@ int ip_errors_note(struct ip_socket *socket, int error);
 /* One attempt to send, with ancillary data, splitting, and again where only an older error stood in the way. */
 int ip_split_send(struct ip_socket *socket, struct ip_send_call *call, size_t *sent);
 
+/* udp_message.c, for batches: the info table is at index 3 of the frame. */
+
+/* Makes it where that is nil, and drops what is above. [-?, +?, m] */
+void ip_message_prepare_info(lua_State *L);
+
+/* Sets all but the peer. [-0, +0, m] */
+void ip_message_fill_info(lua_State *L, const struct ip_control *control, bool truncated);
+
+/* Sets the peer: its address is on top of the stack, nil where it is not `known`. [-1, +0, m] */
+void ip_message_set_peer(lua_State *L, bool known, uint16_t port);
+
+/* The system tells of drops from the first on; the option promises a count. */
+void ip_message_count_drops(const struct ip_socket *socket, struct ip_control *control);
+
+/* Reads what the info table on top of the stack, which is popped, asks for beside the target. [-1, +0, e] */
+void ip_message_read_control(lua_State *L, const char *operation, struct ip_send_call *call);
+
 #endif

@@ -73,6 +73,9 @@ static inline bool ip_socket_is_v4_path(const struct ip_socket *socket, const st
    errno value. */
 int ip_socket_drop_strangers(struct ip_socket *socket);
 
+/* Completes ip.udp.batch by `info`, which needs to know messages. [-0, +0, m] */
+void ip_batch_add_info(lua_State *L, int core);
+
 /* Defines the class and pushes a table of module functions: `new`. [-0, +1, m] */
 void ip_socket_open_class(lua_State *L, int core);
 

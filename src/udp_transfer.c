@@ -76,7 +76,7 @@ int ip_transfer_raise(lua_State *L, struct ip_runtime *runtime, int error, const
 
 int ip_transfer_take(struct ip_socket *socket, void *data, size_t size, int flags,
                      struct ip_datagram *datagram, enum ip_take what) {
-  if (IP_UNLIKELY(socket->filtering || socket->messages != NULL || what == IP_TAKE_MESSAGE))
+  if (IP_UNLIKELY(socket->filtering || socket->messages != NULL || what >= IP_TAKE_MESSAGE))
     return ip_intake_take(socket, data, size, flags, what, datagram);
   int error = ip_datagram_receive(socket->readiness.fd, data, size, flags, datagram, what == IP_TAKE_SOURCE);
   return IP_UNLIKELY(error == EMSGSIZE) ? ip_errors_note(socket, error) : error;

@@ -6,7 +6,9 @@
 #include "control_message.h"
 #include "udp_socket.h"
 
-enum ip_take { IP_TAKE_BYTES, IP_TAKE_SOURCE, IP_TAKE_MESSAGE };
+/* What a receive wants. The last two want the ancillary data, in runtime->control; an entry is one datagram also where the
+   system has joined several. */
+enum ip_take { IP_TAKE_BYTES, IP_TAKE_SOURCE, IP_TAKE_MESSAGE, IP_TAKE_ENTRY };
 
 struct ip_receive_call {
   struct ip_socket_box *box;
