@@ -156,7 +156,7 @@ int ip_socket_receive_message(lua_State *L) {
   lua_settop(L, FLAGS);
   struct ip_runtime *runtime = ip_runtime(L);
   struct ip_datagram datagram;
-  bool gives_way;
+  bool gives_way = false;
   if (!ip_transfer_start_receive(L, kind, &call, &datagram, &gives_way))
     return ip_transfer_wait_to_receive(L, kind, &call, gives_way);
   return push_taken(L, runtime, &datagram);
