@@ -6,6 +6,8 @@
 
 #include "util.h"
 
+#include <string.h>
+
 /* Registry keys are addresses: &class_keys[class]. The contents are never read. */
 static const char class_keys[IP_CLASS_COUNT];
 
@@ -97,6 +99,35 @@ void ip_class_add_methods(lua_State *L, enum ip_class class, int methods) {
     lua_rawset(L, members);
   }
   lua_pop(L, 3);
+}
+
+/* The class of that name, or IP_CLASS_COUNT. */
+static int find_class(const char *name) {
+  int id = 0;
+  while (id < IP_CLASS_COUNT && strcmp(class_names[id], name) != 0)
+    id++;
+  return id;
+}
+
+int ip_class_members(lua_State *L) {
+  int id = find_class(luaL_checkstring(L, 1));
+  luaL_argcheck(L, id != IP_CLASS_COUNT, 1, "no such class");
+  lua_newtable(L);
+  int result = lua_gettop(L);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &class_keys[id]);
+  lua_getfield(L, -1, "__index");
+  lua_getupvalue(L, -1, 2);
+  for (lua_pushnil(L); lua_next(L, -2) != 0;) {
+    lua_pushvalue(L, -2);
+    lua_insert(L, -2); /* name, name, function or number */
+    if (lua_type(L, -1) == LUA_TNUMBER) {
+      lua_pop(L, 1);
+      lua_pushliteral(L, "property");
+    }
+    lua_rawset(L, result);
+  }
+  lua_settop(L, result);
+  return 1;
 }
 
 static const struct ip_class_definition *upvalue_definition(lua_State *L) {

@@ -91,6 +91,11 @@ void ip_class_functions(lua_State *L, int core, const luaL_Reg *functions);
    Raises, before anything is changed, where a name is taken or a value is no function. [-0, +0, e] */
 void ip_class_add_methods(lua_State *L, enum ip_class class, int methods);
 
+/* class_members(name) -> {name = function | "property", ...}: what the objects of a class have, for the spec that
+   compares it with the documentation. `name`: string, the Lua path of a class that is defined. Errors: bad argument.
+   Suspends: no. */
+int ip_class_members(lua_State *L);
+
 /* __index and __newindex of every class: methods, then properties, else an error that names what was asked
    for. Upvalues: core, members (name -> function, or property number), definition. [-0, +1, e] */
 int ip_class_index(lua_State *L);

@@ -18,6 +18,8 @@ IP_EXPORT int luaopen_ip_core(lua_State *L);
 /* One runtime per state: a second opening (package.loaded was cleared, say) gets the same table. */
 static const char module_key;
 
+static const luaL_Reg functions[] = {{"class_members", ip_class_members}, {NULL, NULL}};
+
 IP_EXPORT int luaopen_ip_core(lua_State *L) {
   luaL_checkversion(L);
   lua_settop(L, 0);
@@ -52,6 +54,7 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   ip_interface_add_functions(L, 1);
   ip_interface_argument_add_functions(L, 1);
   ip_socket_add_internals(L, 1);
+  ip_class_functions(L, 1, functions);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &module_key);
   return 1;

@@ -143,6 +143,7 @@ static const luaL_Reg internals[] = {
     {"check_loop", loop_check},
     {"new_loop", loop_new},
     {"loop_receive", loop_receive},
+    {"option_names", ip_socket_option_names},
     {"prepare_fill", ip_socket_prepare_fill},
     {"send_filled", ip_socket_send_filled},
     {"send_to_filled", ip_socket_send_to_filled},

@@ -334,3 +334,14 @@ int ip_socket_get_option(lua_State *L) {
   if (option->get == NULL) return ip_error_raise(L, ENOTSUP, "get_option");
   return option->get(L, socket, option);
 }
+
+/* option_names() -> list of the names of all options that this platform has, for the spec that compares them with
+   the documentation. Suspends: no. */
+int ip_socket_option_names(lua_State *L) {
+  lua_createtable(L, (int)ip_count_of(options), 0);
+  for (size_t i = 0; i < ip_count_of(options); i++) {
+    lua_pushstring(L, options[i].name);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}

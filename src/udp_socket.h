@@ -108,6 +108,7 @@ IP_SOCKET_METHOD(assign);
 IP_SOCKET_METHOD(release);
 
 /* For the Lua part of the class. */
+IP_SOCKET_METHOD(option_names);
 IP_SOCKET_METHOD(prepare_fill);
 IP_SOCKET_METHOD(send_filled);
 IP_SOCKET_METHOD(send_to_filled);

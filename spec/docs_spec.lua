@@ -1,0 +1,528 @@
+-- That documentation and code agree: every public name is documented and every documented name exists, signatures are
+-- those of the functions, the programs run, and links lead somewhere.
+local ip = require "ip"
+local core = require "ip.core"
+local lfs = require "lfs"
+local support = require "spec.support"
+
+local function read(path)
+  local file = assert(io.open(path))
+  local text = file:read("a")
+  file:close()
+  return text
+end
+
+local function pages_in(directory, pages)
+  for name in lfs.dir(directory) do
+    if name:find("%.md$") then pages[#pages + 1] = directory .. "/" .. name end
+  end
+  table.sort(pages)
+  return pages
+end
+
+local reference = pages_in("docs/reference", {})
+local guides = pages_in("docs/reference", pages_in("docs", { "README.md" }))
+local every_page = {}
+for _, directory in ipairs { ".", "bench", "docs", "docs/design", "docs/reference" } do
+  pages_in(directory, every_page)
+end
+
+-- Fails with all that is wrong at once.
+local function none(wrong)
+  table.sort(wrong)
+  assert(#wrong == 0, "\n" .. table.concat(wrong, "\n"))
+end
+
+-- Calls on_line(line, number) for the prose, and on_block(language, marker, text, number) for the blocks of a page. A
+-- marker is the text of an HTML comment in the line above a block: "endless", "needs: MODULE", "options: FOR LUA" or
+-- "not run: REASON".
+local function scan(page, on_line, on_block)
+  local number, block, language, marker, begin = 0, nil, nil, nil, nil
+  for line in (read(page) .. "\n"):gmatch("(.-)\n") do
+    number = number + 1
+    local fence = line:match("^%s*```(.*)$")
+    if block and fence then
+      if on_block then on_block(language, marker, table.concat(block, "\n"), begin) end
+      block, marker = nil, nil
+    elseif block then
+      block[#block + 1] = line
+    elseif fence then
+      block, language, begin = {}, fence, number
+    else
+      marker = line:match("^<!%-%- (.-) %-%->$")
+      if on_line then on_line(line, number) end
+    end
+  end
+  assert(block == nil, page .. ": a block without end")
+end
+
+-- --- what there is ---
+
+local classes = {
+  byte_span = core.class_members "byte_span",
+  address = core.class_members "ip.address",
+  error = core.class_members "ip.error",
+  socket = core.class_members "ip.udp.socket",
+  batch = core.class_members "ip.udp.batch",
+  fiber = core.class_members "ip.fiber",
+  file_descriptor = core.class_members "ip.file_descriptor",
+}
+
+-- The fields of ip.fiber.loop come from its metatable.
+local function loop_members()
+  local members = { pollfd = "property" }
+  local index = debug.getmetatable(ip.fiber.loop).__index
+  for i = 1, math.huge do
+    local name, value = debug.getupvalue(index, i)
+    if name == nil then break end
+    if name == "loop" then
+      for key, field in pairs(value) do members[key] = type(field) == "function" and field or "property" end
+    end
+  end
+  return members
+end
+classes.loop = loop_members()
+
+local options = {}
+for _, name in ipairs(core.option_names()) do options[name] = "option" end
+
+-- Owner -> name -> what it is. Owners with a dot at the end are tables, those with a colon classes.
+local public = { ["option "] = options }
+for class, members in pairs(classes) do public[class .. ":"] = members end
+for path, fields in pairs {
+  ip = ip,
+  ["ip.udp"] = ip.udp,
+  ["ip.udp.socket"] = ip.udp.socket,
+  ["ip.udp.batch"] = ip.udp.batch,
+  ["ip.fiber"] = ip.fiber,
+  ["ip.address"] = ip.address,
+  ["ip.file_descriptor"] = ip.file_descriptor,
+  ["ip.message_flag"] = ip.message_flag,
+  ["ip.address_info_flag"] = ip.address_info_flag,
+  byte_span = ip.byte_span,
+} do
+  public[path .. "."] = fields
+end
+
+-- --- what is documented ---
+
+-- Names that the pages use for objects and modules.
+local objects = {
+  sock = "socket", socket = "socket", batch = "batch", span = "byte_span", address = "address", err = "error",
+  fd = "file_descriptor", fiber = "fiber", ["fiber.loop"] = "loop", loop = "loop",
+}
+local modules = { fiber = "ip.fiber" }
+
+-- Tables whose first column are names of one owner: page and heading.
+local name_tables = {
+  ["address.md Properties"] = "address:",
+  ["error.md Error values"] = "error:",
+  ["fiber.md Properties"] = "fiber:",
+  ["udp_socket.md Properties"] = "socket:",
+  ["message.md Options"] = "option ",
+  ["options.md The options"] = "option ",
+  ["resolver.md `ip.address_info_flag`"] = "ip.address_info_flag.",
+  ["udp_transfer.md Flags"] = "ip.message_flag.",
+}
+
+-- Owner and name of what stands before an argument list, or of a qualified name: "sock:send", "ip.udp.bind".
+local function resolve(text)
+  local object, method = text:match("^([%w_.]+):([%a_][%w_]*)$")
+  if object then return objects[object] and objects[object] .. ":", method end
+  local path, name = text:match("^([%w_.]+)%.([%a_][%w_]*)$")
+  if path == nil then return nil end
+  path = modules[path] or path
+  if public[path .. "."] then return path .. ".", name end
+  return objects[path] and objects[path] .. ":", name
+end
+
+local entries = {}                                       -- of { where, owner, name, arguments or nil }
+local unreadable = {}
+
+local function add(where, owner, name, arguments)
+  entries[#entries + 1] = { where = where, owner = owner, name = name, arguments = arguments }
+end
+
+-- Operators and the fields of ip.error, which are not listed anywhere.
+local function is_operator(code)
+  return code:find("^[%w_.]+%[") or code:find("^tostring%(") or code:find("^[ab] [=<]")
+end
+
+local function heading_entry(where, code, last_owner)
+  if is_operator(code) then return last_owner end
+  code = code:gsub("^for .- in ", "")
+  local callee, arguments = code:match("^([%w_.:]+)(%b())")
+  local text = callee or code:match("^[%w_.]+$")
+  local owner, name
+  if text then owner, name = resolve(text) end
+  if text and owner == nil and callee and not text:find("[.:]") then owner, name = last_owner, text end
+  if owner == nil then
+    unreadable[#unreadable + 1] = where .. ": " .. code
+    return last_owner
+  end
+  add(where, owner, name, arguments)
+  return owner
+end
+
+local function row_entries(where, cell, owner)
+  for code in cell:gmatch("`([^`]+)`") do
+    if owner then
+      add(where, owner, code)
+    elseif code:find("^[%a_][%w_]*%.[%w_.]+$") and _G[code:match("^[%w_]+")] == nil then
+      local found, name = resolve(code)
+      if found then
+        add(where, found, name)
+      else
+        unreadable[#unreadable + 1] = where .. ": " .. code
+      end
+    end
+  end
+end
+
+for _, page in ipairs(reference) do
+  local base, heading = page:match("[^/]+$"), ""
+  scan(page, function(line, number)
+    if base == "emilua.md" then return end               -- globals of other programs
+    local where = page .. ":" .. number
+    local level, title = line:match("^(#+) (.*)$")
+    if level then
+      heading = title
+      local owner
+      for code in title:gmatch("`([^`]+)`") do
+        if #level > 1 and code ~= "ip.error" then owner = heading_entry(where, code, owner) end
+      end
+      return
+    end
+    local cell = line:match("^| ([^|]*) |")
+    if cell then row_entries(where, cell, name_tables[base .. " " .. heading]) end
+  end)
+end
+
+local function is_there(owner, name)
+  local members = public[owner]
+  return members ~= nil and members[name] ~= nil
+end
+
+describe("the reference", function()
+  it("has an entry for every public name, with a signature where it is a function", function()
+    local documented, called, missing = {}, {}, {}
+    for _, entry in ipairs(entries) do
+      documented[entry.owner .. entry.name] = true
+      if entry.arguments then called[entry.owner .. entry.name] = true end
+    end
+    for owner, members in pairs(public) do
+      for name, value in pairs(members) do
+        local there = type(value) == "function" and called or documented
+        if not there[owner .. name] then missing[#missing + 1] = "no entry for " .. owner .. name end
+      end
+    end
+    none(missing)
+  end)
+
+  it("has only entries of what exists", function()
+    local wrong = { table.unpack(unreadable) }
+    for _, entry in ipairs(entries) do
+      if not is_there(entry.owner, entry.name) then
+        wrong[#wrong + 1] = ("%s: there is no %s%s"):format(entry.where, entry.owner, entry.name)
+      end
+    end
+    none(wrong)
+  end)
+
+  it("gives fiber.coroutine the functions of Lua's coroutine", function()
+    for name in pairs(coroutine) do assert.is_function(ip.fiber.coroutine[name], name) end
+    for name in pairs(ip.fiber.coroutine) do assert.is_function(coroutine[name], name) end
+  end)
+end)
+
+-- --- names in running text ---
+
+-- A dotted path from `ip`; nil where it leads nowhere.
+local function at_path(path)
+  local value = { ip = ip }
+  for step in path:gmatch("[^.]+") do
+    if type(value) ~= "table" then return nil end
+    value = value[step]
+    if value == nil then return nil end
+  end
+  return value
+end
+
+local module_names = { ["ip.core"] = true, ["ip.emilua"] = true }
+
+local function check_code(where, code, wrong)
+  for path in code:gmatch("%f[%w_.]ip%.[%w_.]*[%w_]") do
+    if not module_names[path] and at_path(path) == nil then wrong[#wrong + 1] = where .. ": there is no " .. path end
+  end
+  for object, name in code:gmatch("%f[%w_.](%a+):([%a_][%w_]*)%f[^%w_]") do
+    if objects[object] and not is_there(objects[object] .. ":", name) then
+      wrong[#wrong + 1] = ("%s: there is no %s:%s"):format(where, object, name)
+    end
+  end
+  local constant = code:match("^E[A-Z][A-Z0-9_]+$")
+  if constant and ip.error[constant] == nil then wrong[#wrong + 1] = where .. ": there is no error " .. constant end
+end
+
+it("The text of all pages names only methods, functions and errors that exist", function()
+  local wrong = {}
+  for _, page in ipairs(guides) do
+    scan(page, function(line, number)
+      for code in line:gmatch("`([^`]+)`") do check_code(page .. ":" .. number, code, wrong) end
+    end)
+  end
+  none(wrong)
+end)
+
+-- --- signatures ---
+
+-- "(a, b[, c[, d]])" -> 2 required, 4 at most, whether "..." is among them
+local function count_arguments(arguments)
+  local inner = arguments:sub(2, -2)
+  local function count(text)
+    local found = 0
+    for _ in text:gmatch("[^,%[%]%s]+") do found = found + 1 end
+    return found
+  end
+  if inner:find("...", 1, true) then
+    return count((inner:gsub("%[.*", ""):gsub("[%w_]*%.%.%.", ""))), count((inner:gsub("[%w_]*%.%.%.", ""))), true
+  end
+  return count((inner:gsub("%[.*", ""))), count(inner), false
+end
+
+local function with_signature(visit)
+  for _, entry in ipairs(entries) do
+    local members = public[entry.owner]
+    local fn = members and members[entry.name]
+    if entry.arguments and type(fn) == "function" then visit(entry, fn, count_arguments(entry.arguments)) end
+  end
+end
+
+it("Documented signatures are those of functions, and have the arguments that Lua functions have", function()
+  local wrong, reached = {}, {}
+  for _, entry in ipairs(entries) do
+    local members = public[entry.owner]
+    if entry.arguments and members and type(members[entry.name]) ~= "function" then
+      wrong[#wrong + 1] = ("%s: %s%s is no function"):format(entry.where, entry.owner, entry.name)
+    end
+  end
+  with_signature(function(entry, fn, _, most, open_ended)
+    local info = debug.getinfo(fn, "uS")
+    if info.what == "C" then return end
+    local count = info.nparams - (entry.owner:find(":$") and 1 or 0)
+    local key = entry.owner .. entry.name
+    reached[key] = reached[key] or most == count and open_ended == info.isvararg
+    if most > count and not info.isvararg or open_ended and not info.isvararg then
+      wrong[#wrong + 1] = ("%s: %s takes %d arguments"):format(entry.where, key, count)
+    end
+  end)
+  for key, exact in pairs(reached) do
+    if not exact then wrong[#wrong + 1] = "no entry has all arguments of " .. key end
+  end
+  none(wrong)
+end)
+
+-- Functions that may be called without their first argument: where it is checked before anything is done.
+local harmless = {
+  ["byte_span."] = "new",
+  ["byte_span:"] = "copy ends_with fill find find_first_not_of find_first_of find_last_not_of find_last_of pack resize "
+    .. "rfind starts_with sub unpack",
+  ["ip."] = "endpoint_from_key endpoint_key toendpoint tostring",
+  ["ip.address."] = "from_bytes parse",
+  ["address:"] = "with_scope_id",
+  ["ip.udp.batch."] = "new",
+  ["batch:"] = "get resize set",
+  ["ip.file_descriptor."] = "new",
+  ["ip.fiber."] = "shield sleep spawn wait_fd wait_signal with_timeout",
+  ["ip.udp."] = "bind connect get_name_info",
+  ["socket:"] = "assign bind connect get_option io_control open receive receive_from receive_loop receive_many "
+    .. "receive_message reply_message send send_many send_message send_to send_to_with send_with set_option shutdown "
+    .. "try_receive try_receive_from try_send try_send_to",
+}
+
+-- What a method is called on: open and closed objects do.
+local function receivers()
+  return {
+    ["byte_span:"] = ip.byte_span.new(1),
+    ["address:"] = ip.address.any_v6(),
+    ["batch:"] = ip.udp.batch.new(1, 1),
+    ["socket:"] = ip.udp.socket.new(),
+  }
+end
+
+-- Calls by name, so that messages have the name.
+local function message_without_arguments(receiver, name)
+  local call = "local receiver = ...; local result = receiver." .. name .. "(); return result"
+  if type(receiver) == "userdata" then call = call:gsub("receiver%." .. name, "receiver:" .. name) end
+  local ok, err = pcall(load(call), receiver)
+  return not ok and tostring(err)
+end
+
+it("A required first argument that is left out is refused under the function's own name", support.with_loop(function()
+  local wrong, known, on = {}, {}, receivers()
+  for owner, names in pairs(harmless) do
+    for name in names:gmatch("%S+") do known[owner .. name] = true end
+  end
+  with_signature(function(entry, _, required)
+    local key = entry.owner .. entry.name
+    if required == 0 or not known[key] then return end
+    known[key] = nil
+    local receiver = on[entry.owner] or at_path((entry.owner:gsub("^byte", "ip.byte"):gsub("%.$", "")))
+    local message = message_without_arguments(receiver, entry.name)
+    local told = message and (message:find("bad argument #1 to '" .. entry.name .. "'", 1, true)
+      or message:find("^" .. entry.name .. ": .*%(EBADF%)$"))
+    if not told then wrong[#wrong + 1] = ("%s: %s() says %s"):format(entry.where, key, message or "nothing") end
+  end)
+  for key in pairs(known) do wrong[#wrong + 1] = "no required argument is documented for " .. key end
+  none(wrong)
+end))
+
+-- --- programs ---
+
+local patience = ({ valgrind = 20, sanitize = 4 })[os.getenv("LUA_IP_MODE")] or 1
+
+-- Runs source text in a process of its own for at most `seconds`; returns its output and its exit code, 124 when it was
+-- still running. What a sanitizer needs preloaded is for the interpreter, not for timeout(1).
+local function run(source, seconds, interpreter_options)
+  local path = os.tmpname()
+  local file = assert(io.open(path, "w"))
+  file:write(source)
+  file:close()
+  local interpreter = os.getenv("LUA_IP_LUA") or "lua5.4"
+  local command = ('LD_PRELOAD= timeout %g env LD_PRELOAD="$LD_PRELOAD" %s %s %s 2>&1 </dev/null')
+    :format(seconds, interpreter, interpreter_options or "", path)
+  local pipe = assert(io.popen(command))
+  local output = pipe:read("a")
+  local _, _, code = pipe:close()
+  os.remove(path)
+  return output, code
+end
+
+local function run_block(where, marker, source)
+  local kind, rest = (marker or ""):match("^([%a ]*):? ?(.*)$")
+  assert(marker == nil or kind == "endless" or kind == "needs" or kind == "options" or kind == "not run",
+    where .. ": unknown marker")
+  if kind == "not run" then
+    assert(rest ~= "", where .. ": not run for what reason?")
+    assert(load(source, "=" .. where))
+    return
+  end
+  if kind == "needs" and not pcall(require, rest) then return pending(rest .. " is not installed") end
+  source = source:gsub('("127%.0%.0%.1"), %d%d%d+%)', "%1, 0)")                 -- no fixed ports here
+  local endless = kind == "endless"
+  local output, code = run(source, endless and 1 or 10 * patience, kind == "options" and rest or "")
+  assert.are.equal(endless and 124 or 0, code, where .. ": " .. output)
+end
+
+describe("The programs", function()
+  for _, page in ipairs(guides) do
+    scan(page, nil, function(language, marker, source, number)
+      if language ~= "lua" then return end
+      local where = page .. ":" .. number
+      it("in the documentation run: " .. where, function() run_block(where, marker, source) end)
+    end)
+  end
+end)
+
+-- --- links ---
+
+-- As GitHub makes anchors of headings.
+local function anchors(page)
+  local found, times = {}, {}
+  scan(page, function(line)
+    local title = line:match("^#+ (.*)$")
+    if title == nil then return end
+    title = title:gsub("%[([^%]]*)%]%b()", "%1"):lower()
+    local anchor = title:gsub("[^%w%s_\128-\255-]", ""):gsub("%s", "-")
+    local before = times[anchor] or 0
+    times[anchor] = before + 1
+    found[before == 0 and anchor or anchor .. "-" .. before] = true
+  end)
+  return found
+end
+
+local function normal(path)
+  path = path:gsub("^%./", "")
+  repeat
+    local count
+    path, count = path:gsub("[^/]+/%.%./", "", 1)
+  until count == 0
+  return path
+end
+
+local function links(page)
+  local found = {}
+  scan(page, function(line, number)
+    for target in line:gsub("`[^`]*`", ""):gmatch("%]%(([^)%s]+)%)") do
+      if not target:find("^%a+:") then found[#found + 1] = { target = target, where = page .. ":" .. number } end
+    end
+  end)
+  return found
+end
+
+local function destination(page, target)
+  local path, anchor = target:match("^([^#]*)#?(.*)$")
+  if path == "" then return page, anchor end
+  return normal((page:match("^(.*/)") or "") .. path), anchor
+end
+
+describe("Links", function()
+  it("lead to files and headings that exist", function()
+    local wrong = {}
+    for _, page in ipairs(every_page) do
+      for _, link in ipairs(links(page)) do
+        local path, anchor = destination(page, link.target)
+        if lfs.attributes(path) == nil or anchor ~= "" and not anchors(path)[anchor] then
+          wrong[#wrong + 1] = ("%s: %s leads nowhere"):format(link.where, link.target)
+        end
+      end
+    end
+    none(wrong)
+  end)
+
+  it("lead from the README to every page of the documentation", function()
+    local linked, missing = { ["README.md"] = true }, {}
+    for _, link in ipairs(links("README.md")) do linked[destination("README.md", link.target)] = true end
+    for _, page in ipairs(guides) do
+      if not linked[page] then missing[#missing + 1] = "the README does not lead to " .. page end
+    end
+    none(missing)
+  end)
+end)
+
+-- --- C ---
+
+describe("The functions of lua_ip.h", function()
+  it("are documented as they are declared", function()
+    local header = read("include/lua_ip.h"):gsub("/%*.-%*/", "")
+    local text = read("docs/other_loops.md")
+    local count = 0
+    for declaration in header:gmatch("(int lua_ip_[%w_]+%b());") do
+      count = count + 1
+      assert(text:find("### `" .. declaration .. "`", 1, true), declaration .. " has no heading")
+    end
+    assert.are.equal(1, count)
+  end)
+
+  it("are used in a program that a compiler accepts", function()
+    local look = "export LD_PRELOAD=; command -v cc >/dev/null && pkg-config --cflags libuv lua5.4 2>/dev/null"
+    local pipe = io.popen(look)
+    local flags = pipe:read("l")
+    if not pipe:close() then return pending("no compiler, or no headers") end
+    local compiled = 0
+    scan("docs/other_loops.md", nil, function(language, _, source)
+      if language ~= "c" then return end
+      compiled = compiled + 1
+      local path = os.tmpname()
+      local file = assert(io.open(path, "w"))
+      file:write(source, "\n")
+      file:close()
+      local command = "LD_PRELOAD= cc -x c -std=gnu11 -Wall -Wextra -Wshadow -Werror -fsyntax-only -Iinclude %s %s 2>&1"
+      local compiler = assert(io.popen(command:format(flags, path)))
+      local output = compiler:read("a")
+      local ok = compiler:close()
+      os.remove(path)
+      assert(ok, output)
+    end)
+    assert.are.equal(1, compiled)
+  end)
+end)
