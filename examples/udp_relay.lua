@@ -1,0 +1,151 @@
+--- A UDP relay: sends what clients send on to one server, and the server's answers back to the client they are for.
+--- usage: lua5.4 udp_relay.lua --to HOST --to-port PORT [--listen ADDRESS] [--port PORT]
+
+package.path = (arg[0]:match("^.*/") or "./") .. "?.lua;" .. package.path
+
+local byte_span = require "byte_span"
+local command_line = require "command_line"
+local ip = require "ip"
+
+local LARGEST_DATAGRAM = 65535
+
+local command = command_line.new {
+  usage = "udp_relay.lua --to HOST --to-port PORT [options]",
+  about = [[
+Sends what UDP clients send on to a server, and its answers back, until Ctrl-C. Each client has
+a socket of its own towards the server, so that the server sees different clients as different
+ports. A client that is idle in both directions is forgotten.]],
+  options = {
+    { name = "listen", value = "ADDRESS", read = ip.address.parse, default = "127.0.0.1",
+      help = "the v4 or v6 address to listen on" },
+    { name = "port", value = "PORT", read = command_line.port, default = 9008,
+      help = "the port to listen on; with 0 the system chooses one" },
+    { name = "to", value = "HOST", help = "the server: an address or a name" },
+    { name = "to-port", value = "PORT", read = command_line.remote_port, help = "the server's port" },
+    { name = "idle", value = "SECONDS", read = command_line.seconds(false), default = 30,
+      help = "forget clients after that much silence" },
+    { name = "clients", value = "N", read = command_line.integer(1, 1000000), default = 1000,
+      help = "as many at the same time; datagrams of others are dropped" },
+    { name = "verbose", help = "tell of each client that comes or goes" },
+  },
+}
+local options = command:parse(arg)
+
+local function complain(...)
+  io.stderr:write("udp_relay.lua: ", ...)
+  io.stderr:write("\n")
+end
+
+local function give_up(...)
+  complain(...)
+  os.exit(1, true)
+end
+
+-- What the system reports concerns one datagram or one peer. Any other error is a mistake in this program.
+local function is_passing(err)
+  if type(err) ~= "userdata" or err.category ~= "system" then return false end
+  return err ~= ip.error.EBADF and err ~= ip.error.ECANCELED
+end
+
+-- --- clients ---
+
+---@class client
+---@field key string
+---@field address ip.address
+---@field port integer
+---@field upstream ip.udp.socket connected to the server
+---@field heard number when the last datagram of the client or for it has come
+
+local clients = {} -- by endpoint key
+local client_count = 0
+
+local function tell(client, what)
+  if not options.verbose then return end
+  print(("%s %s, clients: %d"):format(ip.tostring(client.address, client.port), what, client_count))
+  io.stdout:flush()
+end
+
+local function forget(client)
+  client.upstream:close()
+  clients[client.key] = nil
+  client_count = client_count - 1
+  tell(client, "has gone")
+end
+
+-- Sends the server's answers back until the client was idle for long enough. A string takes only the memory that an
+-- answer needs, while a span for the largest datagram would have to be kept for every client.
+local function answer(listener, client)
+  local remaining = options.idle
+  while remaining > 0 do
+    client.upstream.receive_timeout = remaining
+    local ok, result = pcall(client.upstream.receive_string, client.upstream)
+    if ok then
+      client.heard = ip.fiber.now()
+      ok, result = pcall(listener.send_to, listener, result, client.address, client.port)
+    end
+    -- Nobody listens at the server's port, say, or the time is over: what counts is how long the client was silent.
+    if not ok and not is_passing(result) then error(result, 0) end
+    remaining = client.heard + options.idle - ip.fiber.now()
+  end
+  forget(client)
+end
+
+local function welcome(listener, server, key, address, port)
+  if client_count >= options.clients then return nil end
+  local upstream = ip.udp.connect(server, options["to-port"])
+  local client = { key = key, address = address, port = port, upstream = upstream, heard = ip.fiber.now() }
+  clients[key] = client
+  client_count = client_count + 1
+  ip.fiber.spawn(answer, listener, client)
+  tell(client, "has come")
+  return client
+end
+
+-- --- the way to the server ---
+
+-- `try_send` never waits, or one client that sends too much would keep all others waiting. What it cannot send is
+-- dropped, as a router would do.
+local function relay(listener, server, buf)
+  while true do
+    local n, address, port = listener:receive_from(buf:resize(buf.capacity))
+    local key = ip.endpoint_key(address, port)
+    local client = clients[key] or welcome(listener, server, key, address, port)
+    if client then
+      client.heard = ip.fiber.now()
+      client.upstream:try_send(buf:resize(n))
+    end
+  end
+end
+
+local function relay_forever(listener, server)
+  local buf = byte_span.new(LARGEST_DATAGRAM)
+  local reported
+  while true do
+    local _, err = pcall(relay, listener, server, buf)
+    if not is_passing(err) then error(err, 0) end
+    if err ~= reported then complain(tostring(err)) end
+    reported = err -- a row of equal errors is told once
+    ip.fiber.yield() -- errors that do not end must not keep others from running
+  end
+end
+
+local function find_server()
+  local ok, result = pcall(ip.udp.get_address_info, options.to)
+  if not ok then give_up(("cannot find %s: %s"):format(options.to, result)) end
+  return result[1].address
+end
+
+local function listen()
+  local ok, result = pcall(ip.udp.bind, options.listen, options.port)
+  if not ok then give_up(("cannot listen on %s: %s"):format(ip.tostring(options.listen, options.port), result)) end
+  return result
+end
+
+if not options.to then command:fail("--to HOST expected") end
+if not options["to-port"] then command:fail("--to-port PORT expected") end
+local server = find_server()
+local listener <close> = listen()
+print(("listening on %s for %s"):format(ip.tostring(listener.local_address, listener.local_port),
+  ip.tostring(server, options["to-port"])))
+io.stdout:flush()
+ip.fiber.run(relay_forever, listener, server)
