@@ -40,7 +40,7 @@ run_specs() {
   status=0
   "$@" >"$report" 2>&1 || status=$?
   cat "$report"
-  summary=$(sed 's/\x1b\[[0-9;]*m//g' "$report" | grep -E '^[0-9]+ successes? / ' | tail -n 1)
+  summary=$(sed 's/\x1b\[[0-9;]*m//g' "$report" | grep -E '^[0-9]+ success(es)? / ' | tail -n 1)
   rm -f "$report"
   if [ -z "$summary" ]; then
     echo "busted did not finish (exit code $status)" >&2
