@@ -256,7 +256,7 @@ static void release(struct ip_operation *operation) {
   runtime->free_operations = operation;
 }
 
-/* __close: reached by ip_operation_settle, and when somebody closes the coroutine. In the latter case a fiber
+/* __close: reached by settle, and when somebody closes the coroutine. In the latter case a fiber
    that is never resumed again has to be looked at by the dispatcher, or whoever joins it would wait for ever.
  */
 static int operation_mt_close(lua_State *L) {

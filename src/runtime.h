@@ -9,7 +9,7 @@
                          +------- abandon -----+--> FREE
 
    ARMED: linked in the queue of the object it waits for. READY: it has its result and is linked in the
-   runtime's ready queue. DONE: its coroutine is being resumed. Whatever ends it, ip_operation_settle or the
+   runtime's ready queue. DONE: its coroutine is being resumed. Whatever ends it, settling it or the
    __close of its userdata (both the same code) unlinks it, stops its timer and puts it back into the pool. */
 #ifndef IP_RUNTIME_H
 #define IP_RUNTIME_H

@@ -198,11 +198,6 @@ int ip_socket_receive_many(lua_State *L) {
 
 /* --- sending --- */
 
-/* The entries of one message: first..first + count - 1. */
-struct run {
-  size_t first, count;
-};
-
 #ifdef __linux__
 
 #ifndef UDP_SEGMENT
