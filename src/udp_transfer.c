@@ -17,8 +17,7 @@
 #include <string.h>
 
 enum {
-  SKIP_AFTER = 4,   /* receives in a row that met EAGAIN before the next ones suspend without a try */
-  PROBE_EVERY = 32, /* while so, one receive in this many tries all the same */
+  PROBE_EVERY = 32, /* of receives that could suspend without a try, one in this many tries all the same */
   LARGEST_DATAGRAM = 65535
 };
 
@@ -185,7 +184,7 @@ static const struct ip_operation_kind receive_string_kind = {.name = "receive_st
    then. */
 static bool skips_try(struct ip_runtime *runtime, const struct ip_socket_box *box) {
   struct ip_socket *socket = box->socket;
-  if (IP_LIKELY(socket->misses < SKIP_AFTER)) return false;
+  if (IP_LIKELY(socket->misses < IP_SKIP_AFTER)) return false;
   if (box->receive_timeout == 0 || runtime->immediate_scopes != 0 || ip_messages_pending(socket))
     return false;
   socket->skipped = (uint8_t)((socket->skipped + 1) % PROBE_EVERY);
@@ -231,11 +230,11 @@ static bool try_to_receive(lua_State *L, const struct ip_operation_kind *kind,
   struct ip_socket *socket = call->box->socket;
   int error = ip_transfer_take(socket, call->data, call->size, call->flags, datagram, call->what);
   if (IP_LIKELY(error == 0)) {
-    socket->misses = 0;
+    if (IP_LIKELY(!ip_messages_coalesces(socket))) socket->misses = 0; /* else the intake knows better */
     return true;
   }
   if (error != EAGAIN) ip_transfer_raise(L, socket->readiness.runtime, error, kind->name);
-  if (socket->misses < SKIP_AFTER) socket->misses++;
+  if (socket->misses < IP_SKIP_AFTER) socket->misses++;
   return false;
 }
 
