@@ -33,6 +33,12 @@ static inline bool ip_readiness_has_waiters(const struct ip_readiness *readiness
   return !ip_queue_is_empty(&readiness->waiters[side]);
 }
 
+/* Behind the oldest one; there is one. */
+static inline bool ip_readiness_has_waiters_behind(const struct ip_readiness *readiness, enum ip_side side) {
+  const struct ip_queue *waiters = &readiness->waiters[side];
+  return waiters->next != waiters->previous;
+}
+
 /* How many operations wait on a side, without those that carry nothing; adds their sizes to `bytes`. */
 size_t ip_readiness_count(const struct ip_readiness *readiness, enum ip_side side, size_t *bytes);
 

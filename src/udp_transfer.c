@@ -84,7 +84,6 @@ int ip_transfer_take(struct ip_socket *socket, void *data, size_t size, int flag
 /* What is left in this process makes no event: those who wait get it at the next turn. */
 static void wake_for_pending(struct ip_socket *socket) {
   if (IP_LIKELY(!ip_messages_pending(socket))) return;
-  if (!ip_readiness_has_waiters(&socket->readiness, IP_SIDE_READ)) return;
   ip_readiness_try_last(&socket->readiness, IP_SIDE_READ);
 }
 
@@ -95,7 +94,7 @@ bool ip_transfer_attempt_take(struct ip_operation *operation, enum ip_take what)
   if (error == EAGAIN && ip_errors_drain(socket) != 0) error = ip_errors_next_report(socket);
   if (error == EAGAIN) return false;
   operation->status = error;
-  wake_for_pending(socket);
+  if (ip_readiness_has_waiters_behind(&socket->readiness, IP_SIDE_READ)) wake_for_pending(socket);
   return true;
 }
 
