@@ -359,10 +359,11 @@ void ip_gather_write_ready(struct ip_readiness *readiness) {
 
 void ip_gather_end(struct ip_socket *socket) {
   struct ip_gather *gather = gather_of(socket);
-  if (gather == NULL || ip_gather_flush(socket)) return;
+  if (gather == NULL || gather->count == 0) return;
+  (void)send_all(socket, gather);
   gather->first = gather->end = gather->used = gather->count = gather->bytes = 0;
   ip_queue_remove(&gather->link);
-  (void)ip_readiness_set_writes(&socket->readiness, false);
+  (void)ip_readiness_set_writes(&socket->readiness, false); /* to false it cannot fail */
 }
 
 void ip_gather_leave_peer(struct ip_socket *socket) {
