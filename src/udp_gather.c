@@ -161,6 +161,16 @@ static size_t plan(const struct ip_socket *socket, struct ip_gather *gather, str
   return planned;
 }
 
+/* One datagram: the plain call is the cheapest. */
+static int hand_over_one(const struct ip_socket *socket, struct ip_gather *gather,
+                         const struct message *message) {
+  size_t sent;
+  struct iovec part = {.iov_base = gather->room + message->at, .iov_len = message->bytes};
+  const struct ip_endpoint *to = message->run->to.length != 0 ? &message->run->to : NULL;
+  int error = ip_datagram_send(socket->readiness.fd, &part, 1, to, 0, &sent);
+  return error != 0 ? -error : 1;
+}
+
 #ifdef __linux__
 
 union segment_control {
@@ -180,9 +190,9 @@ static void set_segment_size(struct msghdr *header, union segment_control *contr
   memcpy(CMSG_DATA(first), &segment_size, sizeof segment_size);
 }
 
-/* Hands over messages in one call; the number of those that the system took, or a negative errno value. */
-static int hand_over(const struct ip_socket *socket, struct ip_gather *gather, const struct message *messages,
-                     size_t count) {
+/* Several messages, or one of several datagrams, in one call. */
+static int hand_over_many(const struct ip_socket *socket, struct ip_gather *gather,
+                          const struct message *messages, size_t count) {
   struct mmsghdr headers[MOST_MESSAGES];
   struct iovec parts[MOST_MESSAGES];
   union segment_control controls[MOST_MESSAGES];
@@ -205,17 +215,20 @@ static int hand_over(const struct ip_socket *socket, struct ip_gather *gather, c
 
 #else
 
-static int hand_over(const struct ip_socket *socket, struct ip_gather *gather, const struct message *messages,
-                     size_t count) {
+static int hand_over_many(const struct ip_socket *socket, struct ip_gather *gather,
+                          const struct message *messages, size_t count) {
   (void)count;
-  size_t sent;
-  struct iovec part = {.iov_base = gather->room + messages[0].at, .iov_len = messages[0].bytes};
-  const struct ip_endpoint *to = messages[0].run->to.length != 0 ? &messages[0].run->to : NULL;
-  int error = ip_datagram_send(socket->readiness.fd, &part, 1, to, 0, &sent);
-  return error != 0 ? -error : 1;
+  return hand_over_one(socket, gather, &messages[0]);
 }
 
 #endif
+
+/* The number of messages that the system took, or a negative errno value. */
+static int hand_over(const struct ip_socket *socket, struct ip_gather *gather, const struct message *messages,
+                     size_t count) {
+  if (count == 1 && messages[0].count == 1) return hand_over_one(socket, gather, &messages[0]);
+  return hand_over_many(socket, gather, messages, count);
+}
 
 /* The oldest message is gone. */
 static void forget(struct ip_gather *gather, const struct message *message) {
