@@ -298,6 +298,14 @@ describe("a send with coalesce", function()
     assert.same({ "before", "behind", "before", "behind" }, receive_all(receiver, 4))
   end))
 
+  it("over v4 from a socket that is for v6 only is refused at once", with_loop(function()
+    if not has_v6 then return pending("there is no v6 here") end
+    local sender <close> = ip.udp.bind("::1", 0, { coalesce = true, v6_only = true })
+    assert.equal("send_to: network is unreachable (ENETUNREACH)",
+      tostring(error_of(sender.send_to, sender, "x", "127.0.0.1", 9)))
+    assert.equal(0, sender.send_queue_count)
+  end))
+
   it("reaches others while the sender does nothing more", with_loop(function()
     local receiver <close>, port = support.bound()
     receiver.receive_timeout = 10
@@ -755,6 +763,45 @@ describe("a send with coalesce that the system cannot take yet", function()
     equal("last", (sink:receive_string()))
     out:send("left behind")
   ]])
+
+  it_slow("or that the path is too small for is dropped, and told with the mtu", function()
+    assert.is_true(make_network())
+    finally(remove_network)
+    assert.is_true(succeeds(inside .. "tc qdisc del dev lo root") and succeeds(inside .. "ip link set lo mtu 1500"))
+    assert.equal("passed\n", run_under(inside, [[
+      local ip = require "ip"
+      local function equal(expected, value)
+        if expected ~= value then error(("expected %s, got %s"):format(expected, value), 2) end
+      end
+      local large = ("x"):rep(2000)
+      for _, address in ipairs { "127.0.0.1", "::1" } do
+        for _, errors in ipairs { false, true } do
+          local sink = ip.udp.bind(address, 0, { receive_timeout = 2 })
+          local out = ip.udp.connect(address, sink.local_port, { coalesce = true, path_mtu_discovery = "do",
+            receive_errors = errors })
+          out:send("before")
+          for _ = 1, 3 do out:send(large) end
+          out:send("behind")
+          local ok, err = pcall(out.flush, out)
+          equal("EMSGSIZE", err.name)
+          equal(1500, err.mtu)
+          out:flush()
+          out:send(large)
+          ip.fiber.run(ip.fiber.yield)
+          ok, err = pcall(out.send, out, "not sent")
+          equal("EMSGSIZE", err.name)
+          equal(1500, err.mtu)
+          out:send("last")
+          out:flush()
+          for _, text in ipairs { "before", "behind", "last" } do equal(text, (sink:receive_string())) end
+          local told = 0
+          while out:receive_error() do told = told + 1 end
+          equal(errors and 4 or 0, told)
+        end
+      end
+      print("passed")
+    ]]))
+  end)
 
   it_slow("does not spin while it waits", function()
     if mode == "valgrind" or not succeeds("strace -f -c -o /dev/null true") then return pending("cannot trace") end
