@@ -94,18 +94,19 @@ for _, kind in ipairs(kinds) do
       local receiver <close>, port = coalescing(kind, { receive_buffer_size = 4000000 })
       local sender <close> = open_socket(kind)
       local list, data = segments(20, 100)
+      local longer = ("longer than those"):rep(50)
       local function send()
         sender:send_to("before", kind.loopback, port)
         sender:send_message(data, { address = kind.loopback, port = port, segment_size = 100 })
         sender:send_to("", kind.loopback, port)
-        sender:send_to("after", kind.loopback, port)
+        sender:send_to(longer, kind.loopback, port)
       end
       for _ = 1, 3 do send() end
       for _ = 1, 3 do
         assert.equal("before", (receiver:receive_string()))
         for _, text in ipairs(list) do assert.equal(text, (receiver:receive_string())) end
         assert.equal("", (receiver:receive_string()))
-        assert.equal("after", (receiver:receive_string()))
+        assert.equal(longer, (receiver:receive_string()))
       end
       assert_empty(receiver)
     end))
@@ -539,9 +540,10 @@ describe("system calls with coalesce", function()
   local names = { "recvmmsg", "sendmmsg", "recvfrom", "recvmsg", "sendto", "sendmsg", "epoll_wait", "epoll_pwait",
     "epoll_ctl" }
 
-  local function count_calls(rounds)
+  local function count_calls(rounds, each)
     local counts, calls, total = os.tmpname(), {}, 0
-    assert.equal("done\n", run_under("strace -f -c -o " .. counts, (echo:gsub("ROUNDS", rounds))))
+    local program = echo:gsub("ROUNDS", rounds):gsub("32", each or 32)
+    assert.equal("done\n", run_under("strace -f -c -o " .. counts, program))
     for _, name in ipairs(names) do calls[name] = 0 end
     for line in io.lines(counts) do
       local number, name = line:match("^%s*[%d.]+%s+[%d.]+%s+%d+%s+(%d+)%s.-([%w_]+)%s*$")
@@ -565,6 +567,13 @@ describe("system calls with coalesce", function()
     assert.is_true(per_echo >= 1 / 32, "not all system calls were counted: " .. per_echo)
     assert.is_true(with.sendmsg - without.sendmsg <= 1.1 * rounds, "not every round's answers left together")
     assert.equal(0, with.recvfrom + with.sendto - without.recvfrom - without.sendto)
+  end, 60))
+
+  it_traced("are one to read what comes, where that is less than a read takes", on_main(function()
+    local rounds = 64
+    local without, with = count_calls(0, 20), count_calls(rounds, 20)
+    local reads = with.recvmmsg - without.recvmmsg - 2 * rounds -- less the client's own
+    assert.is_true(reads >= rounds and reads <= 1.1 * rounds, "reads: " .. reads)
   end, 60))
 
   it_traced("work where the kernel can neither join nor cut", on_main(function()

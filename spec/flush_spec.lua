@@ -791,6 +791,13 @@ describe("a send with coalesce that the system cannot take yet", function()
           ok, err = pcall(out.send, out, "not sent")
           equal("EMSGSIZE", err.name)
           equal(1500, err.mtu)
+          if errors then -- the queue tells it without a peer
+            local loose <close> = ip.udp.bind(address, 0, { coalesce = true, path_mtu_discovery = "do",
+              receive_errors = true })
+            loose:send_to(large, address, sink.local_port)
+            ip.fiber.run(ip.fiber.yield)
+            equal(1500, select(2, pcall(loose.send_to, loose, "not sent", address, sink.local_port)).mtu)
+          end
           out:send("last")
           out:flush()
           for _, text in ipairs { "before", "behind", "last" } do equal(text, (sink:receive_string())) end
