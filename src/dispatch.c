@@ -88,6 +88,10 @@ void ip_operation_resume(lua_State *L, struct ip_operation *operation) {
   }
   lua_State *thread = operation->thread;
   struct ip_task *task = ip_context_task(operation->context);
+  if (IP_LIKELY(operation->reference == 0)) { /* a task's own: the table of tasks holds the coroutine */
+    if (lua_status(thread) == LUA_YIELD) resume(L, runtime, thread, task, 0);
+    return;
+  }
   if (task != NULL && task->thread != thread)
     task = NULL; /* a coroutine inside a fiber that nobody relays for */
   lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_pool_key);
@@ -104,14 +108,13 @@ static void run_task(lua_State *L, struct ip_runtime *runtime, struct ip_task *t
   if (task->context.waiting != NULL)
     return; /* resumed by somebody else meanwhile, and suspended in us again */
   int status = lua_status(task->thread);
-  bool startable = status == LUA_OK && task->arguments >= 0;
+  bool startable =
+      status == LUA_OK && task->arguments >= 0 && lua_gettop(task->thread) == task->arguments + 1;
   if (status != LUA_YIELD && !startable) {
     runtime->end_task(L, runtime, task, IP_TASK_CLOSED);
     return;
   }
-  int arguments = startable ? task->arguments : 0;
-  task->arguments = -1;
-  resume(L, runtime, task->thread, task, arguments);
+  resume(L, runtime, task->thread, task, startable ? ip_task_prepare(task) : 0);
 }
 
 /* --- turns --- */

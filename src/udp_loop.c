@@ -104,7 +104,7 @@ static int wait_in_loop(lua_State *L, const struct loop *loop, const struct ip_r
   struct ip_operation *operation =
       ip_operation_acquire(L, ip_runtime(L), loop->kind, call->box->receive_timeout, gives_way);
   if (is_closed(call->box, loop)) { /* by a finalizer */
-    lua_closeslot(L, operation->slot);
+    ip_operation_settle(L, operation);
     return push_end(L, "closed");
   }
   ip_transfer_queue_receive(L, operation, call, gives_way);
