@@ -13,6 +13,11 @@
 
 struct loop {
   const struct ip_operation_kind *kind;
+  /* of an iterator, whose upvalues they are */
+  struct ip_socket_box *box;
+  struct ip_bytes *span;
+  size_t room;
+  bool watches; /* has a fiber at STOP */
   lua_Integer max_ready;
   lua_Integer row; /* datagrams handled in `turn` */
   uint32_t turn;   /* of the dispatcher: when it has changed, others have run */
@@ -34,15 +39,18 @@ static bool is_closed(const struct ip_socket_box *box, const struct loop *loop) 
   return box->socket == NULL || box->life != loop->life;
 }
 
-static int push_turn(lua_State *L, struct ip_runtime *runtime, const struct ip_datagram *datagram) {
-  struct loop *loop = lua_touserdata(L, LOOP);
-  struct ip_bytes *span = lua_touserdata(L, SPAN);
+static void count_turn(struct loop *loop, const struct ip_runtime *runtime) {
   if (loop->turn != runtime->turn) loop->row = 0;
   loop->turn = runtime->turn;
   loop->row++;
+}
+
+static int push_turn(lua_State *L, struct ip_runtime *runtime, const struct ip_datagram *datagram) {
+  struct ip_bytes *span = lua_touserdata(L, SPAN);
+  count_turn(lua_touserdata(L, LOOP), runtime);
   span->length = datagram->length;
   lua_pushvalue(L, SPAN);
-  return 1 + ip_transfer_push_sender(L, datagram);
+  return 1 + ip_transfer_push_sender(L, BOX, lua_touserdata(L, BOX), datagram);
 }
 
 static int push_received(lua_State *L, const struct ip_outcome *outcome) {
@@ -130,6 +138,55 @@ static int loop_receive(lua_State *L) {
   return push_turn(L, runtime, &datagram);
 }
 
+/* The upvalues of an iterator, after the core: what receive has as arguments. */
+static int upvalue(int argument) {
+  return lua_upvalueindex(1 + argument);
+}
+
+/* The frame of receive, for what waits. [-0, +5, -] */
+static int wait_in_iterator(lua_State *L, const struct loop *loop, const struct ip_receive_call *call,
+                            bool gives_way) {
+  lua_settop(L, 0);
+  for (int argument = BOX; argument <= STOP; argument++)
+    lua_pushvalue(L, upvalue(argument));
+  return wait_in_loop(L, loop, call, gives_way);
+}
+
+/* What `for` calls in each turn: receive, with its arguments as upvalues, which are what they were when they were
+   checked. */
+static int iterate(lua_State *L) {
+  struct ip_runtime *runtime = ip_runtime(L);
+  struct loop *loop = lua_touserdata(L, upvalue(LOOP));
+  struct ip_receive_call call = {
+      .box = loop->box, .data = loop->span->data, .size = loop->room, .what = IP_TAKE_SOURCE};
+  if (IP_UNLIKELY(runtime->closed)) call.box->socket = NULL;
+  if (IP_UNLIKELY(is_closed(call.box, loop))) return push_end(L, "closed");
+  if (loop->watches && ip_fiber_has_ended(L, upvalue(STOP))) return push_end(L, "stopped");
+  bool gives_way = loop->turn == runtime->turn && loop->row >= loop->max_ready;
+  struct ip_datagram datagram;
+  if (!ip_transfer_start_receive(L, loop->kind, &call, &datagram, &gives_way))
+    return wait_in_iterator(L, loop, &call, gives_way);
+  count_turn(loop, runtime);
+  loop->span->length = datagram.length;
+  lua_pushvalue(L, upvalue(SPAN));
+  return 1 + ip_transfer_push_sender(L, upvalue(BOX), call.box, &datagram);
+}
+
+/* iterator(sock, loop, span, room, fiber | nil) -> function: receive with these arguments, for `for`. Suspends: no. */
+static int loop_iterator(lua_State *L) {
+  struct loop *loop = ip_check_class(L, LOOP, IP_CLASS_LOOP);
+  loop->box = ip_socket_check(L, BOX);
+  loop->span = ip_byte_span_check(L, SPAN);
+  loop->room = (size_t)ip_argument_integer(L, ROOM, 0, (lua_Integer)loop->span->capacity);
+  lua_settop(L, STOP);
+  loop->watches = !lua_isnil(L, STOP);
+  if (loop->watches) ip_fiber_has_ended(L, STOP);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_pushcclosure(L, iterate, 1 + STOP);
+  return 1;
+}
+
 /* add_methods{name = function, ...}: completes the class of sockets. lua/ip/udp.lua calls it once and takes
    it away. */
 static int add_methods(lua_State *L) {
@@ -142,6 +199,7 @@ static const luaL_Reg internals[] = {
     {"add_methods", add_methods},
     {"check_loop", loop_check},
     {"new_loop", loop_new},
+    {"loop_iterator", loop_iterator},
     {"loop_receive", loop_receive},
     {"option_names", ip_socket_option_names},
     {"prepare_fill", ip_socket_prepare_fill},
