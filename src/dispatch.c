@@ -155,6 +155,23 @@ static void poll_loop(struct ip_runtime *runtime, bool busy) {
   runtime->polling = false;
 }
 
+/* Polls without sleeping until something is ready, at most for `seconds`. A wake-up from a blocked poll costs several
+   times what a poll does. False: nothing came. */
+static bool spin(struct ip_runtime *runtime, double seconds) {
+  uint64_t end = uv_hrtime() + (uint64_t)(seconds * 1e9);
+  do {
+    poll_loop(runtime, true);
+    if (!ip_queue_is_empty(&runtime->ready) || atomic_load(&runtime->signalled)) return true;
+  } while (uv_hrtime() < end);
+  return false;
+}
+
+/* Blocks until something is ready, at most until a timer ends. */
+static void wait(struct ip_runtime *runtime) {
+  if (runtime->spin > 0 && spin(runtime, runtime->spin)) return;
+  poll_loop(runtime, false);
+}
+
 /* After a signal: runs one Lua function on the main thread, so that a debug hook which the host's signal
    handler has set takes effect here, where the error can pass. True when there was none. [-0, +(0|1), -] */
 static bool run_hook(lua_State *L) {
@@ -198,7 +215,8 @@ bool ip_runtime_step(lua_State *L, struct ip_runtime *runtime, double seconds) {
   if (!busy)
     ip_keyboard_interrupt_watch(runtime); /* Ctrl-C ends the block, and Lua's hook runs after the step */
   runtime->driving = true;
-  poll_loop(runtime, busy || timer == NULL);
+  bool came = !busy && runtime->spin > 0 && spin(runtime, runtime->spin < seconds ? runtime->spin : seconds);
+  if (!came) poll_loop(runtime, busy || timer == NULL || !uv_is_active((uv_handle_t *)&timer->uv));
   if (timer != NULL) ip_timer_free(timer);
   dispatch(L, runtime, NULL);
   runtime->driving = false;
@@ -226,7 +244,10 @@ enum ip_drive_result ip_runtime_drive(lua_State *L, struct ip_runtime *runtime,
       result = IP_DRIVE_DEADLOCK;
       break;
     }
-    poll_loop(runtime, busy);
+    if (busy)
+      poll_loop(runtime, true);
+    else
+      wait(runtime);
     if (atomic_exchange(&runtime->signalled, false) && !run_hook(L)) {
       result = IP_DRIVE_ERROR;
       break;

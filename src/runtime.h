@@ -219,6 +219,7 @@ struct ip_runtime {
   void (*close_socket)(struct ip_queue *link); /* closes a member of open_sockets, which leaves the queue */
   size_t sockets;                              /* open ones */
   int budget;
+  double spin;           /* seconds that the loop polls without sleeping before it blocks */
   atomic_bool signalled; /* set by the signal handler */
   bool main_done;        /* the main thread's operation is DONE: its drive ends before anything else runs */
   bool driving;          /* the main thread is in ip_runtime_drive */
