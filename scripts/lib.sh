@@ -43,7 +43,7 @@ missing_tools() {
   has luarocks || echo luarocks
   has_module cqueues || echo lua-cqueues
   has_module luv || echo lua-luv
-  [ "${need_valgrind:-no}" = no ] || has valgrind || echo valgrind
+  has valgrind || echo valgrind
   has apt-get || return 0 # specs that trade descriptors with these are skipped where they are missing
   "$(lua_command)" -e 'require "luv"' 2>/dev/null || echo luv
   "$(lua_command)" -e 'require "socket"' 2>/dev/null || echo luasocket
@@ -86,8 +86,8 @@ ensure_packages() {
   fi
   echo "missing:" $missing >&2
   echo "Homebrew: brew install lua libuv cmake pkg-config luarocks bind dnsmasq" >&2
-  echo "dnf:      dnf install gcc make cmake pkgconf lua lua-devel libuv-devel luarocks bind-utils dnsmasq iproute strace" >&2
-  echo "apk:      apk add gcc musl-dev make cmake pkgconf lua5.4 lua5.4-dev libuv-dev luarocks bind-tools dnsmasq iproute2 strace" >&2
+  echo "dnf:      dnf install gcc make cmake pkgconf lua lua-devel libuv-devel luarocks bind-utils dnsmasq iproute strace valgrind" >&2
+  echo "apk:      apk add gcc musl-dev make cmake pkgconf lua5.4 lua5.4-dev libuv-dev luarocks bind-tools dnsmasq iproute2 strace valgrind" >&2
   echo "busted, luacheck, cqueues, luv: luarocks --lua-version 5.4 install NAME" >&2
   exit 1
 }
