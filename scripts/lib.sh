@@ -92,6 +92,28 @@ ensure_packages() {
   exit 1
 }
 
+# The SNTP example is asked by a client that others wrote. Debian's package of chrony would start a daemon that sets the
+# clock, so it is not installed: the one program that the specs need is taken out of it.
+ensure_chronyd() {
+  has chronyd && return 0
+  LUA_IP_CHRONYD=$project/build-chrony/usr/sbin/chronyd
+  export LUA_IP_CHRONYD
+  [ ! -x "$LUA_IP_CHRONYD" ] || return 0
+  has apt-get || return 0
+  say "unpacking chronyd"
+  mkdir -p "$project/build-chrony"
+  if ! (cd "$project/build-chrony" && download_chrony && dpkg-deb --fsys-tarfile chrony_*.deb | tar -x ./usr/sbin/chronyd); then
+    echo "chronyd cannot be had: a spec is skipped" >&2
+  fi
+  rm -f "$project"/build-chrony/chrony_*.deb
+}
+
+# The lists of packages are fetched when there are none yet.
+download_chrony() {
+  apt-get -qq -o APT::Sandbox::User=root download chrony 2>/dev/null && return 0
+  as_root apt-get update -qq && apt-get -qq -o APT::Sandbox::User=root download chrony
+}
+
 lua_command() {
   if has lua5.4; then echo lua5.4; else echo lua; fi
 }

@@ -19,6 +19,7 @@ esac
 
 . "$(dirname -- "$0")/lib.sh"
 ensure_packages test
+ensure_chronyd
 
 case $mode in
 plain) build build -DIP_WARNINGS_AS_ERRORS=ON -DIP_HOST_PROGRAMS=ON ;;
