@@ -221,6 +221,13 @@ local function total_of(reports, field)
   return total
 end
 
+local function all_have_echoed(reports)
+  for _, each in ipairs(reports) do
+    if each.echoes == 0 then return false end
+  end
+  return true
+end
+
 local function shares_of(reports)
   local total, shares = total_of(reports, "echoes"), {}
   for i, each in ipairs(reports) do
@@ -249,7 +256,7 @@ local function measure_with(count, loads)
   local deadline = ip.fiber.now() + PATIENCE
   repeat -- until the load is there
     ip.fiber.sleep(WARM_UP)
-  until total_of(ask(), "echoes") > 0 or ip.fiber.now() > deadline
+  until all_have_echoed(ask()) or ip.fiber.now() > deadline
   local before, start = ask(), ip.fiber.now()
   ip.fiber.sleep(options.seconds)
   local reports, seconds = difference(ask(), before), ip.fiber.now() - start

@@ -90,7 +90,7 @@ describe("workers.lua", function()
   end))
 
   it_linux("measures with one and with two workers, each of which gets traffic", support.with_loop(function()
-    local output, errors, code = process.run(workers("--workers", "2", "--seconds", "0.2"), 50)
+    local output, errors, code = process.run(workers("--workers", "2", "--seconds", "0.5"), 50)
     assert.equal("", errors)
     assert.equal(0, code)
     matches("^%d+ cores, datagrams of 64 bytes, load by 1 process\nworkers [^\n]+\n", output)
