@@ -4,8 +4,9 @@ local ip = require "ip"
 local process = require "spec.support.process"
 local support = require "spec.support"
 
-local MOST = 2000
-local FEW, MANY = 500, 2500 -- echoes of two runs; their difference is free of the start and the end of a process
+-- Echoes of two runs; their difference is free of the start and the end of a process. The datagrams of the longer run
+-- fit the queue of a socket.
+local FEW, MANY = 50, 250
 
 -- Other builds than the plain one have instructions of their own.
 local mode = os.getenv("LUA_IP_MODE") or "plain"
@@ -13,25 +14,40 @@ local can_count = mode == "plain" and (os.getenv("LD_PRELOAD") or "") == "" and 
   and process.exists("valgrind")
 local it_counted = can_count and it or function(name) pending(name .. " (needs valgrind, and a plain build)") end
 
-local server = [[
+-- A server that ends after arg[1] echoes. With "queued" as arg[2] it begins when a datagram comes on another socket:
+-- by then all others are in its queue, and it never has to wait.
+local prologue = [[
   local ip = require "ip"
-  local sock = ip.udp.bind("127.0.0.1", 0)
+  local sock, starter = ip.udp.bind("127.0.0.1", 0), ip.udp.bind("127.0.0.1", 0)
+  sock:set_option("receive_buffer_size", 1 << 20)
   ip.fiber.spawn(function() -- nobody waits for ever for a server that lost its client
     ip.fiber.sleep(60)
     os.exit(1)
   end):detach()
-  print(sock.local_port)
+  print(sock.local_port, starter.local_port)
   io.stdout:flush()
   local echoes = tonumber(arg[1])
   ip.fiber.run(function()
+    if arg[2] == "queued" then starter:receive_string() end
+]]
+
+local servers = {
+  datagrams = prologue .. [[
+    for data, address, port in sock:datagrams { capacity = 64, max_ready = 64 } do
+      sock:send_to(data, address, port)
+      echoes = echoes - 1
+      if echoes == 0 then break end
+    end
+  end)]],
+  receive_from = prologue .. [[
     local buf = ip.byte_span.new(64)
     for _ = 1, echoes do
       local n, address, port = sock:receive_from(buf)
       sock:send_to(buf:resize(n), address, port)
       buf:resize(64)
     end
-  end)
-]]
+  end)]],
+}
 
 local function write(source)
   local path = os.tmpname()
@@ -46,24 +62,38 @@ local function sleeps(pid)
   return file == nil or file:read("a"):match("^%d+ %b() (%a)") == "S"
 end
 
--- Keeps `in_flight` datagrams on their way; with one, each is sent when the server waits for it.
-local function drive(port, pid, echoes, in_flight)
+-- Sends all, and then lets the server begin.
+local function fill_queue(port, starter, echoes)
+  local client <close> = ip.udp.connect("127.0.0.1", port)
+  for _ = 1, echoes do client:send("x") end
+  local other <close> = ip.udp.connect("127.0.0.1", starter)
+  other:send("begin")
+end
+
+-- Sends each datagram when the server waits for it.
+local function ping_pong(port, pid, echoes)
   local client <close> = ip.udp.connect("127.0.0.1", port, { receive_timeout = 20 })
   local buf = ip.byte_span.new(64)
-  for i = 1, echoes + in_flight do
-    while in_flight == 1 and i <= echoes and not sleeps(pid) do ip.fiber.yield() end
-    if i <= echoes then client:send("x") end
-    if i > in_flight then client:receive(buf) end
+  for _ = 1, echoes do
+    while not sleeps(pid) do ip.fiber.yield() end
+    client:send("x")
+    client:receive(buf)
   end
 end
 
 -- The instructions of a server that ends after a number of echoes.
-local function count(echoes, in_flight)
+local function count(server, echoes, way)
   local program, counts = write(server), os.tmpname()
   local words = { "valgrind", "--tool=callgrind", "--callgrind-out-file=" .. counts }
-  table.move(process.lua(program, echoes), 1, 3, #words + 1, words)
+  table.move(process.lua(program, echoes, way), 1, 4, #words + 1, words)
   local running <close> = process.start(words)
-  drive(tonumber(running:wait_for("^(%d+)\n", 30)), running.pid, echoes, in_flight)
+  running:wait_for("^(%d+)\t%d+\n", 30)
+  local port, starter = running:output():match("^(%d+)\t(%d+)\n")
+  if way == "queued" then
+    fill_queue(tonumber(port), tonumber(starter), echoes)
+  else
+    ping_pong(tonumber(port), running.pid, echoes)
+  end
   assert.equal(0, running:wait(30), running:errors())
   local file <close> = assert(io.open(counts))
   local instructions = file:read("a"):match("\nsummary: (%d+)")
@@ -72,22 +102,22 @@ local function count(echoes, in_flight)
   return assert(tonumber(instructions), "callgrind has not told")
 end
 
-local function instructions_per_echo(in_flight)
-  return (count(MANY, in_flight) - count(FEW, in_flight)) / (MANY - FEW)
+local function check(server, way, most)
+  return support.with_loop(function()
+    local each = (count(server, MANY, way) - count(server, FEW, way)) / (MANY - FEW)
+    assert.is_true(each <= most, "instructions per echo: " .. each)
+    assert.is_true(each > 1000, "not all were counted: " .. each)
+  end, 120)
 end
 
 describe("user instructions", function()
   teardown(process.stop_all)
 
-  it_counted("are at most 2000 per echo when saturated", support.with_loop(function()
-    local each = instructions_per_echo(32)
-    assert.is_true(each <= MOST, "instructions per echo: " .. each)
-    assert.is_true(each > 100, "not all were counted: " .. each)
-  end, 120))
+  it_counted("are at most 2000 per echo of a loop over datagrams", check(servers.datagrams, "queued", 2000))
 
-  it_counted("are at most 2000 per echo with one datagram in flight", support.with_loop(function()
-    local each = instructions_per_echo(1)
-    assert.is_true(each <= MOST, "instructions per echo: " .. each)
-    assert.is_true(each > 100, "not all were counted: " .. each)
-  end, 120))
+  it_counted("are at most 4200 per echo by receive_from, resize and send_to, each found by its name",
+    check(servers.receive_from, "queued", 4200))
+
+  it_counted("are at most 4200 per echo where each datagram has to be waited for",
+    check(servers.datagrams, "waiting", 4200))
 end)

@@ -78,7 +78,8 @@ static int refuse(lua_State *L, struct ip_runtime *runtime, const struct ip_oper
       kind->name);
 }
 
-void ip_operation_check(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_kind *kind) {
+void ip_operation_check_closely(lua_State *L, struct ip_runtime *runtime,
+                                const struct ip_operation_kind *kind) {
   if (IP_UNLIKELY(!runtime->opened)) ip_runtime_check(L, runtime);
   bool allowed = L == runtime->driver ? false
                  : L == runtime->main ? !runtime->driving && !ip_compat_in_finalizer(L)

@@ -19,6 +19,7 @@
 #include "datagram_io.h"
 #include "error.h"
 #include "queue.h"
+#include "util.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -270,7 +271,16 @@ void ip_runtime_enqueue(struct ip_runtime *runtime, struct ip_ready *ready);
 
 /* May this call suspend here? Raises when not, before anything was done. Also raises a pending interruption
    or an expired deadline of the calling coroutine. [-0, +0, e] */
-void ip_operation_check(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_kind *kind);
+void ip_operation_check_closely(lua_State *L, struct ip_runtime *runtime,
+                                const struct ip_operation_kind *kind);
+
+static inline void ip_operation_check(lua_State *L, struct ip_runtime *runtime,
+                                      const struct ip_operation_kind *kind) {
+  const struct ip_task *task = runtime->current; /* while there is one, the loop exists */
+  bool plain = task != NULL && task->thread == L && runtime->attention == 0;
+  if (IP_LIKELY(plain && lua_isyieldable(L))) return;
+  ip_operation_check_closely(L, runtime, kind);
+}
 
 /* An operation, ARMED but in no queue yet, that outlives the frame by no means: the fiber's own, or one from the pool,
    which is pushed, marked to-be-closed; `timeout` in seconds, negative for

@@ -14,6 +14,7 @@
 struct loop {
   const struct ip_operation_kind *kind;
   /* of an iterator, whose upvalues they are */
+  struct ip_runtime *runtime;
   struct ip_socket_box *box;
   struct ip_bytes *span;
   size_t room;
@@ -155,8 +156,8 @@ static int wait_in_iterator(lua_State *L, const struct loop *loop, const struct 
 /* What `for` calls in each turn: receive, with its arguments as upvalues, which are what they were when they were
    checked. */
 static int iterate(lua_State *L) {
-  struct ip_runtime *runtime = ip_runtime(L);
   struct loop *loop = lua_touserdata(L, upvalue(LOOP));
+  struct ip_runtime *runtime = loop->runtime;
   struct ip_receive_call call = {
       .box = loop->box, .data = loop->span->data, .size = loop->room, .what = IP_TAKE_SOURCE};
   if (IP_UNLIKELY(runtime->closed)) call.box->socket = NULL;
@@ -175,6 +176,7 @@ static int iterate(lua_State *L) {
 /* iterator(sock, loop, span, room, fiber | nil) -> function: receive with these arguments, for `for`. Suspends: no. */
 static int loop_iterator(lua_State *L) {
   struct loop *loop = ip_check_class(L, LOOP, IP_CLASS_LOOP);
+  loop->runtime = ip_runtime(L);
   loop->box = ip_socket_check(L, BOX);
   loop->span = ip_byte_span_check(L, SPAN);
   loop->room = (size_t)ip_argument_integer(L, ROOM, 0, (lua_Integer)loop->span->capacity);
