@@ -55,7 +55,7 @@ local function entries_of(workload)
         entries[#entries + 1] = {
           name = contender[1] .. (sockets and (", %d sockets"):format(sockets) or ""),
           command = ("%s/driver %s%s --seconds %g --warm-up %g -- %s%s 2>&1"):format(BUILD, workload.driver,
-            sockets and " --sockets " .. sockets or "", options.seconds, options.seconds / 5, server,
+            sockets and " --sockets " .. sockets or "", options.seconds, workload.warm_up or options.seconds / 5, server,
             workload.id == "bulk" and " -- " .. server or ""),
         }
       end

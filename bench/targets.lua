@@ -6,6 +6,7 @@ return {
   { "ping-pong", "lua-ip", "floor-a", 1.03, what = "ping-pong on one core" },
   { "sockets", "lua-ip", "floor-a", 1.08, what = "64 sockets, 64 fibers" },
   { "receive", "lua-ip", "floor-a", 1.10, what = "receive only" },
+  { "receive-one-core", "lua-ip", "floor-a", 1.10, what = "receive only, on one core" },
   { "send", "lua-ip", "floor-a-poll", 1.06, what = "send only" },
   { "connected", "lua-ip", "floor-a-conn", 1.00, what = "connected echo" },
   { "echo", "lua-ip batch", "floor-b", 1.02, what = "batch echo" },

@@ -15,11 +15,15 @@ return {
     driver = "echo --in-flight 64 --size 64 --sockets 64" },
   { id = "many", title = "10,000 sockets", baseline = "self",
     about = "64 datagrams on their way go round 10,000 sockets; the ratio is to the same server with 64 sockets.",
-    driver = "echo --in-flight 64 --size 64", variants = { 64, 10000 } },
+    driver = "echo --in-flight 64 --size 64", variants = { 64, 10000 }, warm_up = 0.2 },
   { id = "receive", title = "Receive only", baseline = "floor-a", noise = "floor-a again",
-    about = "The client floods the server with 64-byte datagrams; what the system drops costs the server nothing and does not "
-      .. "count.",
+    about = "The client floods the server with 64-byte datagrams from another core; what the system drops is not counted. A "
+      .. "server that keeps up sleeps now and then, and waking up costs: read the rates too.",
     driver = "receive --size 64" },
+  { id = "receive-one-core", title = "Receive only, on one core", baseline = "floor-a", noise = "floor-a again",
+    about = "64 datagrams of 64 bytes at a time, client and server on the same core: the server finds all 64, takes them and "
+      .. "sleeps. Nothing is dropped, and nobody on another core disturbs the socket.",
+    driver = "receive --size 64 --client-core 0" },
   { id = "send", title = "Send only", baseline = "floor-a-poll", noise = false,
     about = "The server sends 64-byte datagrams to one peer, which discards them.",
     driver = "send --size 64" },

@@ -33,6 +33,11 @@ function roles.receive(sock)
   end
 end
 
+function roles.bulk(sock)
+  sock:set_option("receive_buffer_size", 4 << 20)
+  roles.receive(sock)
+end
+
 function roles.send(sock)
   while true do
     local text, address, port = sock:receive_string()

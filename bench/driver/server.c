@@ -17,13 +17,14 @@
 #include "driver.h"
 
 #define START_SECONDS 20
+#define PATIENCE 0.5 /* seconds for a server to end */
 #define MAXIMUM_ARGUMENTS 32
 
 static const struct server *started[2]; /* to be killed by die() */
 
 void die(const char *format, ...) {
   for (int i = 0; i < 2; i++)
-    if (started[i]) kill(started[i]->pid, SIGKILL);
+    if (started[i]) kill(-started[i]->pid, SIGKILL);
   va_list arguments;
   va_start(arguments, format);
   vfprintf(stdout, format, arguments);
@@ -67,6 +68,7 @@ static void become_server(char **command, const char *role, uint16_t peer_port, 
   arguments[count++] = port_text;
   arguments[count++] = sockets_text;
   arguments[count] = NULL;
+  setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   pin(core);
   struct rlimit files;
@@ -114,6 +116,7 @@ void server_start(struct server *server, char **command, const char *role, uint1
     close(pipe_ends[0]);
     become_server(command, role, peer_port, sockets, core, pipe_ends[1]);
   }
+  setpgid(server->pid, server->pid); /* whoever of the two comes first */
   close(pipe_ends[1]);
   started[started[0] != NULL] = server;
   server->output = pipe_ends[0];
@@ -140,8 +143,13 @@ void server_start(struct server *server, char **command, const char *role, uint1
 }
 
 void server_stop(struct server *server) {
-  kill(server->pid, SIGKILL);
-  waitpid(server->pid, NULL, 0);
+  /* SIGTERM first, and to all that the command has started, so that `strace -c` in front of a server can tell what it has
+     seen. */
+  kill(-server->pid, SIGTERM);
+  for (double start = now(); waitpid(server->pid, NULL, WNOHANG) == 0;) {
+    if (now() - start > PATIENCE) kill(-server->pid, SIGKILL);
+    pause_for(0.001);
+  }
   close(server->output);
   free(server->ports);
   for (int i = 0; i < 2; i++)

@@ -48,6 +48,12 @@ static inline int open_socket(void) {
   return fd;
 }
 
+/* What is received in bulk needs room for what comes in while the server wakes up. The system may grant less. */
+static inline void take_large_buffer(int fd) {
+  int size = 4 << 20;
+  setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+}
+
 static inline void connect_to(int fd, int port) {
   struct sockaddr_in peer = loopback(port);
   if (connect(fd, (struct sockaddr *)&peer, sizeof peer) != 0) fail("connect");

@@ -119,7 +119,8 @@ int main(int count, char **arguments) {
   if (connected) connect_to(fd, atoi(arguments[3]));
   if (method == EPOLL) watch(fd);
   ready();
-  if (strcmp(role, "receive") == 0) count_datagrams(fd);
+  if (strcmp(role, "bulk") == 0) take_large_buffer(fd);
+  if (strcmp(role, "receive") == 0 || strcmp(role, "bulk") == 0) count_datagrams(fd);
   if (strcmp(role, "send") == 0) send_on_order(fd);
   echo(fd);
 }

@@ -94,7 +94,8 @@ int main(int count, char **arguments) {
   if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) != 0) fail("epoll");
   prepare();
   ready();
-  if (strcmp(arguments[1], "receive") == 0) count_datagrams(fd, epoll);
+  if (strcmp(arguments[1], "bulk") == 0) take_large_buffer(fd);
+  if (strcmp(arguments[1], "receive") == 0 || strcmp(arguments[1], "bulk") == 0) count_datagrams(fd, epoll);
   if (strcmp(arguments[1], "send") == 0) send_on_order(fd, epoll);
   echo(fd, epoll);
 }

@@ -109,7 +109,8 @@ int main(int count, char **arguments) {
   if (setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof on) != 0) unavailable("UDP_GRO needs Linux 5.0");
   if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) != 0) fail("epoll");
   ready();
-  if (strcmp(arguments[1], "receive") == 0) count_datagrams(fd, epoll);
+  if (strcmp(arguments[1], "bulk") == 0) take_large_buffer(fd);
+  if (strcmp(arguments[1], "receive") == 0 || strcmp(arguments[1], "bulk") == 0) count_datagrams(fd, epoll);
   if (strcmp(arguments[1], "send") == 0) send_on_order(fd, epoll);
   echo(fd, epoll);
 }
