@@ -1,6 +1,7 @@
 --- measure.lua RESULTS [--rounds N] [--seconds S] [--only WORKLOAD,...] [--contenders NAME,...]
---- Runs the workloads and writes a results file. Within a workload the rounds are interleaved: each round runs every contender
---- once, and begins with another one than the round before. Run by run.sh, which sets BENCH_BUILD, where the C programs are.
+--- Runs the workloads and writes a results file. Within a workload the rounds are interleaved: each round runs every
+--- contender once, and begins with another one than the round before. Run by run.sh, which tells in BENCH_BUILD where
+--- the C programs are, and on standard input, as lines `key: value`, what goes into the file beside the figures.
 
 local contenders = require "bench.contenders"
 local results = require "bench.results"
@@ -9,6 +10,9 @@ local workloads = require "bench.workloads"
 local BUILD = os.getenv("BENCH_BUILD")
 local RUNNERS = { lua = os.getenv("LUA_IP_LUA") or "lua5.4", js = "node", py = "python3" }
 local FAILURES = 2 -- a contender that has failed so often in a workload is left out of the other rounds
+
+-- What the driver prints.
+local FIGURES = { "seconds", "datagrams", "lost", "cpu", "delay", "round_trip", "round_trip_p99" }
 
 local options = { rounds = 11, seconds = 0.25 }
 local path = assert(arg[1], "no results file")
@@ -51,11 +55,12 @@ local function entries_of(workload)
   for _, contender in ipairs(contenders) do
     if takes_part(contender, workload) then
       local server = command(contender[2])
+      local warm_up = math.max(options.seconds / 5, workload.warm_up or 0, contender.warm_up or 0)
       for _, sockets in ipairs(workload.variants or { false }) do
         entries[#entries + 1] = {
           name = contender[1] .. (sockets and (", %d sockets"):format(sockets) or ""),
           command = ("%s/driver %s%s --seconds %g --warm-up %g -- %s%s 2>&1"):format(BUILD, workload.driver,
-            sockets and " --sockets " .. sockets or "", options.seconds, workload.warm_up or options.seconds / 5, server,
+            sockets and " --sockets " .. sockets or "", options.seconds, warm_up, server,
             workload.id == "bulk" and " -- " .. server or ""),
         }
       end
@@ -71,10 +76,11 @@ local function run(entry)
   local line = pipe:read("l") or "failed: the driver said nothing"
   pipe:close()
   local row = { contender = entry.name }
-  local seconds, datagrams, lost, cpu, median, p99 = line:match("^ok (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$")
-  if seconds then
-    row.status, row.seconds, row.datagrams, row.lost, row.cpu = "ok", seconds, datagrams, lost, cpu
-    row.round_trip, row.round_trip_p99 = median, p99
+  local figures = line:match("^ok (.*)$")
+  if figures then
+    row.status = "ok"
+    local field = figures:gmatch "%S+"
+    for _, name in ipairs(FIGURES) do row[name] = field() end
   else
     row.status, row.reason = line:match("^(%w+): (.*)$")
     if not row.reason then row.status, row.reason = "failed", line end
@@ -126,7 +132,7 @@ local list = chosen()
 local writer = results.writer(path)
 writer.about("rounds", options.rounds)
 writer.about("seconds", options.seconds)
-for line in io.lines() do -- what run.sh knows of the machine
+for line in io.lines() do
   local key, value = line:match("^(.-): *(.*)$")
   if key then writer.about(key, value) end
 end

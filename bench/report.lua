@@ -1,5 +1,4 @@
---- From a results file to Markdown. `report.lua RESULTS [--plots DIRECTORY]` prints it; with --plots it shows the plots of that
---- directory (plots.lua), named relative to the page.
+--- From the rows of a results file to a page of Markdown.
 
 local summary = require "bench.summary"
 local targets = require "bench.targets"
@@ -111,7 +110,7 @@ local function workload_section(lines, rows, workload, plots)
   end
   if #ran > 0 then table_of(lines, heads, cells) end
   if client_bound then
-    lines[#lines + 1] = "\\* The server's core was less than 95 % busy: the client set the rate."
+    lines[#lines + 1] = "\\* The server used less than 95 % of its core: the client set the rate."
     lines[#lines + 1] = ""
   end
   for _, entry in ipairs(absent) do
@@ -131,6 +130,21 @@ local function verdict(target, ratio)
   return met and "yes" or "**no**"
 end
 
+-- Says so if the machine was not quiet. Where the client has the same core, it is the one who disturbs.
+local function disturbance_section(lines, rows)
+  local disturbed, count = 0, 0
+  for _, workload in ipairs(workloads) do
+    if not workload.one_core then
+      local some, of = summary.disturbed(rows, workload.id)
+      disturbed, count = disturbed + some, count + of
+    end
+  end
+  if disturbed == 0 then return end
+  lines[#lines + 1] = ("**The machine was not quiet**: in %d of %d measurements other processes had the server's core "
+    .. "for more than 5 %% of the time. CPU and ratios suffer less from that than rates."):format(disturbed, count)
+  lines[#lines + 1] = ""
+end
+
 local function target_section(lines, rows)
   local cells = {}
   for _, target in ipairs(targets) do
@@ -140,9 +154,9 @@ local function target_section(lines, rows)
       if workload.id == id then figure = workload.figure end
     end
     local ratio = summary.ratio(rows, id, contender, baseline, figure)
-    if ratio or #summary.contenders(rows, id) > 0 then
-      cells[#cells + 1] = { target.what, contender .. " / " .. baseline, (target.least and "≥ " or "≤ ") .. ("%.2f"):format(limit),
-        with_range(ratio, "%.2f"), verdict(target, ratio) }
+    if ratio or summary.took_part(rows, id, contender) then
+      cells[#cells + 1] = { target.what, contender .. " / " .. baseline,
+        (target.least and "≥ %.2f" or "≤ %.2f"):format(limit), with_range(ratio, "%.2f"), verdict(target, ratio) }
     end
   end
   if #cells == 0 then return end
@@ -154,16 +168,16 @@ end
 local function noise_section(lines, rows)
   local cells = {}
   for _, workload in ipairs(workloads) do
-    local ratio = workload.noise
-      and summary.ratio(rows, workload.id, workload.noise, workload.baseline, workload.figure)
-    if ratio then cells[#cells + 1] = { workload.title, workload.baseline, with_range(ratio, "%.3f") } end
+    local again, name = table.unpack(workload.noise or {})
+    local ratio = again and summary.ratio(rows, workload.id, again, name, workload.figure)
+    if ratio then cells[#cells + 1] = { workload.title, name, with_range(ratio, "%.3f") } end
   end
   if #cells == 0 then return end
   lines[#lines + 1] = "## Noise (A/A)"
   lines[#lines + 1] = ""
-  lines[#lines + 1] = "The baseline runs twice in each round, under two names. Their ratio would be 1 without noise."
+  lines[#lines + 1] = "A floor runs twice in each round, under two names. Without noise their ratio would be 1."
   lines[#lines + 1] = ""
-  table_of(lines, { "", "baseline", "ratio to itself (quartiles)" }, cells)
+  table_of(lines, { "", "floor", "ratio to itself (quartiles)" }, cells)
 end
 
 local ABOUT = { "date", "machine", "system", "versions" }
@@ -174,12 +188,6 @@ local function about_section(lines, about)
   end
   lines[#lines + 1] = ("- rounds: %s of %s s each"):format(about.rounds, about.seconds)
   lines[#lines + 1] = ""
-  local number = 1
-  while about["absent " .. number] do
-    lines[#lines + 1] = "Not measured: " .. about["absent " .. number]
-    lines[#lines + 1] = ""
-    number = number + 1
-  end
 end
 
 --- The page. `plots`: directory of the plots, relative to the page; nil for a page without.
@@ -187,12 +195,13 @@ function report.page(rows, about, plots)
   local lines = {
     "# Benchmarks",
     "",
-    "Written by `sh bench/run.sh`; how it is done is told in [bench/README.md](../bench/README.md). CPU is the server's, user and",
-    "system. A ratio is the median of the ratios within each round, with its quartiles; below 1 is better where CPU or time",
-    "is compared. Absolute figures move from machine to machine, ratios much less.",
+    "Written by `sh bench/run.sh`; how it measures is told in [bench/README.md](../bench/README.md). CPU is the",
+    "server's, user and system. A ratio is the median of the ratios within each round, with its quartiles; where CPU",
+    "or time is compared, less is better. Absolute figures move from machine to machine, ratios much less.",
     "",
   }
   about_section(lines, about)
+  disturbance_section(lines, rows)
   target_section(lines, rows)
   noise_section(lines, rows)
   for _, workload in ipairs(workloads) do workload_section(lines, rows, workload, plots) end

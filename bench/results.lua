@@ -1,9 +1,12 @@
---- A results file: tab-separated rows, and lines `#key<TAB>value` on where and when they were taken.
+--- A results file: tab-separated rows, and lines `#key<TAB>value` on where and when they were taken. `seconds` is wall
+--- time; `cpu` and `delay` (how long the server was ready to run while somebody else had its core) are nanoseconds;
+--- `round_trip` is seconds.
 
 local results = {}
 
 local COLUMNS = {
-  "workload", "round", "contender", "status", "seconds", "datagrams", "lost", "cpu", "round_trip", "round_trip_p99", "reason",
+  "workload", "round", "contender", "status", "seconds", "datagrams", "lost", "cpu", "delay", "round_trip",
+  "round_trip_p99", "reason",
 }
 local TEXT = { workload = true, contender = true, status = true, reason = true }
 

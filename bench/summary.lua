@@ -2,6 +2,8 @@
 
 local summary = {}
 
+local DISTURBED = 0.05
+
 -- The value below which the share `p` of the sorted `values` lies, interpolated.
 local function quantile(values, p)
   local place = 1 + (#values - 1) * p
@@ -14,7 +16,8 @@ end
 function summary.spread(values)
   if #values == 0 then return nil end
   table.sort(values)
-  return { median = quantile(values, 0.5), low = quantile(values, 0.25), high = quantile(values, 0.75), count = #values }
+  local low, median, high = quantile(values, 0.25), quantile(values, 0.5), quantile(values, 0.75)
+  return { median = median, low = low, high = high, count = #values }
 end
 
 local function per_datagram(row) return row.cpu / row.datagrams end
@@ -30,7 +33,8 @@ summary.figures = {
 local function measured(rows, workload, contender)
   local found = {}
   for _, row in ipairs(rows) do
-    if row.workload == workload and row.contender == contender and row.status == "ok" then found[#found + 1] = row end
+    local fits = row.workload == workload and row.contender == contender
+    if fits and row.status == "ok" then found[#found + 1] = row end
   end
   return found
 end
@@ -73,6 +77,27 @@ function summary.contender(rows, workload, contender)
     round_trip_p99 = spread_of(own, function(row) return row.round_trip_p99 end),
     lost = lost / (lost + handled),
   }
+end
+
+--- Did it run in a workload, or was it tried?
+function summary.took_part(rows, workload, contender)
+  for _, row in ipairs(rows) do
+    if row.workload == workload and row.contender == contender then return true end
+  end
+  return false
+end
+
+--- How many of the measurements in `workload` were disturbed, that is, for more than a twentieth of the time another
+--- process had the server's core, and how many there are.
+function summary.disturbed(rows, workload)
+  local disturbed, count = 0, 0
+  for _, row in ipairs(rows) do
+    if row.workload == workload and row.status == "ok" then
+      count = count + 1
+      if row.delay / 1e9 / row.seconds > DISTURBED then disturbed = disturbed + 1 end
+    end
+  end
+  return disturbed, count
 end
 
 --- The contenders that have rows in a workload, in the order of their first rows.

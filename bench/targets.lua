@@ -1,4 +1,5 @@
--- What is aimed at: workload, contender, the one it is compared with, and the ratio: at most, or with `least`, at least.
+-- What is aimed at: workload, contender, the one that it is compared with, and the ratio: at most, or with `least` at
+-- least.
 
 return {
   { "echo", "lua-ip", "floor-a", 1.05, what = "echo, one datagram per call" },

@@ -1,5 +1,5 @@
 --- write_report.lua RESULTS: prints the tables.
---- write_report.lua RESULTS PAGE PLOTS: writes the page, and what gnuplot reads to make the plots, named PLOTS/WORKLOAD.svg.
+--- write_report.lua RESULTS PAGE PLOTS: writes the page, and the plots into the directory PLOTS beside it.
 
 local plots = require "bench.plots"
 local report = require "bench.report"

@@ -27,7 +27,8 @@ struct outcome {
   double seconds;     /* wall time */
   uint64_t datagrams; /* that the server has handled */
   uint64_t lost;
-  uint64_t cpu;                             /* nanoseconds of the server, user and system */
+  uint64_t cpu;   /* nanoseconds of the server, user and system */
+  uint64_t delay; /* nanoseconds that it was ready to run while another process had its core */
   double round_trip_median, round_trip_p99; /* seconds; 0 where not kept */
 };
 
@@ -54,9 +55,16 @@ void server_start(struct server *server, char **command, const char *role, uint1
                   int core);
 void server_stop(struct server *server);
 
-/* Nanoseconds of CPU time, user and system, of all its threads; waits until it sleeps, as the system accounts for a
-   running process by the tick only. */
-uint64_t server_cpu(const struct server *server);
+/* What all its threads have used. */
+struct usage {
+  uint64_t cpu, delay; /* nanoseconds, as in struct outcome */
+};
+
+/* Waits until the server sleeps, as the system accounts for a running process by the tick only. */
+struct usage server_usage(const struct server *server);
+
+/* Puts what it has used since `before` into `outcome`. */
+void server_usage_since(const struct server *server, struct usage before, struct outcome *outcome);
 
 void run_echo(const struct plan *plan, struct outcome *outcome);
 void run_receive(const struct plan *plan, struct outcome *outcome);

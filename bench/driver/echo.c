@@ -172,9 +172,9 @@ void run_echo(const struct plan *plan, struct outcome *outcome) {
   prepare(&load);
 
   run(&load, plan->warm_up);
-  uint64_t before = server_cpu(&server);
+  struct usage before = server_usage(&server);
   outcome->seconds = run(&load, plan->seconds);
-  outcome->cpu = server_cpu(&server) - before;
+  server_usage_since(&server, before, outcome);
   outcome->datagrams = load.received;
   outcome->lost = load.lost;
   if (load.round_trip_count > 0) {

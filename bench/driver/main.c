@@ -1,6 +1,6 @@
 /* main.c: driver LOAD [OPTION VALUE]... -- COMMAND... [-- COMMAND...]
    Starts the command, loads it, and prints one line of what that has cost:
-     ok SECONDS DATAGRAMS LOST CPU_NANOSECONDS ROUND_TRIP_MEDIAN ROUND_TRIP_P99
+     ok SECONDS DATAGRAMS LOST CPU DELAY ROUND_TRIP_MEDIAN ROUND_TRIP_P99
    or, with exit code 1, "unavailable: REASON" as the command has said it, or "failed: REASON". LOAD is echo, connected (echo,
    and the server is to connect), receive, send, or bulk, which takes two commands: receiver and sender. */
 #include <stdio.h>
@@ -67,8 +67,8 @@ int main(int count, char **arguments) {
   else
     die("failed: unknown load %s", plan.load);
   if (outcome.datagrams == 0) die("failed: it has handled nothing");
-  printf("ok %.6f %llu %llu %llu %.9f %.9f\n", outcome.seconds, (unsigned long long)outcome.datagrams,
-         (unsigned long long)outcome.lost, (unsigned long long)outcome.cpu, outcome.round_trip_median,
-         outcome.round_trip_p99);
+  printf("ok %.6f %llu %llu %llu %llu %.9f %.9f\n", outcome.seconds, (unsigned long long)outcome.datagrams,
+         (unsigned long long)outcome.lost, (unsigned long long)outcome.cpu, (unsigned long long)outcome.delay,
+         outcome.round_trip_median, outcome.round_trip_p99);
   return 0;
 }

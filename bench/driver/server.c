@@ -156,33 +156,42 @@ void server_stop(struct server *server) {
     if (started[i] == server) started[i] = NULL;
 }
 
-static uint64_t read_cpu(pid_t pid) {
+static struct usage read_usage(pid_t pid) {
   char path[320];
   snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
   DIR *tasks = opendir(path);
   if (!tasks) die("failed: it has ended");
-  uint64_t sum = 0;
+  struct usage sum = {0};
   struct dirent *entry;
   while ((entry = readdir(tasks))) {
     if (entry->d_name[0] == '.') continue;
     snprintf(path, sizeof path, "/proc/%d/task/%s/schedstat", (int)pid, entry->d_name);
     FILE *file = fopen(path, "r");
     if (!file) continue; /* the thread has just ended */
-    unsigned long long nanoseconds = 0;
-    if (fscanf(file, "%llu", &nanoseconds) == 1) sum += nanoseconds;
+    unsigned long long cpu = 0, delay = 0;
+    if (fscanf(file, "%llu %llu", &cpu, &delay) == 2) {
+      sum.cpu += cpu;
+      sum.delay += delay;
+    }
     fclose(file);
   }
   closedir(tasks);
   return sum;
 }
 
-uint64_t server_cpu(const struct server *server) {
-  uint64_t last = read_cpu(server->pid);
+struct usage server_usage(const struct server *server) {
+  struct usage last = read_usage(server->pid);
   for (int i = 0; i < 20; i++) { /* one that never sleeps is read as it runs */
     pause_for(0.002);
-    uint64_t current = read_cpu(server->pid);
-    if (current == last) return current;
+    struct usage current = read_usage(server->pid);
+    if (current.cpu == last.cpu) return current;
     last = current;
   }
   return last;
+}
+
+void server_usage_since(const struct server *server, struct usage before, struct outcome *outcome) {
+  struct usage after = server_usage(server);
+  outcome->cpu = after.cpu - before.cpu;
+  outcome->delay = after.delay - before.delay;
 }

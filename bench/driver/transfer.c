@@ -99,12 +99,13 @@ void run_receive(const struct plan *plan, struct outcome *outcome) {
   pin(plan->client_core);
   connect_to(fd, server.ports[0]);
   bool yields = plan->server_core == plan->client_core;
-  uint64_t before = 0, sent = 0;
+  struct usage before = {0};
+  uint64_t sent = 0;
   double start = 0;
   for (int turn = 0; turn < 2; turn++) {
     pause_for(0.002);
     ask_count(fd);
-    before = server_cpu(&server);
+    before = server_usage(&server);
     start = now();
     double seconds = turn == 0 ? plan->warm_up : plan->seconds;
     for (sent = 0; now() - start < seconds; sent += BATCH) {
@@ -113,7 +114,7 @@ void run_receive(const struct plan *plan, struct outcome *outcome) {
     }
   }
   outcome->seconds = now() - start;
-  outcome->cpu = server_cpu(&server) - before; /* returns when it has taken all and sleeps */
+  server_usage_since(&server, before, outcome); /* returns when it has taken all and sleeps */
   outcome->datagrams = ask_count(fd);
   outcome->lost = sent - outcome->datagrams;
   server_stop(&server);
@@ -184,9 +185,9 @@ void run_send(const struct plan *plan, struct outcome *outcome) {
   pin(plan->client_core);
   connect_to(fd, server.ports[0]);
   uint64_t count = calibrate(command_send, fd, plan->size, port, plan->seconds);
-  uint64_t before = server_cpu(&server);
+  struct usage before = server_usage(&server);
   outcome->seconds = command_send(fd, count, plan->size, port);
-  outcome->cpu = server_cpu(&server) - before;
+  server_usage_since(&server, before, outcome);
   outcome->datagrams = count;
   outcome->lost = 0; /* what the client's buffer cannot hold is none of the server's business */
   server_stop(&server);
@@ -203,9 +204,9 @@ void run_bulk(const struct plan *plan, struct outcome *outcome) {
   uint16_t port = receiver.ports[0];
   uint64_t count = calibrate(command_send_to, to_sender, plan->size, port, plan->seconds);
   ask_count(to_receiver);
-  uint64_t before = server_cpu(&receiver);
+  struct usage before = server_usage(&receiver);
   outcome->seconds = command_send_to(to_sender, count, plan->size, port);
-  outcome->cpu = server_cpu(&receiver) - before;
+  server_usage_since(&receiver, before, outcome);
   outcome->datagrams = ask_count(to_receiver);
   outcome->lost = count - outcome->datagrams;
   server_stop(&sender);
