@@ -1,4 +1,4 @@
---- measure.lua RESULTS [--rounds N] [--seconds S] [--only WORKLOAD,...] [--contenders NAME,...]
+--- measure.lua RESULTS [--rounds N] [--seconds S] [--only WORKLOAD,...] [--contenders NAME,...] [--other TREE]
 --- Runs the workloads and writes a results file. Within a workload the rounds are interleaved: each round runs every
 --- contender once, and begins with another one than the round before. Run by run.sh, which tells in BENCH_BUILD where
 --- the C programs are, and on standard input, as lines `key: value`, what goes into the file beside the figures.
@@ -27,6 +27,8 @@ for i = 2, #arg, 2 do
   local name, value = arg[i]:match("^%-%-(.*)$"), arg[i + 1]
   if name == "only" or name == "contenders" then
     options[name] = set_of(value)
+  elseif name == "other" then
+    options.other = value
   elseif options[name or ""] then
     options[name] = assert(tonumber(value), arg[i])
   else
@@ -49,20 +51,33 @@ local function takes_part(contender, workload)
   return not options.contenders or options.contenders[contender[1]] or contender[1] == workload.baseline
 end
 
+-- Runs a command with lua-ip as it is in the tree `options.other`.
+local function in_other_tree(server)
+  return ("env 'LUA_PATH=%s/lua/?.lua;%s/lua/?/init.lua;;' 'LUA_CPATH=%s/build-bench/?.so;;' %s"):format(options.other,
+    options.other, options.other, server)
+end
+
+local function add_entries(entries, workload, name, server, contender)
+  local warm_up = math.max(options.seconds / 5, workload.warm_up or 0, contender.warm_up or 0)
+  for _, sockets in ipairs(workload.variants or { false }) do
+    entries[#entries + 1] = {
+      name = name .. (sockets and (", %d sockets"):format(sockets) or ""),
+      command = ("%s/driver %s%s --seconds %g --warm-up %g -- %s%s 2>&1"):format(BUILD, workload.driver,
+        sockets and " --sockets " .. sockets or "", options.seconds, warm_up, server,
+        workload.id == "bulk" and " -- " .. server or ""),
+    }
+  end
+end
+
 -- What is run in each round of a workload: names with the driver's command lines.
 local function entries_of(workload)
   local entries = {}
   for _, contender in ipairs(contenders) do
     if takes_part(contender, workload) then
-      local server = command(contender[2])
-      local warm_up = math.max(options.seconds / 5, workload.warm_up or 0, contender.warm_up or 0)
-      for _, sockets in ipairs(workload.variants or { false }) do
-        entries[#entries + 1] = {
-          name = contender[1] .. (sockets and (", %d sockets"):format(sockets) or ""),
-          command = ("%s/driver %s%s --seconds %g --warm-up %g -- %s%s 2>&1"):format(BUILD, workload.driver,
-            sockets and " --sockets " .. sockets or "", options.seconds, warm_up, server,
-            workload.id == "bulk" and " -- " .. server or ""),
-        }
+      local name, server = contender[1], command(contender[2])
+      add_entries(entries, workload, name, server, contender)
+      if options.other and name:find("^lua%-ip") then
+        add_entries(entries, workload, name .. " (other tree)", in_other_tree(server), contender)
       end
     end
   end

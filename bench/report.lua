@@ -39,8 +39,9 @@ local function baseline_of(workload, contender)
   return contender:gsub(", %d+ sockets$", ", " .. workload.variants[1] .. " sockets")
 end
 
-local function rate_cell(own)
-  local mark = own.busy.median < SATURATED and " \\*" or ""
+-- On one core the rate is that of client and server together, and nobody's alone.
+local function rate_cell(own, workload)
+  local mark = own.busy.median < SATURATED and not workload.one_core and " \\*" or ""
   return thousands(own.rate.median) .. mark
 end
 
@@ -53,8 +54,9 @@ end
 local columns = {
   cpu = {
     { "CPU µs per datagram", "datagrams/s", "core busy", "lost" },
-    function(own)
-      return { micro(own.cpu, 1e-3), rate_cell(own), ("%.0f %%"):format(own.busy.median * 100), loss_cell(own) }
+    function(own, workload)
+      return { micro(own.cpu, 1e-3), rate_cell(own, workload), ("%.0f %%"):format(own.busy.median * 100),
+        loss_cell(own) }
     end,
   },
   rate = {

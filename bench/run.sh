@@ -1,12 +1,12 @@
 #!/bin/sh
-# run.sh [--quick] [--only WORKLOAD,...] [--contenders NAME,...] [--rounds N] [--seconds S] [--output PAGE]: measures the contenders
-# of contenders.lua on the workloads of workloads.lua, and writes docs/benchmarks.md and its plots. See README.md.
-#   --quick        fewer and shorter rounds: about a minute
-#   --only         only these workloads; --contenders: only these and the baselines
-#   --rounds, --seconds  how many rounds, and how long a contender is measured in each
-#   --output PAGE  where the page is written, its plots beside it. With any other option the tables are only printed unless
-#                  this is given
-# Linux, two cores.
+# run.sh [OPTION...]: measures the contenders of contenders.lua on the workloads of workloads.lua, and writes
+# docs/benchmarks.md and its plots. Linux, two cores. See bench/README.md.
+#   --quick                  fewer and shorter rounds: about a minute
+#   --only WORKLOAD,...      only these workloads
+#   --contenders NAME,...    only these contenders, and what they are compared with
+#   --rounds N, --seconds S  how many rounds, and how long a contender is measured in each
+#   --other TREE             lua-ip as it is in that source tree, too
+#   --output PAGE            where the page is written, its plots beside it; without it, any other option only prints
 
 . "$(dirname -- "$0")/../scripts/lib.sh"
 
@@ -15,17 +15,18 @@ usage() {
   exit 2
 }
 
-rounds=11 seconds=0.25 output=docs/benchmarks.md quick= only= contenders=
+rounds=11 seconds=0.25 output=docs/benchmarks.md page= quick= only= contenders= other=
 while [ $# -gt 0 ]; do
   case $1 in
   --quick) quick=yes rounds=3 seconds=0.1 output= ;;
-  --only | --contenders | --rounds | --seconds | --output)
+  --only | --contenders | --rounds | --seconds | --other | --output)
     [ $# -ge 2 ] || usage
     case $1 in
     --only) only=$2 output= ;;
     --contenders) contenders=$2 output= ;;
     --rounds) rounds=$2 output= ;;
     --seconds) seconds=$2 output= ;;
+    --other) other=$(CDPATH= cd -- "$2" && pwd) output= ;;
     --output) page=$2 ;;
     esac
     shift
@@ -34,7 +35,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-[ -z "${page:-}" ] || output=$page
+[ -z "$page" ] || output=$page
 
 [ "$(uname)" = Linux ] || { echo "the benchmarks need Linux: /proc, UDP_SEGMENT, pinned cores" >&2; exit 1; }
 [ "$(nproc)" -ge 2 ] || { echo "the benchmarks need two cores" >&2; exit 1; }
@@ -73,6 +74,10 @@ compile() {
     return 0
   done
 }
+[ -z "$other" ] || {
+  cmake -S "$other" -B "$other/build-bench" -DCMAKE_BUILD_TYPE=Release >/dev/null
+  cmake --build "$other/build-bench" -j 2 >/dev/null
+}
 compile "$BENCH_BUILD/driver" bench/driver/*.c
 for source in bench/floors/*.c bench/contenders/*.c; do
   [ ! -f "$source" ] || compile "$BENCH_BUILD/$(basename "$source" .c)" "$source"
@@ -102,6 +107,7 @@ describe() {
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
 [ -z "$quick" ] || say "a quick run: $rounds rounds of $seconds s; the figures are rough"
 BENCH_TERMINAL=no
 [ ! -t 2 ] || BENCH_TERMINAL=yes
@@ -109,6 +115,7 @@ export BENCH_TERMINAL
 set -- --rounds "$rounds" --seconds "$seconds"
 [ -z "$only" ] || set -- "$@" --only "$only"
 [ -z "$contenders" ] || set -- "$@" --contenders "$contenders"
+[ -z "$other" ] || set -- "$@" --other "$other"
 describe | "$LUA_IP_LUA" bench/measure.lua "$work/results.tsv" "$@"
 
 if [ -z "$output" ]; then

@@ -156,6 +156,17 @@ void server_stop(struct server *server) {
     if (started[i] == server) started[i] = NULL;
 }
 
+/* Gives up if the server has ended, with what it said last. */
+static void check_alive(const struct server *server) {
+  if (waitpid(server->pid, NULL, WNOHANG) == 0) return;
+  char text[400] = "";
+  struct pollfd ready = {.fd = server->output, .events = POLLIN};
+  ssize_t length = poll(&ready, 1, 0) > 0 ? read(server->output, text, sizeof text - 1) : 0;
+  text[length > 0 ? length : 0] = 0;
+  text[strcspn(text, "\n")] = 0;
+  die("failed: it ended under load%s%s", text[0] ? ": " : "", text);
+}
+
 static struct usage read_usage(pid_t pid) {
   char path[320];
   snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
@@ -180,6 +191,7 @@ static struct usage read_usage(pid_t pid) {
 }
 
 struct usage server_usage(const struct server *server) {
+  check_alive(server);
   struct usage last = read_usage(server->pid);
   for (int i = 0; i < 20; i++) { /* one that never sleeps is read as it runs */
     pause_for(0.002);
