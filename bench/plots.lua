@@ -48,7 +48,7 @@ function plots.script(rows, workload, path)
   end
   local against = workload.baseline == "self" and "the same with few sockets" or workload.baseline
   return table.concat({
-    ('set terminal svg size 800,%d dynamic font "sans-serif,13" background "white"'):format(90 + 26 * #bars),
+    ('set terminal svg size 800,%d dynamic font "sans-serif,13" background "white"'):format(110 + 26 * #bars),
     ('set output "%s"'):format(escape(path)),
     ('set title "%s: %s" noenhanced'):format(escape(workload.title), FIGURES[workload.figure or "cpu"]),
     ('set xlabel "ratio to %s (median and quartiles)" noenhanced'):format(against),
@@ -58,6 +58,7 @@ function plots.script(rows, workload, path)
     "set style fill solid noborder",
     "set grid xtics",
     "set border 3",
+    "set xtics nomirror",
     "set arrow from 1, graph 0 to 1, graph 1 nohead lw 1 dt 2 front",
     "unset key",
     "$bars << END",
@@ -65,7 +66,7 @@ function plots.script(rows, workload, path)
     "END",
     'plot $bars using ($2/2):1:($2/2):(0.36):5 with boxxyerror lc rgb variable, \\',
     '  "" using 2:1:3:4 with xerrorbars pt 0 lw 1.5 lc rgb "black", \\',
-    '  "" using 4:1:6 with labels left offset 0.3,0 noenhanced',
+    '  "" using 4:1:6 with labels left offset 0.8,0 noenhanced',
     "",
   }, "\n")
 end
