@@ -29,7 +29,7 @@ coverage) build build-coverage -DIP_WARNINGS_AS_ERRORS=ON -DIP_HOST_PROGRAMS=ON 
 esac
 
 say "luacheck"
-luacheck -q lua spec examples
+luacheck -q lua spec examples bench
 say "invariants"
 sh scripts/invariants.sh
 
