@@ -11,7 +11,7 @@ return {
   { "send", "lua-ip", "floor-a-poll", 1.06, what = "send only" },
   { "connected", "lua-ip", "floor-a-conn", 1.00, what = "connected echo" },
   { "echo", "lua-ip batch", "floor-b", 1.02, what = "batch echo" },
-  { "echo", "lua-ip batch, every entry read", "floor-b", 1.05, what = "batch echo, every entry read in Lua" },
+  { "echo", "lua-ip batch (every entry read)", "floor-b", 1.05, what = "batch echo, every entry read in Lua" },
   { "echo", "lua-ip GSO/GRO", "floor-c", 1.05, what = "GSO/GRO echo" },
   { "bulk", "lua-ip GSO/GRO", "floor-c", 0.95, least = true, what = "GSO/GRO bulk rate" },
   { "many", "lua-ip, 10000 sockets", "lua-ip, 64 sockets", 1.15, what = "10,000 sockets, cost per datagram" },

@@ -1,4 +1,4 @@
---- lua-ip, one datagram per call: lua_ip.lua [--coalesce] [--spin SECONDS] ROLE PEER_PORT SOCKETS
+--- lua-ip, one datagram per call: lua_ip.lua [--calls] [--coalesce] [--spin SECONDS] ROLE PEER_PORT SOCKETS
 
 local byte_span = require "byte_span"
 local ip = require "ip"
@@ -11,11 +11,13 @@ local function unavailable(reason)
   os.exit(0, true)
 end
 
-local coalesce = false
+local coalesce, by_calls = false, false
 while arg[1]:find("^%-%-") do
   local option = table.remove(arg, 1)
   if option == "--coalesce" then
     coalesce = true
+  elseif option == "--calls" then
+    by_calls = true
   elseif option == "--spin" then
     local seconds = tonumber(table.remove(arg, 1))
     if not pcall(function() fiber.loop.spin = seconds end) then unavailable("this version's loop does not spin") end
@@ -34,27 +36,25 @@ end
 
 local roles = {}
 
+-- max_ready: after so many in a row other fibers run; here there are none.
+local LOOP = { capacity = CAPACITY, max_ready = 64 }
+
 function roles.echo(sock)
-  local buf = byte_span.new(CAPACITY)
-  while true do
-    local n, address, port = sock:receive_from(buf:resize(CAPACITY))
-    sock:send_to(buf:resize(n), address, port)
+  for data, address, port in sock:datagrams(LOOP) do
+    sock:send_to(data, address, port)
   end
 end
 
 function roles.connected(sock)
-  local buf = byte_span.new(CAPACITY)
-  while true do
-    sock:send(buf:resize(sock:receive(buf:resize(CAPACITY))))
+  for data in sock:datagrams(LOOP) do
+    sock:send(data)
   end
 end
 
 function roles.receive(sock)
-  local buf = byte_span.new(CAPACITY)
   local total = 0
-  while true do
-    local n, address, port = sock:receive_from(buf)
-    if n > 1 then
+  for data, address, port in sock:datagrams(LOOP) do
+    if #data > 1 then
       total = total + 1
     else
       sock:send_to(tostring(total), address, port)
@@ -79,6 +79,28 @@ function roles.send(sock)
     end
     sock:send_to("done", address, port)
   end
+end
+
+-- With --calls: the same by receive_from, send_to and the rest, each found by its name.
+local calls = {}
+
+function calls.echo(sock)
+  local buf = byte_span.new(CAPACITY)
+  while true do
+    local n, address, port = sock:receive_from(buf:resize(CAPACITY))
+    sock:send_to(buf:resize(n), address, port)
+  end
+end
+
+function calls.connected(sock)
+  local buf = byte_span.new(CAPACITY)
+  while true do
+    sock:send(buf:resize(sock:receive(buf:resize(CAPACITY))))
+  end
+end
+
+if by_calls then
+  for name, fn in pairs(calls) do roles[name] = fn end
 end
 
 if role == "sockets" then
