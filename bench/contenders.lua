@@ -3,7 +3,7 @@
 -- a file that does what README.md says, and a line here. `.c` is compiled and linked with libuv, the others are run by
 -- Lua, Node and Python.
 
-local USUAL = "echo ping-pong receive receive-one-core send"
+local USUAL = "echo echo-one-core ping-pong receive receive-one-core send"
 
 return {
   { "floor-a", "floors/floor_a.c epoll", USUAL .. " sockets many bulk latency" },
@@ -16,10 +16,10 @@ return {
   { "floor-c", "floors/floor_c.c", USUAL .. " bulk" },
   { "floor-c again", "floors/floor_c.c", "bulk" },
   { "lua-ip", "contenders/lua_ip.lua", USUAL .. " sockets many connected bulk latency" },
-  { "lua-ip (receive_from)", "contenders/lua_ip.lua --calls", "echo ping-pong connected" },
+  { "lua-ip (receive_from)", "contenders/lua_ip.lua --calls", "echo echo-one-core ping-pong connected" },
   { "lua-ip coalesce", "contenders/lua_ip.lua --coalesce", USUAL .. " sockets" },
   { "lua-ip batch", "contenders/lua_ip_batch.lua", USUAL .. " bulk" },
-  { "lua-ip batch (every entry read)", "contenders/lua_ip_batch.lua --read", "echo" },
+  { "lua-ip batch (every entry read)", "contenders/lua_ip_batch.lua --read", "echo echo-one-core" },
   { "lua-ip GSO/GRO", "contenders/lua_ip_offload.lua", USUAL .. " bulk" },
   { "lua-ip spin", "contenders/lua_ip.lua --spin 0.1", "latency" },
   { "libuv (C)", "contenders/libuv.c", USUAL .. " sockets connected bulk latency" },

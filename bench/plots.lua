@@ -30,12 +30,8 @@ end
 
 --- What gnuplot is told to draw a workload: bars of the ratios with their quartiles; nil where nothing can be compared.
 function plots.script(rows, workload, path)
-  local ran = report.entries(rows, workload)
-  local bars = {}
-  for _, entry in ipairs(ran) do
-    if entry.ratio and not entry.name:find(" again$") then bars[#bars + 1] = entry end
-  end
-  if #bars < 2 then return nil end
+  local bars = report.bars((report.entries(rows, workload)))
+  if not bars then return nil end
 
   local data, names, widest = {}, {}, 1
   for i, entry in ipairs(bars) do

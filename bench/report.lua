@@ -91,6 +91,15 @@ function report.entries(rows, workload)
   return ran, absent
 end
 
+--- Those of `ran` that a plot shows: nobody's second name. Nil where there is nothing to compare.
+function report.bars(ran)
+  local bars = {}
+  for _, entry in ipairs(ran) do
+    if entry.ratio and not entry.name:find(" again$") then bars[#bars + 1] = entry end
+  end
+  return #bars > 1 and bars or nil
+end
+
 local function workload_section(lines, rows, workload, plots)
   local ran, absent = report.entries(rows, workload)
   if #ran + #absent == 0 then return end
@@ -106,7 +115,7 @@ local function workload_section(lines, rows, workload, plots)
   lines[#lines + 1] = ""
   lines[#lines + 1] = workload.about
   lines[#lines + 1] = ""
-  if plots and #ran > 1 then
+  if plots and report.bars(ran) then
     lines[#lines + 1] = ("![%s](%s/%s.svg)"):format(workload.title, plots, workload.id)
     lines[#lines + 1] = ""
   end

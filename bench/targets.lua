@@ -13,6 +13,11 @@ return {
   { "echo", "lua-ip batch", "floor-b", 1.02, what = "batch echo" },
   { "echo", "lua-ip batch (every entry read)", "floor-b", 1.05, what = "batch echo, every entry read in Lua" },
   { "echo", "lua-ip GSO/GRO", "floor-c", 1.05, what = "GSO/GRO echo" },
+  { "echo-one-core", "lua-ip", "floor-a", 1.05, what = "echo, one datagram per call, 32 at a time on one core" },
+  { "echo-one-core", "lua-ip coalesce", "floor-a", 0.85, what = "likewise in `coalesce` mode" },
+  { "echo-one-core", "lua-ip batch", "floor-b", 1.02, what = "likewise with batches" },
+  { "echo-one-core", "lua-ip batch (every entry read)", "floor-b", 1.05, what = "likewise, every entry read in Lua" },
+  { "echo-one-core", "lua-ip GSO/GRO", "floor-c", 1.05, what = "likewise with GSO/GRO" },
   { "bulk", "lua-ip GSO/GRO", "floor-c", 0.95, least = true, what = "GSO/GRO bulk rate" },
   { "many", "lua-ip, 10000 sockets", "lua-ip, 64 sockets", 1.15, what = "10,000 sockets, cost per datagram" },
 }

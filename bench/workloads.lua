@@ -7,6 +7,11 @@ return {
   { id = "echo", title = "Echo, saturated", baseline = "floor-a", noise = { "floor-a again", "floor-a" },
     about = "32 datagrams of 64 bytes on their way.",
     driver = "echo --in-flight 32 --size 64" },
+  { id = "echo-one-core", title = "Echo of 32 at a time, on one core", baseline = "floor-a",
+    noise = { "floor-a again", "floor-a" },
+    about = "32 datagrams of 64 bytes on their way, client and server on the same core: the server finds all 32, sends "
+      .. "them back and sleeps, however fast it is.",
+    driver = "echo --in-flight 32 --size 64 --client-core 0", one_core = true },
   { id = "ping-pong", title = "Ping-pong on one core", baseline = "floor-a", noise = { "floor-a again", "floor-a" },
     about = "One datagram of 64 bytes on its way, client and server on the same core: the server sleeps before each. "
       .. "The client polls and gives way (sched_yield).",

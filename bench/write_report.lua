@@ -11,7 +11,10 @@ if not arg[2] then
   return
 end
 
+local draws = os.execute("command -v gnuplot >/dev/null")
+if not draws then io.stderr:write("gnuplot is missing: the page has no plots\n") end
+
 local page = assert(io.open(arg[2], "w"))
-page:write(report.page(rows, about, arg[3]:match("[^/]+$")))
+page:write(report.page(rows, about, draws and arg[3]:match("[^/]+$")))
 page:close()
-plots.write(rows, arg[3])
+if draws then plots.write(rows, arg[3]) end
