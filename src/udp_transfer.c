@@ -78,7 +78,11 @@ int ip_transfer_take(struct ip_socket *socket, void *data, size_t size, int flag
                      struct ip_datagram *datagram, enum ip_take what) {
   if (IP_UNLIKELY(socket->filtering || socket->messages != NULL || what >= IP_TAKE_MESSAGE))
     return ip_intake_take(socket, data, size, flags, what, datagram);
-  int error = ip_datagram_receive(socket->readiness.fd, data, size, flags, datagram, what == IP_TAKE_SOURCE);
+  /* a connected socket has one source, which costs the system something to tell */
+  const struct ip_connection *connection = what == IP_TAKE_SOURCE ? socket->connection : NULL;
+  bool asks = what == IP_TAKE_SOURCE && connection == NULL;
+  int error = ip_datagram_receive(socket->readiness.fd, data, size, flags, datagram, asks);
+  if (connection != NULL) datagram->source = connection->remote;
   return IP_UNLIKELY(error == EMSGSIZE) ? ip_errors_note(socket, error) : error;
 }
 
