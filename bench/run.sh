@@ -1,49 +1,130 @@
 #!/bin/sh
-# run.sh [--quick]: what an echo costs the server, ours against a floor in C on the same machine. Rounds are interleaved;
-# the figures are the server's CPU time (user and system, /proc/PID/schedstat), and ratios are medians of the ratios
-# within each round. The floor runs under two names: their ratio is the noise. Linux, two cores.
+# run.sh [OPTION...]: measures the contenders of contenders.lua on the workloads of workloads.lua, and writes
+# docs/benchmarks.md and its plots. Linux, two cores. See bench/README.md.
+#   --quick                  fewer and shorter rounds: about a minute
+#   --only WORKLOAD,...      only these workloads
+#   --contenders NAME,...    only these contenders, and what they are compared with
+#   --rounds N, --seconds S  how many rounds, and how long a contender is measured in each
+#   --other TREE             lua-ip as it is in that source tree, too
+#   --output PAGE            where the page is written, its plots beside it; without it, any other option only prints
 
 . "$(dirname -- "$0")/../scripts/lib.sh"
-ensure_packages build
-build build
 
-rounds=11 count=200000
-[ "${1:-}" != --quick ] || { rounds=5; count=50000; }
-
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$work"' EXIT
-cc -O2 -D_GNU_SOURCE -o "$work/floor_echo" bench/floor_echo.c
-cc -O2 -D_GNU_SOURCE -o "$work/load" bench/load.c
-
-# cost COMMAND...: starts a server on core 0, loads it from core 1, prints its CPU nanoseconds per echo.
-cost() {
-  taskset -c 0 "$@" >"$work/output" &
-  server=$!
-  until grep -q '^listening on' "$work/output"; do sleep 0.05; done
-  port=$(sed -n 's/^listening on .*:\([0-9]*\)$/\1/p' "$work/output" | head -n 1)
-  taskset -c 1 "$work/load" "$port" "$in_flight" 64 2000 >/dev/null
-  before=$(cut -d' ' -f1 "/proc/$server/schedstat")
-  taskset -c 1 "$work/load" "$port" "$in_flight" 64 "$count" >"$work/load.output"
-  after=$(cut -d' ' -f1 "/proc/$server/schedstat")
-  kill "$server"
-  wait "$server" 2>/dev/null || true
-  server=
-  echo $(((after - before) / count))
+usage() {
+  sed -n '2,9s/^# \{0,1\}//p' bench/run.sh >&2
+  exit 2
 }
 
-echo "$(uname -sr), $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1), $("$LUA_IP_LUA" -v 2>&1 | cut -d' ' -f1,2)"
-for in_flight in 32 1; do
-  : >"$work/rows"
-  round=1
-  while [ "$round" -le "$rounds" ]; do
-    floor=$(cost "$work/floor_echo")
-    ours=$(cost "$LUA_IP_LUA" examples/echo_server.lua --port 0)
-    again=$(cost "$work/floor_echo")
-    echo "$floor $ours $again" >>"$work/rows"
-    [ ! -t 2 ] || printf '\rround %d of %d' "$round" "$rounds" >&2
-    round=$((round + 1))
-  done
-  [ ! -t 2 ] || printf '\r\033[K' >&2
-  "$LUA_IP_LUA" bench/summary.lua "$in_flight" <"$work/rows"
+rounds=11 seconds=0.25 output=docs/benchmarks.md page= quick= only= contenders= other=
+while [ $# -gt 0 ]; do
+  case $1 in
+  --quick) quick=yes rounds=3 seconds=0.1 output= ;;
+  --only | --contenders | --rounds | --seconds | --other | --output)
+    [ $# -ge 2 ] || usage
+    case $1 in
+    --only) only=$2 output= ;;
+    --contenders) contenders=$2 output= ;;
+    --rounds) rounds=$2 output= ;;
+    --seconds) seconds=$2 output= ;;
+    --other) other=$(CDPATH= cd -- "$2" && pwd) output= ;;
+    --output) page=$2 ;;
+    esac
+    shift
+    ;;
+  *) usage ;;
+  esac
+  shift
 done
+[ -z "$page" ] || output=$page
+
+[ "$(uname)" = Linux ] || { echo "the benchmarks need Linux: /proc, UDP_SEGMENT, pinned cores" >&2; exit 1; }
+[ "$(nproc)" -ge 2 ] || { echo "the benchmarks need two cores" >&2; exit 1; }
+
+# Peers and the plotting tool: what cannot be installed is not measured, and said so.
+missing_optional() {
+  has_module luv || echo lua-luv
+  has_module socket || echo lua-socket
+  has_module cqueues || echo lua-cqueues
+  has gnuplot || echo gnuplot-nox
+}
+
+ensure_packages build
+packages=$(missing_optional)
+if [ -n "$packages" ] && has apt-get; then
+  say "installing" $packages
+  # shellcheck disable=SC2086
+  { as_root apt-get update -qq &&
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages; } >/dev/null ||
+    echo "could not install:" $packages >&2
+fi
+
+build build-bench -DCMAKE_BUILD_TYPE=Release
+BENCH_BUILD=$project/build-bench/bench
+export BENCH_BUILD
+mkdir -p "$BENCH_BUILD"
+
+# Relinks only what has changed: a quick run is to be quick.
+compile() {
+  target=$1
+  shift
+  for source in "$@" bench/driver/driver.h bench/floors/floor.h; do
+    [ ! -f "$target" ] || [ -n "$(find "$source" -newer "$target")" ] || continue
+    # shellcheck disable=SC2046
+    cc -std=c11 -O2 -Wall -Wextra -D_GNU_SOURCE -Ibench/floors -o "$target" "$@" $(pkg-config --cflags --libs libuv)
+    return 0
+  done
+}
+[ -z "$other" ] || {
+  cmake -S "$other" -B "$other/build-bench" -DCMAKE_BUILD_TYPE=Release >/dev/null
+  cmake --build "$other/build-bench" -j 2 >/dev/null
+}
+compile "$BENCH_BUILD/driver" bench/driver/*.c
+for source in bench/floors/*.c bench/contenders/*.c; do
+  [ ! -f "$source" ] || compile "$BENCH_BUILD/$(basename "$source" .c)" "$source"
+done
+
+version() {
+  "$@" 2>/dev/null | head -n 1
+}
+
+describe() {
+  echo "date: $(date -u +%Y-%m-%d)"
+  echo "machine: $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores"
+  echo "system: $(uname -sr)$(sed -n 's/^PRETTY_NAME="\(.*\)"/, \1/p' /etc/os-release 2>/dev/null)"
+  printf 'versions: lua-ip %s' "$(git describe --always --dirty 2>/dev/null || echo unknown)"
+  printf ', %s' "$("$LUA_IP_LUA" -v 2>&1 | cut -d' ' -f1,2)" "libuv $(pkg-config --modversion libuv)" "$(cc --version | head -n 1)"
+  "$LUA_IP_LUA" -e '
+    local ok, luv = pcall(require, "luv")
+    if ok then io.write(", luv with libuv ", luv.version_string()) end
+    local ok, socket = pcall(require, "socket")
+    if ok then io.write(", ", socket._VERSION) end
+    local ok, cqueues = pcall(require, "cqueues")
+    if ok then io.write(", cqueues ", cqueues.VERSION) end'
+  ! has node || printf ', Node %s' "$(version node --version)"
+  ! has python3 || printf ', %s' "$(version python3 --version)"
+  echo
+}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+[ -z "$quick" ] || say "a quick run: $rounds rounds of $seconds s; the figures are rough"
+BENCH_TERMINAL=no
+[ ! -t 2 ] || BENCH_TERMINAL=yes
+export BENCH_TERMINAL
+set -- --rounds "$rounds" --seconds "$seconds"
+[ -z "$only" ] || set -- "$@" --only "$only"
+[ -z "$contenders" ] || set -- "$@" --contenders "$contenders"
+[ -z "$other" ] || set -- "$@" --other "$other"
+describe | "$LUA_IP_LUA" bench/measure.lua "$work/results.tsv" "$@"
+
+if [ -z "$output" ]; then
+  "$LUA_IP_LUA" bench/write_report.lua "$work/results.tsv"
+  exit 0
+fi
+plots=${output%.md}
+mkdir -p "$plots"
+rm -f "$plots"/*.svg
+cp "$work/results.tsv" "$plots/results.tsv"
+"$LUA_IP_LUA" bench/write_report.lua "$work/results.tsv" "$output" "$plots"
+say "written: $output, $plots"

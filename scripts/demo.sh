@@ -1,6 +1,7 @@
 #!/bin/sh
-# demo.sh: builds the library and shows the examples at work: a DNS server and lookups over v4 and v6, then an echo
-# server and round-trip times. Installs what is missing (Debian) or says what to install. Exit code 0: all went well.
+# demo.sh: builds the library and shows the examples at work on loopback: a DNS server and lookups over v4 and v6, an
+# echo server with round-trip times, also through a relay and with several processes, the time by SNTP, the path to a
+# host, discovery by multicast. Installs what is missing (Debian) or says what to install. Exit code 0: all went well.
 
 . "$(dirname -- "$0")/lib.sh"
 ensure_packages demo
@@ -8,16 +9,18 @@ build build
 
 lua=$LUA_IP_LUA
 work=$(mktemp -d)
-server=
+servers=
 
-stop_server() {
-  [ -z "$server" ] || kill "$server" 2>/dev/null || true
-  [ -z "$server" ] || wait "$server" 2>/dev/null || true
-  server=
+stop_servers() {
+  for server in $servers; do
+    kill "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+  done
+  servers=
 }
 
 clean_up() {
-  stop_server
+  stop_servers
   rm -rf "$work"
 }
 
@@ -25,13 +28,16 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# start_server SCRIPT: starts it on ports that the system chooses and waits until it listens.
+# start_server NAME [ARGUMENT...]: starts an example and waits until it listens.
 start_server() {
+  script=examples/$1.lua
+  shift
   : >"$work/output"
-  "$lua" "$1" --port 0 >"$work/output" &
+  "$lua" "$script" "$@" >"$work/output" &
   server=$!
+  servers="$servers $server"
   until grep -q '^listening on' "$work/output"; do
-    kill -0 "$server" 2>/dev/null || { echo "$1 has not started" >&2; exit 1; }
+    kill -0 "$server" 2>/dev/null || { echo "$script has not started" >&2; exit 1; }
     sleep 0.05 2>/dev/null || sleep 1
   done
   cat "$work/output"
@@ -39,11 +45,11 @@ start_server() {
 
 # port_on PREFIX: the port in "listening on PREFIX:PORT"; nothing where the server does not listen there.
 port_on() {
-  sed -n "s/^listening on $1:\([0-9]*\)\$/\1/p" "$work/output"
+  sed -n "s/^listening on $1:\([0-9]*\).*/\1/p" "$work/output"
 }
 
 say "DNS server"
-start_server examples/dns_server.lua
+start_server dns_server --port 0
 v4_port=$(port_on '127\.0\.0\.1')
 v6_port=$(port_on '\[::1\]')
 
@@ -63,16 +69,48 @@ if [ -n "$v6_port" ]; then
 else
   say "lookups over v6: left out, this system has no v6"
 fi
-stop_server
+stop_servers
 
 say "echo server"
-start_server examples/echo_server.lua
+start_server echo_server --port 0
 echo_port=$(port_on '127\.0\.0\.1')
 
 say "one datagram in flight"
 "$lua" examples/echo_client.lua --port "$echo_port" --count 5000
 say "32 datagrams in flight"
 "$lua" examples/echo_client.lua --port "$echo_port" --count 50000 --in-flight 32
-stop_server
+
+say "the same through a relay"
+start_server udp_relay --port 0 --to 127.0.0.1 --to-port "$echo_port"
+"$lua" examples/echo_client.lua --port "$(port_on '127\.0\.0\.1')" --count 20000 --in-flight 32
+
+if [ "$(uname)" = Linux ]; then
+  say "the path to this host"
+  "$lua" examples/traceroute.lua 127.0.0.1
+  "$lua" examples/path_mtu.lua --port "$echo_port" 127.0.0.1
+fi
+stop_servers
+
+say "one and two processes on one port"
+"$lua" examples/workers.lua --workers 2 --seconds 1
+
+say "the time by SNTP"
+start_server sntp_server --port 0
+port=$(port_on '127\.0\.0\.1') "$lua" -e '
+  local ip = require "ip"
+  local port = tonumber(os.getenv "port")
+  local sock = ip.udp.connect("127.0.0.1", port, { receive_timeout = 5 })
+  sock:send("\x23" .. ("\0"):rep(47)) -- version 4, a client
+  local seconds = string.unpack(">I4", sock:receive_string(), 41)
+  print(os.date("!%Y-%m-%d %H:%M:%S UTC", seconds - 2208988800)) -- since 1900
+'
+stop_servers
+
+if [ "$(uname)" = Linux ]; then
+  say "discovery by multicast"
+  start_server discovery --family v4 --announce "the demo"
+  "$lua" examples/discovery.lua --family v4
+fi
+stop_servers
 
 say "all went well"

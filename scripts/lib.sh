@@ -43,7 +43,7 @@ missing_tools() {
   has luarocks || echo luarocks
   has_module cqueues || echo lua-cqueues
   has_module luv || echo lua-luv
-  [ "${need_valgrind:-no}" = no ] || has valgrind || echo valgrind
+  has valgrind || echo valgrind
   has apt-get || return 0 # specs that trade descriptors with these are skipped where they are missing
   "$(lua_command)" -e 'require "luv"' 2>/dev/null || echo luv
   "$(lua_command)" -e 'require "socket"' 2>/dev/null || echo luasocket
@@ -86,10 +86,32 @@ ensure_packages() {
   fi
   echo "missing:" $missing >&2
   echo "Homebrew: brew install lua libuv cmake pkg-config luarocks bind dnsmasq" >&2
-  echo "dnf:      dnf install gcc make cmake pkgconf lua lua-devel libuv-devel luarocks bind-utils dnsmasq iproute strace" >&2
-  echo "apk:      apk add gcc musl-dev make cmake pkgconf lua5.4 lua5.4-dev libuv-dev luarocks bind-tools dnsmasq iproute2 strace" >&2
+  echo "dnf:      dnf install gcc make cmake pkgconf lua lua-devel libuv-devel luarocks bind-utils dnsmasq iproute strace valgrind" >&2
+  echo "apk:      apk add gcc musl-dev make cmake pkgconf lua5.4 lua5.4-dev libuv-dev luarocks bind-tools dnsmasq iproute2 strace valgrind" >&2
   echo "busted, luacheck, cqueues, luv: luarocks --lua-version 5.4 install NAME" >&2
   exit 1
+}
+
+# The SNTP example is asked by a client that others wrote. Debian's package of chrony would start a daemon that sets the
+# clock, so it is not installed: the one program that the specs need is taken out of it.
+ensure_chronyd() {
+  has chronyd && return 0
+  LUA_IP_CHRONYD=$project/build-chrony/usr/sbin/chronyd
+  export LUA_IP_CHRONYD
+  [ ! -x "$LUA_IP_CHRONYD" ] || return 0
+  has apt-get || return 0
+  say "unpacking chronyd"
+  mkdir -p "$project/build-chrony"
+  if ! (cd "$project/build-chrony" && download_chrony && dpkg-deb --fsys-tarfile chrony_*.deb | tar -x ./usr/sbin/chronyd); then
+    echo "chronyd cannot be had: a spec is skipped" >&2
+  fi
+  rm -f "$project"/build-chrony/chrony_*.deb
+}
+
+# The lists of packages are fetched when there are none yet.
+download_chrony() {
+  apt-get -qq -o APT::Sandbox::User=root download chrony 2>/dev/null && return 0
+  as_root apt-get update -qq && apt-get -qq -o APT::Sandbox::User=root download chrony
 }
 
 lua_command() {

@@ -5,7 +5,6 @@
 #   --valgrind   the same under valgrind
 #   --coverage   and prints which lines of C the specs have run (needs gcov)
 
-need_valgrind=no
 mode=plain
 case ${1:-} in
 --sanitize | --valgrind | --coverage)
@@ -17,10 +16,10 @@ case ${1:-} in
   exit 2
   ;;
 esac
-[ "$mode" != valgrind ] || need_valgrind=yes
 
 . "$(dirname -- "$0")/lib.sh"
 ensure_packages test
+ensure_chronyd
 
 case $mode in
 plain) build build -DIP_WARNINGS_AS_ERRORS=ON -DIP_HOST_PROGRAMS=ON ;;
@@ -30,7 +29,7 @@ coverage) build build-coverage -DIP_WARNINGS_AS_ERRORS=ON -DIP_HOST_PROGRAMS=ON 
 esac
 
 say "luacheck"
-luacheck -q lua spec examples
+luacheck -q lua spec examples bench
 say "invariants"
 sh scripts/invariants.sh
 

@@ -612,6 +612,18 @@ describe("send_many", function()
 end)
 
 describe("batches in the steady state", function()
+  -- Bytes that 1000 rounds leave, with the collector stopped.
+  local function bytes_of(round)
+    for _ = 1, 300 do round() end
+    collectgarbage()
+    collectgarbage("stop")
+    local before = collectgarbage("count")
+    for _ = 1, 1000 do round() end
+    local after = collectgarbage("count")
+    collectgarbage("restart")
+    return (after - before) * 1024
+  end
+
   it("make no garbage", with_loop(function()
     local server, port = bound()
     local client = udp.connect("127.0.0.1", port)
@@ -627,14 +639,28 @@ describe("batches in the steady state", function()
       server:send_many(batch)
       client:receive_many(back)
     end
-    for _ = 1, 300 do round() end
-    collectgarbage()
-    collectgarbage("stop")
-    local before = collectgarbage("count")
-    for _ = 1, 1000 do round() end
-    local after = collectgarbage("count")
-    collectgarbage("restart")
-    assert.equal(0, (after - before) * 1024)
+    assert.equal(0, bytes_of(round))
+    server:close() client:close()
+  end))
+
+  it("make no garbage where they wait for each other", with_loop(function()
+    local server, port = bound()
+    local client = udp.connect("127.0.0.1", port)
+    local waits = 0
+    local echo = fiber.spawn(function()
+      local batch = udp.batch.new(8, 64)
+      while server:receive_many(batch) do server:send_many(batch) end
+    end)
+    local out, back = filled { "a", "b", "c", "d" }, udp.batch.new(8, 64)
+    assert.equal(0, bytes_of(function()
+      client:send_many(out)
+      if echo.status == "waiting" then waits = waits + 1 end
+      local missing = 4
+      while missing > 0 do missing = missing - client:receive_many(back) end
+    end))
+    assert.is_true(waits > 1000, "the other side has not waited")
+    echo:interrupt()
+    echo:join()
     server:close() client:close()
   end))
 
@@ -728,19 +754,22 @@ describe("system calls of batches", function()
   local can_trace = mode ~= "valgrind" and succeeds("strace -f -c -o /dev/null true")
   local it_traced = can_trace and it or pending
 
+  -- In a fiber: a call on the main thread that has to go through the loop asks for the handler of SIGINT first.
   local echo = [[
     local ip = require "ip"
     local server = ip.udp.bind("127.0.0.1", 0)
     local client = ip.udp.connect("127.0.0.1", server.local_port)
     local out, batch = ip.udp.batch.new(64, 100), ip.udp.batch.new(64, 100)
     for i = 1, 64 do out:set(i, "payload") end
-    for _ = 1, ROUNDS do
-      client:send_many(out)
-      local n = server:receive_many(batch)
-      assert(n == 64, n)
-      server:send_many(batch)
-      assert(client:receive_many(batch) == 64)
-    end
+    ip.fiber.run(function()
+      for _ = 1, ROUNDS do
+        client:send_many(out)
+        local n = server:receive_many(batch)
+        assert(n == 64, n)
+        server:send_many(batch)
+        assert(client:receive_many(batch) == 64)
+      end
+    end)
     print "done"
   ]]
 
@@ -750,10 +779,7 @@ describe("system calls of batches", function()
     local total = 0
     for line in io.lines(counts) do
       local number, name = line:match("^%s*[%d.]+%s+[%d.]+%s+%d+%s+(%d+)%s.-([%w_]+)%s*$")
-      if name == "recvmmsg" or name == "sendmmsg" or name == "epoll_wait" or name == "epoll_pwait" or
-          name == "epoll_ctl" or name == "recvfrom" or name == "recvmsg" or name == "sendto" or name == "sendmsg" then
-        total = total + tonumber(number)
-      end
+      if name and name ~= "total" and name ~= "sigaltstack" then total = total + tonumber(number) end -- a sanitizer's
     end
     os.remove(counts)
     return total

@@ -70,7 +70,7 @@ local classes = {
 
 -- The fields of ip.fiber.loop come from its metatable.
 local function loop_members()
-  local members = { pollfd = "property" }
+  local members = { pollfd = "property", spin = "property" }
   local index = debug.getmetatable(ip.fiber.loop).__index
   for i = 1, math.huge do
     local name, value = debug.getupvalue(index, i)

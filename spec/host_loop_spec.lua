@@ -166,6 +166,101 @@ describe("ip.fiber.loop", function()
   end)
 end)
 
+-- How often this process has gone to sleep by itself.
+local function times_slept()
+  for line in io.lines("/proc/self/status") do
+    local count = line:match("^voluntary_ctxt_switches:%s*(%d+)")
+    if count then return tonumber(count) end
+  end
+end
+
+describe("ip.fiber.loop.spin", function()
+  after_each(function() loop.spin = 0 end)
+
+  local NAPS = 20
+
+  -- How often the process sleeps while a fiber naps NAPS times.
+  local function slept_in_naps()
+    local before = times_slept()
+    for _ = 1, NAPS do fiber.sleep(0.002) end
+    return times_slept() - before
+  end
+
+  local on_linux = io.open("/proc/self/status") ~= nil and os.getenv("LUA_IP_MODE") ~= "valgrind"
+  local it_counts = on_linux and it or pending
+
+  it("is 0 at first, takes any number of seconds and tells it", function()
+    assert.equal(0, loop.spin)
+    loop.spin = 2
+    assert.equal(2, loop.spin)
+    loop.spin = 0.25
+    assert.equal(0.25, loop.spin)
+    loop.spin = math.huge
+    assert.is_true(loop.spin > 0)
+    loop.spin = 0
+    assert.equal(0, loop.spin)
+  end)
+
+  it("refuses what is not a number of at least 0, and keeps its value", function()
+    loop.spin = 0.5
+    for _, wrong in ipairs { -1, -0.001, 0 / 0, "1", {}, true } do
+      contains(error_of(function() loop.spin = wrong end), "property 'spin' of ip.fiber.loop: seconds of at least 0")
+    end
+    contains(error_of(function() loop.spin = nil end), "got nil")
+    assert.equal(0.5, loop.spin)
+  end)
+
+  it_counts("0 lets the process sleep whenever nothing is ready", by_hand(function()
+    assert.is_true(slept_in_naps() >= NAPS)
+  end))
+
+  it_counts("keeps the process awake while it waits", by_hand(function()
+    loop.spin = 10
+    local count = slept_in_naps()
+    assert.is_true(count < NAPS, "slept " .. count .. " times")
+  end))
+
+  it("takes datagrams and ends of time as they come, and gives up spinning after its seconds", by_hand(function()
+    for _, seconds in ipairs { 1e-6, 0.001, math.huge } do
+      loop.spin = seconds
+      local server, port = bound()
+      local serving = fiber.spawn(serve, server, 100)
+      local client = ip.udp.connect("127.0.0.1", port)
+      for i = 1, 100 do
+        client:send("text " .. i)
+        assert.equal("TEXT " .. i, (client:receive_string()))
+      end
+      serving:join()
+      client.receive_timeout = 0.01
+      assert.equal(ip.error.ETIMEDOUT, error_of(client.receive_string, client))
+      server:close()
+      client:close()
+    end
+  end))
+
+  it("does not make step wait longer than it was told", by_hand(function()
+    loop.spin = math.huge
+    local sock <close> = bound()
+    local waiting = fiber.spawn(function() return pcall(sock.receive_string, sock) end)
+    assert.is_true(loop:step())
+    assert.is_true(loop:step(0.01))
+    assert.equal("waiting", waiting.status)
+    sock:close()
+    assert.is_false(loop:step())
+  end))
+
+  it("lets Ctrl-C end the wait of a loop that never sleeps", function()
+    local output, code = support.run_program([[
+      local ip = require "ip"
+      ip.fiber.loop.spin = math.huge
+      local stat <close> = assert(io.open("/proc/self/stat"))
+      local killer = io.popen("sleep 0.1; kill -INT " .. stat:read("n"))
+      ip.udp.bind("127.0.0.1", 0):receive_string()]])
+    contains(output, "interrupted!")
+    assert.are_not.equal(0, code)
+  end)
+end)
+
 describe("cqueues", function()
   -- Runs fibers in a controller of cqueues until none waits; returns the number of steps, which grows.
   local function drive(cqueues, controller)

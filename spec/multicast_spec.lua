@@ -609,3 +609,67 @@ describe("between two machines", function()
     net:ip("a", "link delete short")
   end)
 end)
+
+describe("on loopback alone", function()
+  local net, alone
+
+  lazy_setup(function()
+    if not permitted then return end
+    net = network.new("alone")
+    -- Linux makes any other v6 route by way of lo one that rejects
+    net:ip("alone", "-6 route add local ff00::/8 dev lo")
+    alone = net:agent("alone")
+  end)
+
+  after_each(function()
+    if net then net:clean() end
+  end)
+
+  lazy_teardown(function()
+    if net then net:close() end
+  end)
+
+  local scopes = {
+    { name = "v4", any = "0.0.0.0", group = "239.255.7.1", other = "239.255.7.2", loopback = "127.0.0.1" },
+    { name = "v6, wide", any = "::", group = "ff15::7:1", other = "ff15::7:2", loopback = "::1" },
+    { name = "v6, link-local", any = "::", group = "ff02::7:1", other = "ff02::7:2", loopback = "::1" },
+    { name = "v6, node-local", any = "::", group = "ff01::7:1", other = "ff01::7:2", loopback = "::1" },
+  }
+
+  for _, scope in ipairs(scopes) do
+    it_wire("a group arrives while it is joined, and no other: " .. scope.name, function()
+      local words = alone:run([[
+        local any, group, other, loopback = ...
+        local sock = keep(ip.udp.bind(any, 0))
+        local out = keep(ip.udp.bind(loopback, 0, { multicast_interface = "lo" }))
+        local function send(text, to) out:send_to(text, to, sock.local_port) end
+        local function heard()
+          local text, address, port = sock:receive_string()
+          assert(address == ip.address.new(loopback) and port == out.local_port)
+          return text
+        end
+        send("early", group)
+        sock:set_option("join_multicast_group", group, "lo")
+        send("other", other)
+        send("wanted", group)
+        local first = heard()
+        sock:set_option("leave_multicast_group", group, "lo")
+        send("late", group)
+        send("end", loopback)
+        return first, heard()
+      ]], scope.any, scope.group, scope.other, scope.loopback)
+      assert.equal("wanted end", words)
+    end)
+
+    it_wire("a socket bound to a group hears that alone: " .. scope.name, function()
+      local words = alone:run([[
+        local _, group, other, loopback = ...
+        local sock = keep(ip.udp.bind(group, 0, { interface = "lo" }))
+        local out = keep(ip.udp.bind(loopback, 0, { multicast_interface = "lo" }))
+        for _, to in ipairs { loopback, other, group } do out:send_to(to, to, sock.local_port) end
+        return next_of(sock)
+      ]], scope.any, scope.group, scope.other, scope.loopback)
+      assert.equal(scope.group, words)
+    end)
+  end
+end)

@@ -13,7 +13,7 @@ static lua_Integer check_integer(lua_State *L, int arg) {
   return luaL_checkinteger(L, arg); /* raises "number has no integer representation" for 1.5 */
 }
 
-lua_Integer ip_argument_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high) {
+lua_Integer ip_argument_convert_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high) {
   lua_Integer value = check_integer(L, arg);
   if (IP_LIKELY(value >= low && value <= high)) return value;
   luaL_argerror(L, arg, lua_pushfstring(L, "%I is outside %I..%I", value, low, high));
@@ -23,10 +23,6 @@ lua_Integer ip_argument_integer(lua_State *L, int arg, lua_Integer low, lua_Inte
 lua_Integer ip_argument_optional_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high,
                                          lua_Integer fallback) {
   return lua_isnoneornil(L, arg) ? fallback : ip_argument_integer(L, arg, low, high);
-}
-
-uint16_t ip_argument_port(lua_State *L, int arg) {
-  return (uint16_t)ip_argument_integer(L, arg, 0, UINT16_MAX);
 }
 
 bool ip_argument_boolean(lua_State *L, int arg) {

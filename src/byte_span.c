@@ -104,9 +104,10 @@ static int byte_span_slice(lua_State *L) {
    Changes the length of this span alone and returns the span itself. No byte changes. Errors: bad argument.
    Suspends: no. */
 static int byte_span_resize(lua_State *L) {
-  struct ip_bytes *self = ip_byte_span_check(L, 1);
+  struct ip_bytes *self = lua_gettop(L) == 2 ? ip_peek_class_of(L, ip_core(L), 1, IP_CLASS_BYTE_SPAN) : NULL;
+  if (IP_UNLIKELY(self == NULL)) self = ip_byte_span_check(L, 1);
   self->length = (size_t)ip_argument_integer(L, 2, 0, (lua_Integer)self->capacity);
-  lua_settop(L, 1);
+  lua_pushvalue(L, 1);
   return 1;
 }
 

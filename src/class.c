@@ -139,10 +139,11 @@ static int unknown_property(lua_State *L, const struct ip_class_definition *defi
 }
 
 int ip_class_index(lua_State *L) {
-  lua_settop(L, 2);
   lua_pushvalue(L, 2);
   int type = lua_rawget(L, lua_upvalueindex(2));
   if (IP_LIKELY(type == LUA_TFUNCTION)) return 1;
+  lua_insert(L, 3); /* of a call with other arguments than Lua's own */
+  lua_settop(L, 3);
   const struct ip_class_definition *definition = upvalue_definition(L);
   ip_check_class(L, 1, definition->id);
   if (type != LUA_TNUMBER) return unknown_property(L, definition);

@@ -54,6 +54,14 @@ static inline struct ip_core *ip_core(lua_State *L) {
   return (struct ip_core *)lua_touserdata(L, lua_upvalueindex(1));
 }
 
+/* As ip_test_class_of, but leaves the metatable on the stack: for the hot paths, which look at what may be absent
+   before, and return what they push last. [-0, +(0|1), -] */
+static inline void *ip_peek_class_of(lua_State *L, const struct ip_core *core, int arg, enum ip_class class) {
+  void *object = lua_touserdata(L, arg);
+  if (object == NULL || !lua_getmetatable(L, arg)) return NULL;
+  return lua_topointer(L, -1) == core->metatable[class] ? object : NULL;
+}
+
 /* The object at `arg` if it is a `class`, else NULL; for functions that do not carry the core as an upvalue.
    [-0, +0, -] */
 static inline void *ip_test_class_of(lua_State *L, const struct ip_core *core, int arg, enum ip_class class) {

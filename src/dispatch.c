@@ -95,6 +95,10 @@ void ip_operation_resume(lua_State *L, struct ip_operation *operation) {
   }
   lua_State *thread = operation->thread;
   struct ip_task *task = ip_context_task(operation->context);
+  if (IP_LIKELY(operation->reference == 0)) { /* a task's own: the table of tasks holds the coroutine */
+    if (lua_status(thread) == LUA_YIELD) resume(L, runtime, thread, task, 0);
+    return;
+  }
   if (task != NULL && task->thread != thread)
     task = NULL; /* a coroutine inside a fiber that nobody relays for */
   lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_pool_key);
@@ -111,14 +115,13 @@ static void run_task(lua_State *L, struct ip_runtime *runtime, struct ip_task *t
   if (task->context.waiting != NULL)
     return; /* resumed by somebody else meanwhile, and suspended in us again */
   int status = lua_status(task->thread);
-  bool startable = status == LUA_OK && task->arguments >= 0;
+  bool startable =
+      status == LUA_OK && task->arguments >= 0 && lua_gettop(task->thread) == task->arguments + 1;
   if (status != LUA_YIELD && !startable) {
     runtime->end_task(L, runtime, task, IP_TASK_CLOSED);
     return;
   }
-  int arguments = startable ? task->arguments : 0;
-  task->arguments = -1;
-  resume(L, runtime, task->thread, task, arguments);
+  resume(L, runtime, task->thread, task, startable ? ip_task_prepare(task) : 0);
 }
 
 /* --- turns --- */
@@ -169,6 +172,23 @@ static void poll_loop(struct ip_runtime *runtime, bool busy) {
   runtime->polling = false;
 }
 
+/* Polls without sleeping until something is ready, at most for `seconds`. A wake-up from a blocked poll costs several
+   times what a poll does. False: nothing came. */
+static bool spin(struct ip_runtime *runtime, double seconds) {
+  uint64_t end = uv_hrtime() + (uint64_t)(seconds * 1e9);
+  do {
+    poll_loop(runtime, true);
+    if (!ip_queue_is_empty(&runtime->ready) || atomic_load(&runtime->signalled)) return true;
+  } while (uv_hrtime() < end);
+  return false;
+}
+
+/* Blocks until something is ready, at most until a timer ends. */
+static void wait(struct ip_runtime *runtime) {
+  if (runtime->spin > 0 && spin(runtime, runtime->spin)) return;
+  poll_loop(runtime, false);
+}
+
 /* After a signal: runs one Lua function on the main thread, so that a debug hook which the host's signal
    handler has set takes effect here, where the error can pass. True when there was none. [-0, +(0|1), -] */
 static bool run_hook(lua_State *L) {
@@ -213,7 +233,8 @@ bool ip_runtime_step(lua_State *L, struct ip_runtime *runtime, double seconds) {
   if (!busy)
     ip_keyboard_interrupt_watch(runtime); /* Ctrl-C ends the block, and Lua's hook runs after the step */
   runtime->driving = true;
-  poll_loop(runtime, busy || timer == NULL);
+  bool came = !busy && runtime->spin > 0 && spin(runtime, runtime->spin < seconds ? runtime->spin : seconds);
+  if (!came) poll_loop(runtime, busy || timer == NULL || !uv_is_active((uv_handle_t *)&timer->uv));
   if (timer != NULL) ip_timer_free(timer);
   dispatch(L, runtime, NULL);
   runtime->driving = false;
@@ -243,7 +264,10 @@ enum ip_drive_result ip_runtime_drive(lua_State *L, struct ip_runtime *runtime,
       result = IP_DRIVE_DEADLOCK;
       break;
     }
-    poll_loop(runtime, busy);
+    if (busy)
+      poll_loop(runtime, true);
+    else
+      wait(runtime);
     if (atomic_exchange(&runtime->signalled, false) && !run_hook(L)) {
       result = IP_DRIVE_ERROR;
       break;

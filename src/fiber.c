@@ -135,16 +135,6 @@ static void register_task(lua_State *L, int index, const struct ip_task *task) {
   lua_pop(L, 1);
 }
 
-static void init_fiber(struct fiber *fiber, lua_State *thread, int arguments) {
-  *fiber = (struct fiber){.joiner = NULL};
-  ip_queue_init(&fiber->watchers);
-  fiber->task.ready.kind = IP_READY_TASK;
-  ip_queue_init(&fiber->task.ready.link);
-  fiber->task.context.is_task = true;
-  fiber->task.thread = thread;
-  fiber->task.arguments = arguments;
-}
-
 /* spawn(fn, ...) -> fiber: starts fn(...) at the next turn of the loop. Suspends: no. */
 static int fiber_spawn(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
@@ -154,11 +144,16 @@ static int fiber_spawn(lua_State *L) {
   int arguments = lua_gettop(L) - 1;
   struct fiber *fiber = lua_newuserdatauv(L, sizeof *fiber, 1);
   lua_State *thread = lua_newthread(L);
-  init_fiber(fiber, thread, arguments);
+  fiber->joiner = NULL;
+  ip_queue_init(&fiber->watchers);
+  fiber->outcome = FIBER_ALIVE;
+  fiber->joined = fiber->detached = false;
+  fiber->results = 0;
+  ip_task_init(runtime, &fiber->task, thread, arguments);
   lua_setiuservalue(L, -2, 1);
   ip_class_set(L, IP_CLASS_FIBER);
   lua_insert(L, 1); /* fiber, fn, ... */
-  if (!lua_checkstack(thread, arguments + 1)) return luaL_error(L, "too many arguments to spawn");
+  if (!lua_checkstack(thread, arguments + 3)) return luaL_error(L, "too many arguments to spawn");
   register_task(L, 1, &fiber->task);
   lua_xmove(L, thread, arguments + 1);
   runtime->attached_fibers++;

@@ -43,6 +43,26 @@ static int loop_step(lua_State *L) {
   return 1;
 }
 
+/* loop_get_spin() -> seconds. */
+static int loop_get_spin(lua_State *L) {
+  lua_pushnumber(L, ip_runtime(L)->spin);
+  return 1;
+}
+
+enum { LONGEST_SPIN = 1000000000 };
+
+/* loop_set_spin(seconds): where that is 0 or more, and finite; else returns what is wrong. A value that no clock
+   reaches stands for "for ever". */
+static int loop_set_spin(lua_State *L) {
+  double seconds = lua_type(L, 1) == LUA_TNUMBER ? lua_tonumber(L, 1) : -1;
+  if (!(seconds >= 0)) {
+    lua_pushliteral(L, "seconds of at least 0 expected");
+    return 1;
+  }
+  ip_runtime(L)->spin = seconds < LONGEST_SPIN ? seconds : LONGEST_SPIN;
+  return 0;
+}
+
 IP_EXPORT int lua_ip_use_loop(lua_State *L, struct uv_loop_s *loop) {
   if (loop == NULL || lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_key) != LUA_TUSERDATA) {
     lua_pop(L, loop == NULL ? 0 : 1);
@@ -54,8 +74,9 @@ IP_EXPORT int lua_ip_use_loop(lua_State *L, struct uv_loop_s *loop) {
   return -error;
 }
 
-static const luaL_Reg functions[] = {
-    {"loop_pollfd", loop_pollfd}, {"loop_timeout", loop_timeout}, {"loop_step", loop_step}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"loop_pollfd", loop_pollfd},     {"loop_timeout", loop_timeout},
+                                     {"loop_step", loop_step},         {"loop_get_spin", loop_get_spin},
+                                     {"loop_set_spin", loop_set_spin}, {NULL, NULL}};
 
 void ip_host_loop_open(lua_State *L, int core) {
   ip_class_functions(L, core, functions);

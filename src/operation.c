@@ -1,9 +1,11 @@
 /* operation.c: the life of a suspended call: check, acquire, suspend, continue, settle.
 
-   Operations are userdata, pooled in a registry table that owns them; a coroutine suspended in one holds it
-   in a to-be-closed slot of its frame, and the operation's user value holds the coroutine. So neither can be
-   collected while the call is pending, and coroutine.close withdraws the call. What may raise is said at each
-   function. */
+   A fiber has an operation of its own: the table of tasks holds the fiber while its coroutine lives, and a
+   to-be-closed object in the coroutine's first frame withdraws the call when somebody closes the coroutine. For the
+   main thread and for coroutines made by others, operations are userdata, pooled in a registry table that
+   owns them; a coroutine suspended in one holds it in a to-be-closed slot of its frame, and the operation's user
+   value holds the coroutine. So neither can be collected while the call is pending, and coroutine.close withdraws
+   the call. What may raise is said at each function. */
 #include "runtime.h"
 
 #include "util.h"
@@ -11,7 +13,7 @@
 #include <errno.h>
 #include <math.h>
 
-const char ip_runtime_pool_key;
+const char ip_runtime_pool_key, ip_runtime_closer_key;
 
 /* --- what bounds a call --- */
 
@@ -76,7 +78,8 @@ static int refuse(lua_State *L, struct ip_runtime *runtime, const struct ip_oper
       kind->name);
 }
 
-void ip_operation_check(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_kind *kind) {
+void ip_operation_check_closely(lua_State *L, struct ip_runtime *runtime,
+                                const struct ip_operation_kind *kind) {
   if (IP_UNLIKELY(!runtime->opened)) ip_runtime_check(L, runtime);
   bool allowed = L == runtime->driver ? false
                  : L == runtime->main ? !runtime->driving && !ip_compat_in_finalizer(L)
@@ -89,14 +92,18 @@ void ip_operation_check(lua_State *L, struct ip_runtime *runtime, const struct i
 
 /* --- acquire --- */
 
-/* Makes one more operation and puts it into the pool. [-0, +0, m] */
-static void extend_pool(lua_State *L, struct ip_runtime *runtime) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_pool_key);
-  struct ip_operation *operation = lua_newuserdatauv(L, sizeof *operation, 1);
+static void init(struct ip_operation *operation, struct ip_runtime *runtime) {
   *operation = (struct ip_operation){.runtime = runtime, .state = IP_OPERATION_FREE};
   operation->ready.kind = IP_READY_OPERATION;
   ip_queue_init(&operation->ready.link);
   ip_queue_init(&operation->watch);
+}
+
+/* Makes one more operation and puts it into the pool. [-0, +0, m] */
+static void extend_pool(lua_State *L, struct ip_runtime *runtime) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_pool_key);
+  struct ip_operation *operation = lua_newuserdatauv(L, sizeof *operation, 1);
+  init(operation, runtime);
   ip_class_set(L, IP_CLASS_OPERATION);
   operation->reference = luaL_ref(L, -2);
   lua_pop(L, 1);
@@ -104,16 +111,12 @@ static void extend_pool(lua_State *L, struct ip_runtime *runtime) {
   runtime->free_operations = operation;
 }
 
-/* Takes an operation out of the pool; there is one. */
-static struct ip_operation *take_from_pool(struct ip_runtime *runtime) {
+/* Takes an operation out of the pool, where there is one, pushes it, anchors the running coroutine in it and marks it
+   to-be-closed. [-0, +1, -] */
+static struct ip_operation *take_from_pool(lua_State *L, struct ip_runtime *runtime) {
   struct ip_operation *operation = runtime->free_operations;
   runtime->free_operations = (struct ip_operation *)(void *)operation->ready.link.next;
   ip_queue_init(&operation->ready.link);
-  return operation;
-}
-
-/* Pushes the operation, anchors the running coroutine in it, marks it to-be-closed. [-0, +1, -] */
-static void anchor(lua_State *L, struct ip_operation *operation) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_pool_key);
   lua_rawgeti(L, -1, operation->reference);
   lua_remove(L, -2);
@@ -121,6 +124,16 @@ static void anchor(lua_State *L, struct ip_operation *operation) {
   lua_setiuservalue(L, -2, 1);
   operation->slot = lua_gettop(L);
   lua_toclose(L, operation->slot);
+  return operation;
+}
+
+/* The running fiber's own operation; NULL for everybody else. */
+static struct ip_operation *own_operation(lua_State *L, struct ip_context *context) {
+  struct ip_task *task = ip_context_task(context);
+  if (task == NULL || task->thread != L || !task->guarded) return NULL;
+  if (task->operation.state != IP_OPERATION_FREE) return NULL;
+  task->operation.slot = lua_gettop(L);
+  return &task->operation;
 }
 
 static void on_deadline(struct ip_timer *timer) {
@@ -152,12 +165,12 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
   struct ip_context *context = ip_context_of(L, runtime);
   if (context != NULL && !gives_way) check_context(L, runtime, kind, context, true);
   if (timeout == 0 && !gives_way) ip_error_raise(L, ETIMEDOUT, kind->name);
-  luaL_checkstack(L, 4, "too many arguments");
-  if (runtime->free_operations == NULL) extend_pool(L, runtime);
+  struct ip_operation *operation = own_operation(L, context);
+  if (operation == NULL) luaL_checkstack(L, 4, "too many arguments");
+  if (operation == NULL && runtime->free_operations == NULL) extend_pool(L, runtime);
   struct ip_timer *timer = new_timer(L, runtime, timeout);
   /* nothing raises from here on */
-  struct ip_operation *operation = take_from_pool(runtime);
-  anchor(L, operation);
+  if (operation == NULL) operation = take_from_pool(L, runtime);
   operation->kind = kind;
   operation->object = NULL;
   operation->thread = L;
@@ -252,49 +265,96 @@ static void release(struct ip_operation *operation) {
   operation->context = NULL;
   operation->thread = NULL;
   operation->state = IP_OPERATION_FREE;
+  if (operation->reference == 0) return;
   operation->ready.link.next = (struct ip_queue *)(void *)runtime->free_operations;
   runtime->free_operations = operation;
 }
 
-/* __close: reached by settle, and when somebody closes the coroutine. In the latter case a fiber
-   that is never resumed again has to be looked at by the dispatcher, or whoever joins it would wait for ever.
- */
-static int operation_mt_close(lua_State *L) {
-  struct ip_operation *operation = lua_touserdata(L, 1);
+/* The call is over, or somebody has closed the coroutine. In the latter case a fiber that is never resumed again has to
+   be looked at by the dispatcher, or whoever joins it would wait for ever. */
+static void withdraw(lua_State *L, struct ip_operation *operation) {
   struct ip_context *context = operation->context;
   bool abandoned = operation->state == IP_OPERATION_ARMED || operation->state == IP_OPERATION_READY;
   if (abandoned && operation->kind->abandoned != NULL) operation->kind->abandoned(L, operation);
   const lua_State *thread = operation->thread;
   release(operation);
-  lua_pushnil(L);
-  lua_setiuservalue(L, 1, 1);
   struct ip_task *task = ip_context_task(context);
   if (abandoned && task != NULL && task->thread == thread)
     ip_runtime_enqueue(operation->runtime, &task->ready);
+}
+
+/* __close: reached by settle, and when somebody closes the coroutine. */
+static int operation_mt_close(lua_State *L) {
+  withdraw(L, lua_touserdata(L, 1));
+  lua_pushnil(L);
+  lua_setiuservalue(L, 1, 1);
   return 0;
 }
 
-/* Frees the operation in `slot`, which becomes nil. [-0, +0, -] */
-static void settle(lua_State *L, int slot) {
-  lua_closeslot(L, slot);
+/* __close of what stands in a fiber's first frame, called on its stack: the coroutine ends, or somebody closes it. In
+   the latter case the values of its frames are gone by now, but nothing has looked at them: only the dispatcher
+   attempts, and what closes a coroutine does not return to it meanwhile. */
+static int closer_mt_close(lua_State *L) {
+  struct ip_task *task = ip_context_task(ip_context_of(L, ip_runtime(L)));
+  if (task != NULL && task->thread == L && task->operation.state != IP_OPERATION_FREE)
+    withdraw(L, &task->operation);
+  return 0;
+}
+
+void ip_task_init(struct ip_runtime *runtime, struct ip_task *task, lua_State *thread, int arguments) {
+  *task = (struct ip_task){.context = {.is_task = true}, .thread = thread, .arguments = arguments};
+  task->ready.kind = IP_READY_TASK;
+  ip_queue_init(&task->ready.link);
+  init(&task->operation, runtime);
+}
+
+static int finish_task(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return lua_gettop(L) - 1;
+}
+
+/* The first frame of a fiber: (closer, function, arguments ...) -> results. */
+static int task_main(lua_State *L) {
+  lua_toclose(L, 1);
+  lua_callk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, finish_task);
+  return finish_task(L, LUA_OK, 0);
+}
+
+int ip_task_prepare(struct ip_task *task) {
+  lua_State *thread = task->thread;
+  int arguments = task->arguments + 2;
+  lua_pushcfunction(thread, task_main);
+  lua_rawgetp(thread, LUA_REGISTRYINDEX, &ip_runtime_closer_key);
+  lua_rotate(thread, 1, 2);
+  task->arguments = -1;
+  task->guarded = true;
+  return arguments;
+}
+
+void ip_operation_settle(lua_State *L, struct ip_operation *operation) {
+  if (operation->reference == 0)
+    release(operation);
+  else
+    lua_closeslot(L, operation->slot);
 }
 
 int ip_operation_fail(lua_State *L, struct ip_operation *operation, int code) {
   const char *name = operation->kind->name;
-  settle(L, operation->slot);
+  ip_operation_settle(L, operation);
   ip_error_raise(L, code, name);
 }
 
 /* --- suspend and continue --- */
 
-static int continue_operation(lua_State *L, int status, lua_KContext slot_context) {
+static int continue_operation(lua_State *L, int status, lua_KContext operation_context) {
   (void)status;
-  int slot = (int)slot_context;
-  lua_settop(L, slot); /* whoever resumed us may have passed values */
-  struct ip_operation *operation = lua_touserdata(L, slot);
+  struct ip_operation *operation =
+      (struct ip_operation *)operation_context; /* the suspended frame has kept it */
+  lua_settop(L, operation->slot);               /* whoever resumed us may have passed values */
   const struct ip_operation_kind *kind = operation->kind;
   if (operation->state == IP_OPERATION_ARMED) {
-    settle(L, slot);
+    withdraw(L, operation); /* settling would do the same where it is from the pool */
+    ip_operation_settle(L, operation);
     return luaL_error(L, "resumed while waiting in %s", kind->name);
   }
   struct ip_outcome outcome = {operation->runtime, operation->object, operation->data, operation->size,
@@ -305,7 +365,7 @@ static int continue_operation(lua_State *L, int status, lua_KContext slot_contex
   bool by_scope = operation->by_scope;
   operation->state =
       IP_OPERATION_DONE; /* a result that a stranger's resume delivers is delivered all the same */
-  settle(L, slot);
+  ip_operation_settle(L, operation);
   if (IP_LIKELY(code == 0)) return kind->push_results(L, &outcome);
   if (by_scope) return raise_deadline(L, context);
   int results = kind->push_failure != NULL ? kind->push_failure(L, &outcome, category, code) : -1;
@@ -317,20 +377,19 @@ static int continue_operation(lua_State *L, int status, lua_KContext slot_contex
 }
 
 static int drive(lua_State *L, struct ip_operation *operation) {
-  int slot = operation->slot;
   switch (ip_runtime_drive(L, operation->runtime, operation)) {
-  case IP_DRIVE_DONE: return continue_operation(L, LUA_OK, slot);
+  case IP_DRIVE_DONE: return continue_operation(L, LUA_OK, (lua_KContext)operation);
   case IP_DRIVE_DEADLOCK: return ip_operation_fail(L, operation, EDEADLK);
   case IP_DRIVE_ERROR: break;
   }
-  settle(L, slot);
+  ip_operation_settle(L, operation);
   return lua_error(L);
 }
 
 int ip_operation_suspend(lua_State *L, struct ip_operation *operation) {
   operation->runtime->budget = IP_TRANSFER_BUDGET;
   if (operation->on_main) return drive(L, operation);
-  return lua_yieldk(L, 0, operation->slot, continue_operation);
+  return lua_yieldk(L, 0, (lua_KContext)operation, continue_operation);
 }
 
 void ip_operation_define(lua_State *L, int core) {
@@ -341,4 +400,11 @@ void ip_operation_define(lua_State *L, int core) {
       .metamethods = metamethods,
   };
   ip_class_define(L, core, &definition);
+  core = lua_absindex(L, core);
+  static const luaL_Reg closer_metamethods[] = {{"__close", closer_mt_close}, {NULL, NULL}};
+  lua_newuserdatauv(L, 0, 0);
+  lua_newtable(L);
+  ip_class_functions(L, core, closer_metamethods);
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &ip_runtime_closer_key);
 }

@@ -19,6 +19,7 @@
 #include "datagram_io.h"
 #include "error.h"
 #include "queue.h"
+#include "util.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -83,19 +84,6 @@ struct ip_context {
 /* Status of a task whose coroutine somebody else has closed or run to its end. */
 enum { IP_TASK_CLOSED = -1 };
 
-/* A coroutine that the library started: the engine's half of a fiber. */
-struct ip_task {
-  struct ip_context context; /* first: what the table of tasks holds begins with a context */
-  struct ip_ready ready;
-  lua_State *thread; /* anchored by the fiber's userdata until the fiber is collected */
-  int arguments;     /* pushed on the thread for its start; negative once it has started */
-};
-
-/* The task of a context, or NULL. */
-static inline struct ip_task *ip_context_task(struct ip_context *context) {
-  return context != NULL && context->is_task ? (struct ip_task *)context : NULL;
-}
-
 /* --- operations --- */
 
 enum ip_operation_state { IP_OPERATION_FREE, IP_OPERATION_ARMED, IP_OPERATION_READY, IP_OPERATION_DONE };
@@ -150,8 +138,8 @@ struct ip_operation {
   size_t size;
   int flags;
   int status;    /* 0, or the error code */
-  int reference; /* in the pool table */
-  int slot;      /* stack index of the operation in the suspended C function's frame */
+  int reference; /* in the pool table; 0: a task's own */
+  int slot;      /* height of the suspended C function's frame; one from the pool stands on top of it */
   uint8_t state;
   uint8_t category; /* of status */
   bool immediate;   /* what is not there at the next attempt counts as timed out */
@@ -160,6 +148,30 @@ struct ip_operation {
   bool on_main;     /* the main thread drives the loop until it is DONE */
   bool counts;      /* in runtime->foreign_waits */
 };
+
+/* --- tasks --- */
+
+/* A coroutine that the library started: the engine's half of a fiber. It has an operation of its own, for it waits in
+   one at a time; an object in its first frame tells when somebody else closes it. */
+struct ip_task {
+  struct ip_context context; /* first: what the table of tasks holds begins with a context */
+  struct ip_ready ready;
+  struct ip_operation operation;
+  lua_State *thread; /* anchored by the fiber's userdata until the fiber is collected */
+  int arguments;     /* pushed on the thread for its start; negative once it has started */
+  bool guarded;      /* has the object that tells: not when somebody else has started it */
+};
+
+/* The task of a context, or NULL. */
+static inline struct ip_task *ip_context_task(struct ip_context *context) {
+  return context != NULL && context->is_task ? (struct ip_task *)context : NULL;
+}
+
+void ip_task_init(struct ip_runtime *runtime, struct ip_task *task, lua_State *thread, int arguments);
+
+/* For the start of a task whose function and arguments are on its stack, with room for two values more; returns how
+   many arguments to resume it with. */
+int ip_task_prepare(struct ip_task *task);
 
 /* --- the runtime --- */
 
@@ -212,6 +224,7 @@ struct ip_runtime {
   void (*flush_gathered)(struct ip_runtime *runtime);  /* empties `gathered`; no Lua */
   void (*write_ready)(struct ip_readiness *readiness); /* of one that is marked `writes`; no Lua */
   int budget;
+  double spin;           /* seconds that the loop polls without sleeping before it blocks */
   atomic_bool signalled; /* set by the signal handler */
   bool main_done;        /* the main thread's operation is DONE: its drive ends before anything else runs */
   bool driving;          /* the main thread is in ip_runtime_drive */
@@ -222,7 +235,7 @@ struct ip_runtime {
 
 /* Registry tables, addressed by these (the contents are never read). */
 extern const char ip_runtime_key, ip_runtime_pool_key, ip_runtime_tasks_key, ip_runtime_contexts_key,
-    ip_runtime_nothing_key;
+    ip_runtime_nothing_key, ip_runtime_closer_key;
 
 /* The runtime of the running C function. */
 static inline struct ip_runtime *ip_runtime(lua_State *L) {
@@ -262,12 +275,22 @@ void ip_runtime_enqueue(struct ip_runtime *runtime, struct ip_ready *ready);
 
 /* May this call suspend here? Raises when not, before anything was done. Also raises a pending interruption
    or an expired deadline of the calling coroutine. [-0, +0, e] */
-void ip_operation_check(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_kind *kind);
+void ip_operation_check_closely(lua_State *L, struct ip_runtime *runtime,
+                                const struct ip_operation_kind *kind);
 
-/* Pushes an operation, marked to-be-closed, ARMED but in no queue yet; `timeout` in seconds, negative for
+static inline void ip_operation_check(lua_State *L, struct ip_runtime *runtime,
+                                      const struct ip_operation_kind *kind) {
+  const struct ip_task *task = runtime->current; /* while there is one, the loop exists */
+  bool plain = task != NULL && task->thread == L && runtime->attention == 0;
+  if (IP_LIKELY(plain && lua_isyieldable(L))) return;
+  ip_operation_check_closely(L, runtime, kind);
+}
+
+/* An operation, ARMED but in no queue yet, that outlives the frame by no means: the fiber's own, or one from the pool,
+   which is pushed, marked to-be-closed; `timeout` in seconds, negative for
    none. `gives_way`: the call suspends though it might complete at once, so a deadline of zero does not end
    it yet. The caller sets `object` before it queues the operation. Acquiring may run finalizers, which may do
-   anything that needs no suspension. [-0, +1, e] */
+   anything that needs no suspension. [-0, +(0|1), e] */
 struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runtime,
                                           const struct ip_operation_kind *kind, double timeout,
                                           bool gives_way);
@@ -275,6 +298,9 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
 /* For what goes wrong between acquire and suspend: settles the operation and raises a system error. [-0, +0,
    e] */
 IP_NO_RETURN int ip_operation_fail(lua_State *L, struct ip_operation *operation, int code);
+
+/* Back into the pool, unused: the call ends without waiting. [-0, +0, -] */
+void ip_operation_settle(lua_State *L, struct ip_operation *operation);
 
 /* Suspends the running C function in `operation`: `return ip_operation_suspend(L, operation)`. On the main
    thread it drives the loop. Ends with the kind's push_results or raises. [-0, +?, e] */

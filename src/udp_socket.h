@@ -7,6 +7,7 @@
 
 #include "datagram_io.h"
 #include "readiness.h"
+#include "util.h"
 
 /* The user values of the box: cached addresses. The two ends of the socket share one: a table, made when
    first asked. */
@@ -46,6 +47,15 @@ struct ip_socket_box *ip_socket_check(lua_State *L, int arg);
 
 /* The open socket of the box at index 1, or EBADF called `operation`. [-0, +0, e] */
 struct ip_socket_box *ip_socket_check_open(lua_State *L, const char *operation);
+
+/* Likewise, for the hot paths: may leave a value on the stack. [-0, +(0|1), e] */
+static inline struct ip_socket_box *ip_socket_peek_open(lua_State *L, const struct ip_runtime *runtime,
+                                                        const char *operation) {
+  struct ip_socket_box *box = ip_peek_class_of(L, &runtime->core, 1, IP_CLASS_SOCKET);
+  if (IP_LIKELY(box != NULL && box->socket != NULL && !runtime->closed)) return box;
+  if (box != NULL) lua_pop(L, 1);
+  return ip_socket_check_open(L, operation);
+}
 
 static inline int ip_socket_family(const struct ip_socket *socket) {
   return socket->is_v6 ? AF_INET6 : AF_INET;

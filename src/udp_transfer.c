@@ -77,7 +77,11 @@ int ip_transfer_take(struct ip_socket *socket, void *data, size_t size, int flag
                      struct ip_datagram *datagram, enum ip_take what) {
   if (IP_UNLIKELY(socket->filtering || socket->messages != NULL || what >= IP_TAKE_MESSAGE))
     return ip_intake_take(socket, data, size, flags, what, datagram);
-  int error = ip_datagram_receive(socket->readiness.fd, data, size, flags, datagram, what == IP_TAKE_SOURCE);
+  /* a connected socket has one source, which costs the system something to tell */
+  const struct ip_connection *connection = what == IP_TAKE_SOURCE ? socket->connection : NULL;
+  bool asks = what == IP_TAKE_SOURCE && connection == NULL;
+  int error = ip_datagram_receive(socket->readiness.fd, data, size, flags, datagram, asks);
+  if (connection != NULL) datagram->source = connection->remote;
   return IP_UNLIKELY(error == EMSGSIZE) ? ip_errors_note(socket, error) : error;
 }
 
@@ -113,12 +117,12 @@ static int push_datagram(lua_State *L, const struct ip_datagram *datagram) {
 }
 
 /* Pushes the address of the sender; the last one is cached, and as addresses are immutable it is safe to
-   share. The socket is at index 1. [-0, +1, m] */
-void ip_transfer_push_source(lua_State *L, const struct ip_endpoint *source) {
-  const struct ip_socket_box *box = lua_touserdata(L, 1);
+   share. The socket's box is at `index`. [-0, +1, m] */
+static void push_source(lua_State *L, int index, const struct ip_socket_box *box,
+                        const struct ip_endpoint *source) {
   const struct ip_socket *socket = box->socket;
   if (IP_LIKELY(socket != NULL && socket->peer != NULL && ip_endpoint_has_address(source, socket->peer))) {
-    lua_getiuservalue(L, 1, IP_SOCKET_PEER);
+    lua_getiuservalue(L, index, IP_SOCKET_PEER);
     return;
   }
   struct ip_address address;
@@ -126,25 +130,31 @@ void ip_transfer_push_source(lua_State *L, const struct ip_endpoint *source) {
   const struct ip_address *peer = ip_address_push(L, &address);
   if (box->socket == NULL) return; /* allocating may run a finalizer, and that close the socket */
   lua_pushvalue(L, -1);
-  lua_setiuservalue(L, 1, IP_SOCKET_PEER);
+  lua_setiuservalue(L, index, IP_SOCKET_PEER);
   box->socket->peer = peer;
 }
 
-int ip_transfer_push_sender(lua_State *L, const struct ip_datagram *datagram) {
-  ip_transfer_push_source(L, &datagram->source);
+void ip_transfer_push_source(lua_State *L, const struct ip_endpoint *source) {
+  push_source(L, 1, lua_touserdata(L, 1), source);
+}
+
+int ip_transfer_push_sender(lua_State *L, int index, const struct ip_socket_box *box,
+                            const struct ip_datagram *datagram) {
+  push_source(L, index, box, &datagram->source);
   lua_pushinteger(L, ip_endpoint_port(&datagram->source));
   lua_pushboolean(L, datagram->truncated);
   return 3;
 }
 
-static int push_datagram_from(lua_State *L, const struct ip_datagram *datagram) {
+static int push_datagram_from(lua_State *L, const struct ip_socket_box *box,
+                              const struct ip_datagram *datagram) {
   lua_pushinteger(L, (lua_Integer)datagram->length);
-  return 1 + ip_transfer_push_sender(L, datagram);
+  return 1 + ip_transfer_push_sender(L, 1, box, datagram);
 }
 
 static int push_string_from(lua_State *L, const char *data, const struct ip_datagram *datagram) {
   lua_pushlstring(L, data, datagram->length);
-  return 1 + ip_transfer_push_sender(L, datagram);
+  return 1 + ip_transfer_push_sender(L, 1, lua_touserdata(L, 1), datagram);
 }
 
 static int push_received(lua_State *L, const struct ip_outcome *outcome) {
@@ -153,7 +163,7 @@ static int push_received(lua_State *L, const struct ip_outcome *outcome) {
 
 static int push_received_from(lua_State *L, const struct ip_outcome *outcome) {
   struct ip_datagram datagram = outcome->runtime->datagram; /* a finalizer may receive, too */
-  return push_datagram_from(L, &datagram);
+  return push_datagram_from(L, lua_touserdata(L, 1), &datagram);
 }
 
 static int push_received_string(lua_State *L, const struct ip_outcome *outcome) {
@@ -258,14 +268,20 @@ bool ip_transfer_start_receive(lua_State *L, const struct ip_operation_kind *kin
   return true;
 }
 
-/* Checks the arguments (self, buf[, flags]). [-0, +0, e] */
+/* Checks the arguments (self, buf[, flags]); leaves on the stack what it has looked at. [-0, +2, e] */
 static void check_receive_call(lua_State *L, const char *operation, enum ip_take what,
                                struct ip_receive_call *call) {
-  call->box = ip_socket_check_open(L, operation);
-  struct ip_bytes *span = ip_byte_span_check(L, 2);
+  const struct ip_runtime *runtime = ip_runtime(L);
+  int count = lua_gettop(L);
+  call->box = ip_socket_peek_open(L, runtime, operation);
+  struct ip_bytes *span = ip_peek_class_of(L, &runtime->core, 2, IP_CLASS_BYTE_SPAN);
+  if (IP_UNLIKELY(span == NULL)) {
+    lua_settop(L, count);
+    span = ip_byte_span_check(L, 2);
+  }
   call->data = span->data;
   call->size = span->length;
-  call->flags = ip_transfer_flags(L, 3, true, operation);
+  call->flags = IP_LIKELY(count < 3) ? 0 : ip_transfer_flags(L, 3, true, operation);
   call->what = what;
 }
 
@@ -291,7 +307,7 @@ int ip_socket_receive_from(lua_State *L) {
   bool gives_way = false;
   check_receive_call(L, "receive_from", IP_TAKE_SOURCE, &call);
   if (IP_LIKELY(ip_transfer_start_receive(L, &receive_from_kind, &call, &datagram, &gives_way)))
-    return push_datagram_from(L, &datagram);
+    return push_datagram_from(L, call.box, &datagram);
   return ip_transfer_wait_to_receive(L, &receive_from_kind, &call, gives_way);
 }
 
@@ -337,7 +353,7 @@ int ip_socket_try_receive_from(lua_State *L) {
   struct ip_receive_call call;
   struct ip_datagram datagram;
   check_receive_call(L, kind.name, IP_TAKE_SOURCE, &call);
-  if (receive_at_once(L, &kind, &call, &datagram)) return push_datagram_from(L, &datagram);
+  if (receive_at_once(L, &kind, &call, &datagram)) return push_datagram_from(L, call.box, &datagram);
   return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, kind.name);
 }
 
@@ -398,30 +414,57 @@ void ip_transfer_read_data(lua_State *L, const char *operation, struct ip_send_c
   if (IP_UNLIKELY(call->box->socket == NULL)) ip_error_raise(L, EBADF, operation);
 }
 
-/* Checks the arguments (self, data[, flags]). [-0, +(0|1), e] */
-static void check_send_call(lua_State *L, const char *operation, struct ip_send_call *call) {
-  call->box = ip_socket_check_open(L, operation);
+/* As ip_transfer_read_data; what was looked at stays on the stack. [-0, +(0|1), e] */
+static inline void peek_data(lua_State *L, const char *operation, struct ip_send_call *call) {
+  const struct ip_runtime *runtime = call->box->socket->readiness.runtime;
+  const struct ip_bytes *span = ip_peek_class_of(L, &runtime->core, 2, IP_CLASS_BYTE_SPAN);
+  if (IP_LIKELY(span != NULL))
+    ip_data_set(&call->data, span->data, span->length);
+  else
+    ip_transfer_read_data(L, operation, call);
+}
+
+/* Reads the socket and the flags of a call with `needed` arguments before those. What is looked at from here on is pushed above
+   all of them; where there are too few, the message is to say that there is no value. [-?, +?, e] */
+static inline void start_send_call(lua_State *L, const char *operation, int needed,
+                                   struct ip_send_call *call) {
+  int count = lua_gettop(L);
+  if (IP_LIKELY(count == needed))
+    lua_pushnil(L);
+  else if (count > needed)
+    lua_settop(L, needed + 1);
+  call->box = ip_socket_peek_open(L, ip_runtime(L), operation);
+  if (IP_UNLIKELY(count < needed)) lua_settop(L, count);
+  call->flags = IP_LIKELY(count <= needed) ? 0 : ip_transfer_flags(L, needed + 1, false, operation);
   call->control.items = 0;
   call->done = 0;
-  lua_settop(L,
-             3); /* the vector that read_data may push must not lie where an absent argument is looked for */
-  call->flags = ip_transfer_flags(L, 3, false, operation);
-  ip_transfer_read_data(L, operation, call);
+}
+
+/* The addr argument at 3. Most answer the last sender, whose address the box holds: then it needs no look at its
+   class. [-0, +0, v] */
+static void read_address(lua_State *L, const struct ip_socket_box *box, struct ip_address *address) {
+  const struct ip_address *object = lua_touserdata(L, 3);
+  if (IP_LIKELY(object != NULL && object == box->socket->peer))
+    *address = *object;
+  else
+    ip_address_argument(L, 3, address);
+}
+
+/* Checks the arguments (self, data[, flags]). [-0, +(0|1), e] */
+static void check_send_call(lua_State *L, const char *operation, struct ip_send_call *call) {
+  start_send_call(L, operation, 2, call);
+  peek_data(L, operation, call);
   call->to = NULL;
   if (IP_UNLIKELY(call->box->socket->connection == NULL)) ip_error_raise(L, EDESTADDRREQ, operation);
 }
 
 /* Checks the arguments (self, data, addr, port[, flags]). [-0, +(0|1), e] */
 static void check_send_to_call(lua_State *L, const char *operation, struct ip_send_call *call) {
-  call->box = ip_socket_check_open(L, operation);
-  call->control.items = 0;
-  call->done = 0;
+  start_send_call(L, operation, 4, call);
   struct ip_address address;
-  ip_address_argument(L, 3, &address);
+  read_address(L, call->box, &address);
   uint16_t port = ip_argument_port(L, 4);
-  lua_settop(L, 5);
-  call->flags = ip_transfer_flags(L, 5, false, operation);
-  ip_transfer_read_data(L, operation, call);
+  peek_data(L, operation, call);
   ip_endpoint_set(&call->remote, ip_socket_family(call->box->socket), &address, port);
   call->to = &call->remote;
 }

@@ -48,8 +48,9 @@ int ip_transfer_wait_to_receive(lua_State *L, const struct ip_operation_kind *ki
 void ip_transfer_queue_receive(lua_State *L, struct ip_operation *operation,
                                const struct ip_receive_call *call, bool gives_way);
 
-/* Pushes address, port, truncated; the socket's box is at index 1. [-0, +3, m] */
-int ip_transfer_push_sender(lua_State *L, const struct ip_datagram *datagram);
+/* Pushes address, port, truncated; the socket's box is at `index`, which may be a pseudo-index. [-0, +3, m] */
+int ip_transfer_push_sender(lua_State *L, int index, const struct ip_socket_box *box,
+                            const struct ip_datagram *datagram);
 
 /* Ties an operation that was just acquired to its socket. Acquiring allocates, and so may have run a finalizer that
    closed the socket. [-0, +0, e] */

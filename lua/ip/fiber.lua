@@ -96,6 +96,7 @@ end
 ---@class ip.fiber.loop
 ---@field pollfd integer descriptor that is readable when the loop has something to do
 ---@field events "r"
+---@field spin number seconds that the loop polls without sleeping before it blocks; default 0
 ---@field timeout fun(self: ip.fiber.loop): number? seconds until the next step at the latest; nil: none is due
 ---@field step fun(self: ip.fiber.loop, seconds: number?): boolean one turn; true while something is left to wait for
 local loop = { events = "r" }
@@ -118,10 +119,18 @@ fiber.loop = setmetatable({}, {
   __metatable = "ip.fiber.loop",
   __index = function(_, name)
     if name == "pollfd" then return core.loop_pollfd() end
+    if name == "spin" then return core.loop_get_spin() end
     if loop[name] == nil then unknown(name) end
     return loop[name]
   end,
-  __newindex = function(_, name)
+  __newindex = function(_, name, value)
+    if name == "spin" then
+      local problem = core.loop_set_spin(value)
+      if problem ~= nil then
+        error(("property 'spin' of ip.fiber.loop: %s, got %s"):format(problem, tostring(value)), 2)
+      end
+      return
+    end
     if name == "pollfd" or loop[name] ~= nil then
       error(("property '%s' of ip.fiber.loop cannot be written"):format(name), 2)
     end

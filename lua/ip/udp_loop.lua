@@ -3,6 +3,7 @@
 local core = require("ip.core")
 local check = require("ip.check")
 local check_loop, new_loop, receive = core.check_loop, core.new_loop, core.loop_receive
+local new_iterator = core.loop_iterator
 local new_span = core.byte_span.new
 
 ---@class ip.udp.loop_config
@@ -86,10 +87,12 @@ end
 
 local no_config = {}
 
-local function next_datagram(state, previous)
-  local asks = state.asks
-  if asks ~= nil and previous ~= nil and asks() then return nil end
-  return receive(state.sock, state.loop, state.span, state.room, state.fiber)
+-- The iterator of a loop that asks a function, which may wait, whether to go on.
+local function asking(asks, receive_next)
+  return function(_, previous)
+    if previous ~= nil and asks() then return nil end
+    return receive_next()
+  end
 end
 
 --- For `for data, address, port, truncated in sock:datagrams(config) do`: `data` is one span, which shows each datagram
@@ -104,10 +107,11 @@ function udp_loop.datagrams(sock, config)
     if problem ~= nil then check.fail(1, "datagrams", problem, 2) end
   end
   config = config or no_config
-  local state = { sock = sock, loop = new_loop(sock, "datagrams", config.max_ready or DEFAULT_MAX_READY) }
-  state.span, state.room = new_buffer(config)
-  state.asks, state.fiber = split_stop(config.stop)
-  return next_datagram, state
+  local loop = new_loop(sock, "datagrams", config.max_ready or DEFAULT_MAX_READY)
+  local span, room = new_buffer(config)
+  local asks, fiber = split_stop(config.stop)
+  local receive_next = new_iterator(sock, loop, span, room, fiber)
+  return asks ~= nil and asking(asks, receive_next) or receive_next
 end
 
 --- Calls callback(span, address, port, truncated) for each datagram until the socket is closed or config.stop says so.

@@ -103,14 +103,14 @@ function support.wait_until(condition)
 end
 
 --- Runs a Lua program in a process of its own with this library; returns its output (stdout and stderr) and its exit
---- code. `program` is source text.
-function support.run_program(program, arguments)
+--- code. `program` is source text; `before` is a shell command that comes first, such as one that sets a limit.
+function support.run_program(program, arguments, before)
   local path = os.tmpname()
   local file = assert(io.open(path, "w"))
   file:write(program)
   file:close()
   local interpreter = os.getenv("LUA_IP_LUA") or "lua5.4"
-  local pipe = assert(io.popen(("%s %s %s 2>&1"):format(interpreter, path, arguments or "")))
+  local pipe = assert(io.popen(("{ %s && %s %s %s; } 2>&1"):format(before or ":", interpreter, path, arguments or "")))
   local output = pipe:read("a")
   local _, _, code = pipe:close()
   os.remove(path)

@@ -1,0 +1,32 @@
+-- The contenders, in the order of the tables: name, file with its arguments, and the workloads (workloads.lua) that it
+-- takes part in; `warm_up`: seconds that it needs before it is measured, where the usual ones are too few. A new one is
+-- a file that does what README.md says, and a line here. `.c` is compiled and linked with libuv, the others are run by
+-- Lua, Node and Python.
+
+local USUAL = "echo echo-one-core ping-pong receive receive-one-core send"
+
+return {
+  { "floor-a", "floors/floor_a.c epoll", USUAL .. " sockets many bulk latency" },
+  { "floor-a again", "floors/floor_a.c epoll", USUAL .. " sockets latency" },
+  { "floor-a-poll", "floors/floor_a.c poll", USUAL },
+  { "floor-a-conn", "floors/floor_a.c connected", USUAL .. " connected" },
+  { "floor-a-conn again", "floors/floor_a.c connected", "connected" },
+  { "floor-a-spin", "floors/floor_a.c spin", "latency" },
+  { "floor-b", "floors/floor_b.c", USUAL .. " bulk" },
+  { "floor-c", "floors/floor_c.c", USUAL .. " bulk" },
+  { "floor-c again", "floors/floor_c.c", "bulk" },
+  { "lua-ip", "contenders/lua_ip.lua", USUAL .. " sockets many connected bulk latency" },
+  { "lua-ip (receive_from)", "contenders/lua_ip.lua --calls", "echo echo-one-core ping-pong connected" },
+  { "lua-ip coalesce", "contenders/lua_ip.lua --coalesce", USUAL .. " sockets" },
+  { "lua-ip batch", "contenders/lua_ip_batch.lua", USUAL .. " bulk" },
+  { "lua-ip batch (every entry read)", "contenders/lua_ip_batch.lua --read", "echo echo-one-core" },
+  { "lua-ip GSO/GRO", "contenders/lua_ip_offload.lua", USUAL .. " bulk" },
+  { "lua-ip spin", "contenders/lua_ip.lua --spin 0.1", "latency" },
+  { "libuv (C)", "contenders/libuv.c", USUAL .. " sockets connected bulk latency" },
+  { "luv, callbacks", "contenders/luv.lua", USUAL .. " sockets connected bulk latency" },
+  { "luv, coroutines", "contenders/luv_coroutines.lua", USUAL .. " sockets connected bulk" },
+  { "LuaSocket (blocking)", "contenders/luasocket.lua", USUAL .. " connected bulk" },
+  { "cqueues (connected)", "contenders/cqueues.lua", USUAL .. " sockets connected" },
+  { "Node dgram", "contenders/node.js", USUAL .. " sockets connected bulk", warm_up = 0.5 },
+  { "Python asyncio", "contenders/python_asyncio.py", USUAL .. " sockets connected bulk" },
+}

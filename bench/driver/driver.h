@@ -1,0 +1,78 @@
+/* driver.h: one measurement: start a server, load it, read what it has cost. What the loads share. */
+#ifndef DRIVER_H
+#define DRIVER_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define BATCH 64 /* datagrams that a load sends or takes at once */
+#define MAXIMUM_SIZE 2048
+
+struct plan {
+  const char *load; /* echo, receive, send or bulk */
+  double seconds;   /* how long is measured */
+  double warm_up;   /* seconds before that */
+  int in_flight;    /* echo: datagrams on their way */
+  int size;         /* bytes a datagram */
+  int sockets;      /* of the server */
+  int server_core, client_core;
+  bool latency;         /* echo: keep every round trip's time */
+  char **command;       /* of the server; bulk: of the receiver */
+  char **other_command; /* bulk: of the sender */
+};
+
+struct outcome {
+  double seconds;     /* wall time */
+  uint64_t datagrams; /* that the server has handled */
+  uint64_t lost;
+  uint64_t cpu;   /* nanoseconds of the server, user and system */
+  uint64_t delay; /* nanoseconds that it was ready to run while another process had its core */
+  double round_trip_median, round_trip_p99; /* seconds; 0 where not kept */
+};
+
+struct server {
+  pid_t pid;
+  int output;      /* what it prints */
+  uint16_t *ports; /* of its sockets */
+  int port_count;
+};
+
+/* Ends the program with a message that the runner shows. */
+_Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+double now(void); /* seconds */
+void pause_for(double seconds);
+void pin(int core);
+struct sockaddr_in loopback(uint16_t port);
+
+/* A non-blocking socket on loopback with a large receive buffer. */
+int open_socket(uint16_t *port);
+
+/* Starts `command ROLE PEER_PORT SOCKETS` on `core` and waits until it is ready. */
+void server_start(struct server *server, char **command, const char *role, uint16_t peer_port, int sockets,
+                  int core);
+void server_stop(struct server *server);
+
+/* What all its threads have used. */
+struct usage {
+  uint64_t cpu, delay; /* nanoseconds, as in struct outcome */
+};
+
+/* Waits until the server sleeps, as the system accounts for a running process by the tick only. */
+struct usage server_usage(const struct server *server);
+
+/* Puts what it has used since `before` into `outcome`. */
+void server_usage_since(const struct server *server, struct usage before, struct outcome *outcome);
+
+void run_echo(const struct plan *plan, struct outcome *outcome);
+void run_receive(const struct plan *plan, struct outcome *outcome);
+void run_send(const struct plan *plan, struct outcome *outcome);
+void run_bulk(const struct plan *plan, struct outcome *outcome);
+
+/* Sends `count` datagrams of `size` bytes that stand behind each other: as one message that the system cuts up, which is
+   cheap enough to keep any server busy. */
+void send_segments(int fd, const char *bytes, int size, int count);
+
+#endif
