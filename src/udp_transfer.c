@@ -441,10 +441,13 @@ static inline void start_send_call(lua_State *L, const char *operation, int need
 }
 
 /* The addr argument at 3. Most answer the last sender, whose address the box holds: then it needs no look at its
-   class. [-0, +0, v] */
+   class. [-0, +(0|1), v] */
 static void read_address(lua_State *L, const struct ip_socket_box *box, struct ip_address *address) {
+  const struct ip_runtime *runtime = box->socket->readiness.runtime;
   const struct ip_address *object = lua_touserdata(L, 3);
-  if (IP_LIKELY(object != NULL && object == box->socket->peer))
+  if (IP_UNLIKELY(object == NULL || object != box->socket->peer))
+    object = ip_peek_class_of(L, &runtime->core, 3, IP_CLASS_ADDRESS);
+  if (IP_LIKELY(object != NULL))
     *address = *object;
   else
     ip_address_argument(L, 3, address);
