@@ -46,7 +46,10 @@ local sizes = { "send_buffer_size", "receive_buffer_size" }
 local get_only = {}
 local everything = { "debug", "v6_only" }
 if is_linux then
-  booleans[#booleans + 1] = "multicast_all"
+  for _, name in ipairs { "multicast_all", "receive_packet_info", "receive_hops", "receive_traffic_class",
+    "receive_timestamp", "receive_errors", "receive_dropped", "receive_offload" } do
+    booleans[#booleans + 1] = name
+  end
   get_only = { "mtu", "dropped" }
   everything[#everything + 1] = "busy_poll"
 end
@@ -196,7 +199,7 @@ describe("set_option and get_option", function()
 
   local integer_names = { table.unpack(sizes) }
   for _, option in ipairs(integers) do integer_names[#integer_names + 1] = option.name end
-  if is_linux then integer_names[#integer_names + 1] = "busy_poll" end
+  if is_linux then table.move({ "busy_poll", "segment_size" }, 1, 2, #integer_names + 1, integer_names) end
   for _, name in ipairs(integer_names) do
     it("refuse for " .. name .. " what is no integer", with_loop(function()
       local sock <close> = bound()
