@@ -489,6 +489,50 @@ describe("Links", function()
   end)
 end)
 
+-- --- names of other libraries ---
+
+-- Everything that the five interfaces have, by the headings of docs/seeds.md.
+local names_elsewhere = {
+  ["Emilua, `ip.udp.socket`"] = "new open bind shutdown connect disconnect close cancel assign release receive "
+    .. "receive_from send send_to set_option get_option io_control bytes_readable is_open local_address local_port "
+    .. "remote_address remote_port file_descriptor operation_aborted ip.message_flag byte_span",
+  ["OCaml, `Luv.UDP`"] = "t init loop domain open_ bind ipv6only reuseaddr getsockname Membership set_membership "
+    .. "set_source_membership set_multicast_loop set_multicast_ttl set_multicast_interface set_broadcast set_ttl send "
+    .. "try_send Recv_flag PARTIAL recv_start allocate recv_stop get_send_queue_size get_send_queue_count "
+    .. "Connected.connect disconnect getpeername Connected.send Handle.close Error.t Result.result Sockaddr.t Buffer.t",
+  ["Nim, `uv_udp`"] = "UDP loop typ data sizeOfSendQueue countOfSendQueue UDPSend handle udpIpv6Only udpPartial "
+    .. "udpReuseAddr SendCb status RecvCb AllocCb nread buf sockaddr flags MemberShip memberLeaveGroup memberJoinGroup "
+    .. "init open bindAddr getSockName setMemberShip setMulticastLoop setMulticastTTL setMulticastInterface "
+    .. "setBroadcast setTTL send trySend recvStart recvStop",
+  ["Jane Street, `Async_udp`"] = "write_buffer default_capacity Config.create Config.capacity init Config.before after stop "
+    .. "max_ready Fields names fold iter map make_creator sendto_sync Not_ready sendto bind ifname bind_any "
+    .. "recvfrom_loop recvfrom_loop_with_buffer_replacement read_loop read_loop_with_buffer_replacement recvmmsg_loop "
+    .. "create_srcs max_count bufs recvmmsg_no_sources_loop bind_to_interface_exn",
+  ["Mnet, `UDP`"] = "state error pp_error create recvfrom src port off len trigger sendto dst src_port sendfn "
+    .. "Route_not_found Destination_unreachable Packet_too_big Invalid_argument",
+}
+
+it("Coming from another library: every name that it has leads somewhere", function()
+  local heading, cells, missing = nil, {}, {}
+  scan("docs/seeds.md", function(line)
+    heading = line:match("^## (.*)$") or heading
+    local cell = line:match("^| (.-) | ")
+    if cell and heading then cells[heading] = (cells[heading] or "") .. " " .. cell end
+  end)
+  for title, names in pairs(names_elsewhere) do
+    for name in names:gmatch("%S+") do
+      local found = false
+      for code in (cells[title] or ""):gmatch("`+([^`]+)`") do
+        found = found or (" " .. code .. " "):find("[^%w_.]" .. name:gsub("%p", "%%%0") .. "[^%w_]") ~= nil
+      end
+      if not found then missing[#missing + 1] = ("%s: no row for %s"):format(title, name) end
+    end
+    cells[title] = nil
+  end
+  for title in pairs(cells) do missing[#missing + 1] = "names of a library that is not known: " .. title end
+  none(missing)
+end)
+
 -- --- C ---
 
 describe("The functions of lua_ip.h", function()
