@@ -288,6 +288,20 @@ describe("through a router", function()
       end
     end)
 
+    it_path("a connected socket without receive_errors is not told of a host that nobody is found at", function()
+      assert.equal("ECONNREFUSED", a:run([[
+        local own, absent, there = ...
+        sock = keep(ip.udp.connect(absent, 9, { local_address = own }))
+        sock:send("x")
+        local teller <close> = ip.udp.bind(own, 0, { receive_errors = true })
+        teller:send_to("x", absent, 9)
+        assert(error_of(teller.receive_string, teller) == "EHOSTUNREACH") -- this much later
+        sock:connect(there, 9)
+        sock:send("x")
+        return error_of(sock.receive_string, sock) -- nothing of the absent host came before
+      ]], path.own, path.absent[2], path.b))
+    end)
+
     it_path("a peer without a route is told at once", function()
       local expected = "EHOSTUNREACH"
       assert.equal(expected, a:run("return error_of(ip.udp.connect, (...), 9)", path.nowhere))
