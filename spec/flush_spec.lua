@@ -1,6 +1,7 @@
 -- What the option coalesce promises of sends: those of a turn leave together at its end, or by flush, and nothing else
 -- changes but when errors of the network are told.
 local ip = require "ip"
+local namespace = require "spec.support.namespace"
 local process = require "spec.support.process"
 local support = require "spec.support"
 
@@ -560,23 +561,7 @@ describe("the system calls of sends with coalesce", function()
 end)
 
 describe("a send with coalesce that the system cannot take yet", function()
-  local unique = os.tmpname()
-  os.remove(unique)
-  local network = "lua-ip-" .. unique:match("[%w_]+$")
-  local inside = ("ip netns exec %s "):format(network)
-
-  local function make_network()
-    return succeeds("ip netns add " .. network) and succeeds(inside .. "ip link set lo up") and
-        succeeds(inside .. "tc qdisc add dev lo root tbf rate 8kbit burst 2000 limit 1000000")
-  end
-
-  local function remove_network()
-    succeeds("ip netns del " .. network)
-  end
-
-  local can_make_networks = make_network()
-  remove_network()
-  local it_slow = can_make_networks and it or pending
+  local it_slow = namespace.can_be_slow() and it or pending
 
   -- What the programs share: a network that takes a second for a datagram, until open_the_road is called, and `out`,
   -- connected to `sink`, whose buffer in the system is full of `ahead` datagrams.
@@ -630,9 +615,8 @@ describe("a send with coalesce that the system cannot take yet", function()
 
   local function slow(body)
     return function()
-      assert.is_true(make_network())
-      finally(remove_network)
-      assert.equal("passed\n", run_under(inside, prelude .. body .. "\nprint('passed')"))
+      local network <close> = assert(namespace.slow())
+      assert.equal("passed\n", run_under(network:inside(), prelude .. body .. "\nprint('passed')"))
     end
   end
 
@@ -765,10 +749,9 @@ describe("a send with coalesce that the system cannot take yet", function()
   ]])
 
   it_slow("or that the path is too small for is dropped, and told with the mtu", function()
-    assert.is_true(make_network())
-    finally(remove_network)
-    assert.is_true(succeeds(inside .. "tc qdisc del dev lo root") and succeeds(inside .. "ip link set lo mtu 1500"))
-    assert.equal("passed\n", run_under(inside, [[
+    local network <close> = assert(namespace.slow())
+    assert.is_true(network:try("tc qdisc del dev lo root") and network:try("ip link set lo mtu 1500"))
+    assert.equal("passed\n", run_under(network:inside(), [[
       local ip = require "ip"
       local function equal(expected, value)
         if expected ~= value then error(("expected %s, got %s"):format(expected, value), 2) end
@@ -812,10 +795,9 @@ describe("a send with coalesce that the system cannot take yet", function()
 
   it_slow("does not spin while it waits", function()
     if mode == "valgrind" or not succeeds("strace -f -c -o /dev/null true") then return pending("cannot trace") end
-    assert.is_true(make_network())
-    finally(remove_network)
+    local network <close> = assert(namespace.slow())
     local counts = os.tmpname()
-    assert.equal("1\n", run_under(inside .. "strace -f -c -o " .. counts, prelude .. [[
+    assert.equal("1\n", run_under(network:inside() .. " strace -f -c -o " .. counts, prelude .. [[
       out:send("kept")
       fiber.sleep(0.3)
       print(out.send_queue_count)
