@@ -132,13 +132,16 @@ end
 
 -- --- the whole ---
 
-local function verdict(target, ratio)
-  if not ratio then return "not measured" end
+local function is_met(target, ratio)
   -- As many digits count as are shown.
   local shown = tonumber(("%.2f"):format(ratio.median))
-  local met
-  if target.least then met = shown >= target[4] else met = shown <= target[4] end
-  return met and "yes" or "**no**"
+  if target.least then return shown >= target[4] end
+  return shown <= target[4]
+end
+
+local function verdict(target, ratio)
+  if not ratio then return "not measured" end
+  return is_met(target, ratio) and "yes" or "**no**"
 end
 
 -- Says so if the machine was not quiet. Where the client has the same core, it is the one who disturbs.
@@ -157,7 +160,7 @@ local function disturbance_section(lines, rows)
 end
 
 local function target_section(lines, rows)
-  local cells = {}
+  local cells, reasons = {}, {}
   for _, target in ipairs(targets) do
     local id, contender, baseline, limit = table.unpack(target)
     local figure
@@ -168,12 +171,20 @@ local function target_section(lines, rows)
     if ratio or summary.took_part(rows, id, contender) then
       cells[#cells + 1] = { target.what, contender .. " / " .. baseline,
         (target.least and "≥ %.2f" or "≤ %.2f"):format(limit), with_range(ratio, "%.2f"), verdict(target, ratio) }
+      if target.why and ratio and not is_met(target, ratio) then
+        reasons[#reasons + 1] = ("- **%s**: %s"):format(target.what, target.why)
+      end
     end
   end
   if #cells == 0 then return end
   lines[#lines + 1] = "## Targets"
   lines[#lines + 1] = ""
   table_of(lines, { "", "ratio of", "target", "measured (quartiles)", "met" }, cells)
+  if #reasons == 0 then return end
+  lines[#lines + 1] = "What stands in the way (instructions counted by callgrind, memory by cachegrind):"
+  lines[#lines + 1] = ""
+  for _, reason in ipairs(reasons) do lines[#lines + 1] = reason end
+  lines[#lines + 1] = ""
 end
 
 local function noise_section(lines, rows)

@@ -137,6 +137,14 @@ describe("the page of the benchmarks", function()
     assert(slow:find("| 1.06 (1.06–1.06) | **no** |", 1, true), slow)
   end)
 
+  it("explains a target that was missed, and only such a one", function()
+    local function page_of(cost)
+      return report.page({ row("ping-pong", 1, "floor-a", 1000), row("ping-pong", 1, "lua-ip", cost) }, {})
+    end
+    assert.is_truthy(page_of(1200):find("- **ping-pong on one core**: ", 1, true))
+    assert.is_nil(page_of(1000):find("- **ping-pong on one core**: ", 1, true))
+  end)
+
   it("has the noise", function()
     has "| Echo, saturated | floor-a | 0.990 (0.990–0.990) |"
   end)
