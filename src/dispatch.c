@@ -115,8 +115,7 @@ static void run_task(lua_State *L, struct ip_runtime *runtime, struct ip_task *t
   if (task->context.waiting != NULL)
     return; /* resumed by somebody else meanwhile, and suspended in us again */
   int status = lua_status(task->thread);
-  bool startable =
-      status == LUA_OK && task->arguments >= 0 && lua_gettop(task->thread) == task->arguments + 1;
+  bool startable = status == LUA_OK && !task->context.started && lua_gettop(task->thread) > 0;
   if (status != LUA_YIELD && !startable) {
     runtime->end_task(L, runtime, task, IP_TASK_CLOSED);
     return;

@@ -149,7 +149,7 @@ static int fiber_spawn(lua_State *L) {
   fiber->outcome = FIBER_ALIVE;
   fiber->joined = fiber->detached = false;
   fiber->results = 0;
-  ip_task_init(runtime, &fiber->task, thread, arguments);
+  ip_task_init(runtime, &fiber->task, thread);
   lua_setiuservalue(L, -2, 1);
   ip_class_set(L, IP_CLASS_FIBER);
   lua_insert(L, 1); /* fiber, fn, ... */

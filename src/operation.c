@@ -130,7 +130,7 @@ static struct ip_operation *take_from_pool(lua_State *L, struct ip_runtime *runt
 /* The running fiber's own operation; NULL for everybody else. */
 static struct ip_operation *own_operation(lua_State *L, struct ip_context *context) {
   struct ip_task *task = ip_context_task(context);
-  if (task == NULL || task->thread != L || !task->guarded) return NULL;
+  if (task == NULL || task->thread != L || !context->guarded) return NULL;
   if (task->operation.state != IP_OPERATION_FREE) return NULL;
   task->operation.slot = lua_gettop(L);
   return &task->operation;
@@ -301,8 +301,8 @@ static int closer_mt_close(lua_State *L) {
   return 0;
 }
 
-void ip_task_init(struct ip_runtime *runtime, struct ip_task *task, lua_State *thread, int arguments) {
-  *task = (struct ip_task){.context = {.is_task = true}, .thread = thread, .arguments = arguments};
+void ip_task_init(struct ip_runtime *runtime, struct ip_task *task, lua_State *thread) {
+  *task = (struct ip_task){.context = {.is_task = true}, .thread = thread};
   task->ready.kind = IP_READY_TASK;
   ip_queue_init(&task->ready.link);
   init(&task->operation, runtime);
@@ -322,12 +322,11 @@ static int task_main(lua_State *L) {
 
 int ip_task_prepare(struct ip_task *task) {
   lua_State *thread = task->thread;
-  int arguments = task->arguments + 2;
+  int arguments = lua_gettop(thread) - 1 + 2;
   lua_pushcfunction(thread, task_main);
   lua_rawgetp(thread, LUA_REGISTRYINDEX, &ip_runtime_closer_key);
   lua_rotate(thread, 1, 2);
-  task->arguments = -1;
-  task->guarded = true;
+  task->context.started = task->context.guarded = true;
   return arguments;
 }
 

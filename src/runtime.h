@@ -79,6 +79,9 @@ struct ip_context {
   uint32_t shields;
   bool interrupted;
   bool is_task; /* the first member of a struct ip_task */
+  /* of a task; they stand here because of the padding */
+  bool started;
+  bool guarded; /* has the object that tells: not when somebody else has started it */
 };
 
 /* Status of a task whose coroutine somebody else has closed or run to its end. */
@@ -158,8 +161,6 @@ struct ip_task {
   struct ip_ready ready;
   struct ip_operation operation;
   lua_State *thread; /* anchored by the fiber's userdata until the fiber is collected */
-  int arguments;     /* pushed on the thread for its start; negative once it has started */
-  bool guarded;      /* has the object that tells: not when somebody else has started it */
 };
 
 /* The task of a context, or NULL. */
@@ -167,7 +168,7 @@ static inline struct ip_task *ip_context_task(struct ip_context *context) {
   return context != NULL && context->is_task ? (struct ip_task *)context : NULL;
 }
 
-void ip_task_init(struct ip_runtime *runtime, struct ip_task *task, lua_State *thread, int arguments);
+void ip_task_init(struct ip_runtime *runtime, struct ip_task *task, lua_State *thread);
 
 /* For the start of a task whose function and arguments are on its stack, with room for two values more; returns how
    many arguments to resume it with. */
