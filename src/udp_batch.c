@@ -480,7 +480,7 @@ void ip_batch_add_info(lua_State *L, int core) {
   static const luaL_Reg methods[] = {{"info", batch_info}, {NULL, NULL}};
   core = lua_absindex(L, core);
   lua_newtable(L);
-  ip_class_functions(L, core, methods);
+  ip_message_add_functions(L, core, methods);
   ip_class_add_methods(L, IP_CLASS_BATCH, lua_gettop(L));
   lua_pop(L, 1);
 }
