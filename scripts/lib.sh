@@ -44,6 +44,7 @@ missing_tools() {
   has_module cqueues || echo lua-cqueues
   has_module luv || echo lua-luv
   has valgrind || echo valgrind
+  [ -e /etc/services ] || echo netbase
   has apt-get || return 0 # specs that trade descriptors with these are skipped where they are missing
   "$(lua_command)" -e 'require "luv"' 2>/dev/null || echo luv
   "$(lua_command)" -e 'require "socket"' 2>/dev/null || echo luasocket

@@ -1,6 +1,7 @@
 -- ip.udp.batch, receive_many and send_many.
 local ip = require "ip"
 local support = require "spec.support"
+local namespace = require "spec.support.namespace"
 
 local fiber, byte_span, udp = ip.fiber, ip.byte_span, ip.udp
 local with_loop, on_main, error_of = support.with_loop, support.on_main, support.error_of
@@ -844,23 +845,7 @@ describe("system calls of batches", function()
 end)
 
 describe("in a network of its own,", function()
-  local unique = os.tmpname()
-  os.remove(unique)
-  local network = "lua-ip-" .. unique:match("[%w_]+$")
-  local inside = ("ip netns exec %s "):format(network)
-
-  local function make_network()
-    return succeeds("ip netns add " .. network) and succeeds(inside .. "ip link set lo up") and
-        succeeds(inside .. "tc qdisc add dev lo root tbf rate 8kbit burst 2000 limit 1000000")
-  end
-
-  local function remove_network()
-    succeeds("ip netns del " .. network)
-  end
-
-  local can_make_networks = make_network()
-  remove_network()
-  local it_there = can_make_networks and it or pending
+  local it_there = namespace.can_be_slow() and it or pending
 
   local slow_prelude = [[
     local ip = require "ip"
@@ -892,9 +877,8 @@ describe("in a network of its own,", function()
 
   local function run_there(body)
     return on_main(function()
-      assert.is_true(make_network())
-      finally(remove_network)
-      assert.equal("passed\n", run_under(inside, body .. "\nprint('passed')"))
+      local network <close> = assert(namespace.slow())
+      assert.equal("passed\n", run_under(network:inside(), body .. "\nprint('passed')"))
     end, 60)
   end
 

@@ -376,6 +376,86 @@ it("A required first argument that is left out is refused under the function's o
   none(wrong)
 end))
 
+-- Arguments that C functions take; what Lua cannot tell of them is found by calling them.
+local accepted = {
+  ["byte_span."] = { new = { 1, 2 } },
+  ["byte_span:"] = {
+    copy = { "x" }, ends_with = { "x" }, fill = { 1 }, find = { "x", 1 }, find_first_not_of = { "x", 1 },
+    find_first_of = { "x", 1 }, find_last_not_of = { "x", 1 }, find_last_of = { "x", 1 }, resize = { 1 },
+    rfind = { "x", 1 }, slice = { 1, 1 }, starts_with = { "x" }, sub = { 1, 1 }, trimmed = { " " },
+    unpack = { "B", 1 },
+  },
+  ["ip."] = {
+    endpoint_from_key = { ip.endpoint_key("::1", 9) }, endpoint_key = { "::1", 9 }, host_name = {}, interfaces = {},
+    toendpoint = { "[::1]:9" }, tostring = { "::1", 9 },
+  },
+  ["ip.address."] = {
+    any_v4 = {}, any_v6 = {}, broadcast_v4 = {}, from_bytes = { "1234" }, loopback_v4 = {}, loopback_v6 = {},
+    new = { "::1" }, parse = { "::1" },
+  },
+  ["address:"] = { to_bytes = {}, to_v6 = {}, with_scope_id = { 1 } },
+  ["ip.udp."] = {
+    get_address_info = { "127.0.0.1", 9, 0 }, get_address_v4_info = { "127.0.0.1", 9, 0 },
+    get_address_v6_info = { "::1", 9, 0 }, get_name_info = { "127.0.0.1", 9 },
+  },
+  ["ip.udp.batch."] = { new = { 1, 1 } },
+  ["batch:"] = { clear = {}, get = { 1 }, info = { 1, {} }, resize = { 1, 1 }, set = { 1, "x", "::1", 9, {} } },
+  ["ip.udp.socket."] = { new = {} },
+  ["socket:"] = {
+    bind = { "127.0.0.1", 0 }, cancel = {}, close = {}, connect = { "127.0.0.1", 9 }, disconnect = {},
+    get_option = { "broadcast" }, open = { "v4" }, receive = { ip.byte_span.new(1), 0 },
+    receive_error = { ip.byte_span.new(1) }, receive_from = { ip.byte_span.new(1), 0 },
+    receive_many = { ip.udp.batch.new(1, 1), 0 }, receive_message = { ip.byte_span.new(1), {}, 0 },
+    receive_string = { 1, 0 }, release = {}, reply_message = { "x", { address = "127.0.0.1", port = 9 }, 0 },
+    send = { "x", 0 }, send_many = { ip.udp.batch.new(1, 1), 1, 1 },
+    send_message = { "x", { address = "127.0.0.1", port = 9 }, 0 }, send_to = { "x", "127.0.0.1", 9, 0 },
+    shutdown = { "both" }, try_receive = { ip.byte_span.new(1), 0 }, try_receive_from = { ip.byte_span.new(1), 0 },
+    try_send = { "x", 0 }, try_send_to = { "x", "127.0.0.1", 9, 0 },
+  },
+}
+
+-- What no function takes.
+local misfit = coroutine.create(print)
+
+-- The message of the call by name with `arguments` but a misfit at `position`, which may be the one behind them.
+local function message_with_misfit(owner, name, arguments, position)
+  local sock <close> = ip.udp.bind("127.0.0.1", 0, { receive_timeout = 0 })
+  local on = receivers()
+  on["socket:"] = sock
+  local receiver = on[owner] or at_path((owner:gsub("^byte", "ip.byte"):gsub("%.$", "")))
+  local passed = table.move(arguments, 1, #arguments, 1, {})
+  passed[position] = misfit
+  local call = "local receiver, n, passed = ...; local result = receiver%s%s(table.unpack(passed, 1, n)); return result"
+  call = call:format(owner:sub(-1), name)
+  local _, err = pcall(load(call), receiver, #passed, passed)
+  return tostring(err)
+end
+
+it("C functions look at as many arguments as their signatures have, and at no more", support.with_loop(function()
+  local most_of, wrong = {}, {}
+  with_signature(function(entry, _, _, most, open_ended)
+    if not (accepted[entry.owner] or {})[entry.name] then return end
+    local key = entry.owner .. entry.name
+    most_of[key] = math.max(most_of[key] or 0, open_ended and math.huge or most)
+  end)
+  for owner, functions in pairs(accepted) do
+    for name, arguments in pairs(functions) do
+      local key = owner .. name
+      if most_of[key] ~= #arguments then
+        wrong[#wrong + 1] = ("%s: documented with %s arguments, not %d"):format(key, most_of[key], #arguments)
+      end
+      for position = 1, #arguments + 1 do
+        local message = message_with_misfit(owner, name, arguments, position)
+        local refused = message:find(("bad argument #%d to '%s'"):format(position, name), 1, true) ~= nil
+        if refused ~= (position <= #arguments) then
+          wrong[#wrong + 1] = ("%s: %s as argument %d: %s"):format(key, type(misfit), position, message)
+        end
+      end
+    end
+  end
+  none(wrong)
+end))
+
 -- --- programs ---
 
 local patience = ({ valgrind = 20, sanitize = 4 })[os.getenv("LUA_IP_MODE")] or 1
@@ -487,6 +567,51 @@ describe("Links", function()
     end
     none(missing)
   end)
+end)
+
+-- --- names of other libraries ---
+
+-- Everything that the five interfaces have, by the headings of docs/seeds.md.
+local names_elsewhere = {
+  ["Emilua, `ip.udp.socket`"] = "new open bind shutdown connect disconnect close cancel assign release receive "
+    .. "receive_from send send_to set_option get_option io_control bytes_readable is_open local_address local_port "
+    .. "remote_address remote_port file_descriptor operation_aborted ip.message_flag byte_span",
+  ["OCaml, `Luv.UDP`"] = "t init loop domain open_ bind ipv6only reuseaddr getsockname Membership set_membership "
+    .. "set_source_membership set_multicast_loop set_multicast_ttl set_multicast_interface set_broadcast set_ttl send "
+    .. "try_send Recv_flag PARTIAL recv_start allocate recv_stop get_send_queue_size get_send_queue_count "
+    .. "Connected.connect disconnect getpeername Connected.send Handle.close Error.t Result.result Sockaddr.t Buffer.t",
+  ["Nim, `uv_udp`"] = "UDP loop typ data sizeOfSendQueue countOfSendQueue UDPSend handle udpIpv6Only udpPartial "
+    .. "udpReuseAddr SendCb status RecvCb AllocCb nread buf sockaddr flags MemberShip memberLeaveGroup memberJoinGroup "
+    .. "init open bindAddr getSockName setMemberShip setMulticastLoop setMulticastTTL setMulticastInterface "
+    .. "setBroadcast setTTL send trySend recvStart recvStop",
+  ["Jane Street, `Async_udp`"] = "write_buffer default_capacity Config.create Config.capacity init Config.before after "
+    .. "stop max_ready Fields names fold iter map make_creator sendto_sync Not_ready sendto bind ifname bind_any "
+    .. "recvfrom_loop recvfrom_loop_with_buffer_replacement read_loop read_loop_with_buffer_replacement recvmmsg_loop "
+    .. "create_srcs max_count bufs recvmmsg_no_sources_loop bind_to_interface_exn",
+  ["Mnet, `UDP`"] = "state error pp_error create recvfrom src port off len trigger sendto dst src_port sendfn "
+    .. "Route_not_found Destination_unreachable Packet_too_big Invalid_argument",
+}
+
+it("Coming from another library: every name that it has leads somewhere", function()
+  local heading, cells, missing = nil, {}, {}
+  scan("docs/seeds.md", function(line)
+    heading = line:match("^## (.*)$") or heading
+    local cell = line:match("^| (.-) | ")
+    if cell and heading then cells[heading] = (cells[heading] or "") .. " " .. cell end
+  end)
+  for title, names in pairs(names_elsewhere) do
+    for name in names:gmatch("%S+") do
+      local found = false
+      for code in (cells[title] or ""):gmatch("`+([^`]+)`") do
+        local pattern = "[^%w_.]" .. name:gsub("%p", "%%%0") .. "[^%w_]"
+        found = found or (" " .. code .. " "):find(pattern) ~= nil
+      end
+      if not found then missing[#missing + 1] = ("%s: no row for %s"):format(title, name) end
+    end
+    cells[title] = nil
+  end
+  for title in pairs(cells) do missing[#missing + 1] = "names of a library that is not known: " .. title end
+  none(missing)
 end)
 
 -- --- C ---

@@ -1,6 +1,7 @@
 -- What send_with and send_to_with promise.
 local ip = require "ip"
 local support = require "spec.support"
+local namespace = require "spec.support.namespace"
 
 local byte_span, fiber = ip.byte_span, ip.fiber
 local bound, pair, error_of = support.bound, support.pair, support.error_of
@@ -23,32 +24,8 @@ local function connected()
   return sock, other
 end
 
--- A network of its own, whose road takes a second for a datagram.
-local network
-do
-  local unique = os.tmpname()
-  os.remove(unique)
-  network = "lua-ip-" .. unique:match("[%w_]+$")
-end
-local in_network = ("env -u LD_PRELOAD ip netns exec %s "):format(network)
-
-local function tool(command)
-  return os.execute("env -u LD_PRELOAD " .. command .. " >/dev/null 2>&1") == true
-end
-
-local function make_network()
-  return tool("ip netns add " .. network) and tool(in_network .. "ip link set lo up")
-    and tool(in_network .. "tc qdisc add dev lo root tbf rate 8kbit burst 2000 limit 1000000")
-end
-
-local function remove_network()
-  tool("ip netns del " .. network)
-end
-
-local can_make_networks = make_network()
-remove_network()
-
--- Runs a program in that network; `out` is connected to `sink`, and its buffer is full of `ahead` datagrams.
+-- Runs in a network of its own, whose road takes a second for a datagram; `out` is connected to `sink`, and its buffer
+-- is full of `ahead` datagrams.
 local prelude = [[
   local ip = require "ip"
   local fiber = ip.fiber
@@ -71,20 +48,17 @@ local prelude = [[
 
 local function slow(name, body)
   return function()
-    if not can_make_networks then
+    if not namespace.can_be_slow() then
       pending("needs the right to make network namespaces")
       return
     end
-    finally(remove_network)
-    assert.is_true(make_network())
+    local network <close> = assert(namespace.slow())
     local path = os.tmpname()
     local file = assert(io.open(path, "w"))
     file:write(prelude, body, "\nprint('passed')")
     file:close()
     local interpreter = os.getenv("LUA_IP_LUA") or "lua5.4"
-    local preload = os.getenv("LD_PRELOAD")
-    local inside = preload and ("env LD_PRELOAD='%s' "):format(preload) or ""
-    local pipe = assert(io.popen(("%s%s%s %s %s 2>&1"):format(in_network, inside, interpreter, path, name)))
+    local pipe = assert(io.popen(network:program(("%s %s %s"):format(interpreter, path, name)) .. " 2>&1"))
     local output = pipe:read("a")
     pipe:close()
     os.remove(path)

@@ -49,6 +49,27 @@ describe("a C host's own loop", function()
     assert.equal(0, code)
   end)
 
+  it_host("sends what a callback of the host has left to coalesce before it blocks", function()
+    local output, code = run_host [[
+      local receiver = ip.udp.bind("127.0.0.1", 0)
+      local sender = ip.udp.connect("127.0.0.1", receiver.local_port, { coalesce = true })
+      sender:send("before the loop")
+      fiber.spawn(function()
+        for _ = 1, 3 do print((receiver:receive_string())) end
+        receiver:close()
+      end)
+      fiber.spawn(function() sender:send("from a fiber") end)
+      local ticks = 0
+      host_tick(function()
+        ticks = ticks + 1
+        if ticks == 5 then sender:send("from a callback") end
+        return ticks < 5
+      end)
+    ]]
+    assert.equal("before the loop\nfrom a fiber\nfrom a callback\n", output)
+    assert.equal(0, code)
+  end)
+
   it_host("ends when nothing is left to wait for, and not before", function()
     local output, code = run_host [[
       local sleeper = fiber.spawn(function() fiber.sleep(0.02) return "slept" end)

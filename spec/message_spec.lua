@@ -432,14 +432,14 @@ describe("send_message", function()
 end)
 
 describe("a message that the system cannot take yet", function()
-  local name, remove
+  local network
 
   setup(function()
-    name, remove = namespace.slow()
+    network = namespace.slow()
   end)
 
   teardown(function()
-    if remove then remove() end
+    if network then network:close() end
   end)
 
   -- `out` in a network that takes a second for a datagram, until open_the_road is called; its buffer is full.
@@ -462,13 +462,13 @@ describe("a message that the system cannot take yet", function()
   ]]
 
   local function check_program(body)
-    local output, code = namespace.run_program(name, prelude .. body .. '\nprint("done")\n')
+    local output, code = namespace.run_program(network, prelude .. body .. '\nprint("done")\n')
     assert.equal("done\n", output)
     assert.equal(0, code)
   end
 
   it("waits, completes in order, and leaves with what it was to carry", with_loop(function()
-    if not name then return pending("network namespaces are not permitted here") end
+    if not network then return pending("network namespaces are not permitted here") end
     check_program([[
       fiber.run(function()
         local first = waiting("send_message", "one", target)
@@ -486,7 +486,7 @@ describe("a message that the system cannot take yet", function()
   end))
 
   it("ends by send_timeout, cancel and close, and is not sent", with_loop(function()
-    if not name then return pending("network namespaces are not permitted here") end
+    if not network then return pending("network namespaces are not permitted here") end
     check_program([[
       os.execute("env -u LD_PRELOAD tc qdisc change dev lo root tbf rate 8kbit burst 2000 limit 1000000")
       fiber.run(function()
@@ -505,7 +505,7 @@ describe("a message that the system cannot take yet", function()
   end))
 
   it("goes on where it had to stop when it is split into many", with_loop(function()
-    if not name then return pending("network namespaces are not permitted here") end
+    if not network then return pending("network namespaces are not permitted here") end
     check_program([[
       fiber.run(function()
         os.execute("env -u LD_PRELOAD tc qdisc change dev lo root tbf rate 8kbit burst 2000 limit 1000000")

@@ -271,8 +271,7 @@ end)
 
 -- The words that run an example in a namespace of a network.
 local function words_in(net, name, ...)
-  local preload = "LD_PRELOAD=" .. (os.getenv("LD_PRELOAD") or "")
-  local words = process.foreign("ip", "netns", "exec", net.prefix .. name, "env", preload)
+  local words = { "sh", "-c", "exec " .. net.machines[name]:program('"$@"'), "sh" }
   for _, word in ipairs(example(...)) do words[#words + 1] = word end
   return words
 end

@@ -130,11 +130,13 @@ end
 -- sends to one address, so that those who want some have an address of their own.
 local paths = {
   { name = "v4", any = "0.0.0.0", own = "10.78.1.11", b = "10.78.2.2", forbidden = "10.78.9.1",
-    forbidden_error = "EHOSTUNREACH", nowhere = "10.78.10.1" },
+    forbidden_error = "EHOSTUNREACH", nowhere = "10.78.10.1", machine = "10.78.1.1", router = "10.78.1.2",
+    absent = { "10.78.1.99", "10.78.2.99" } },
   { name = "v6", any = "::", own = "fd78:1::1", b = "fd78:2::2", forbidden = "fd78:9::1", forbidden_error = "EACCES",
-    nowhere = "fd78:10::1" },
+    nowhere = "fd78:10::1", machine = "fd78:1::1", router = "fd78:1::2", absent = { "fd78:1::99", "fd78:2::99" } },
   { name = "dual-stack", any = "::", own = "::ffff:10.78.1.12", b = "::ffff:10.78.2.2", forbidden = "::ffff:10.78.9.1",
-    forbidden_error = "EHOSTUNREACH", nowhere = "::ffff:10.78.10.1" },
+    forbidden_error = "EHOSTUNREACH", nowhere = "::ffff:10.78.10.1",
+    machine = "::ffff:10.78.1.1", router = "::ffff:10.78.1.2", absent = { "::ffff:10.78.1.98", "::ffff:10.78.2.98" } },
 }
 
 describe("through a router", function()
@@ -162,6 +164,12 @@ describe("through a router", function()
     net:ip("r", "-6 route add prohibit fd78:9::/64")
     net:ip("a", "route add unreachable 10.78.10.0/24")
     net:ip("a", "-6 route add unreachable fd78:10::/64")
+    for name, link in pairs { a = "near", r = "far" } do -- they look for a host once, and give up soon
+      for _, family in ipairs { "ipv4", "ipv6" } do
+        net:system(name, ("net.%s.neigh.%s.mcast_solicit"):format(family, link), 1)
+        net:system(name, ("net.%s.neigh.%s.retrans_time_ms"):format(family, link), 100)
+      end
+    end
     a, b = net:agent("a"), net:agent("b")
   end)
 
@@ -264,6 +272,34 @@ describe("through a router", function()
         until name ~= "none"
         return name
       ]])
+    end)
+
+    it_path("a host that nobody is found at is EHOSTUNREACH, from the own machine or the router", function()
+      local offenders = { path.machine, path.router }
+      for i, absent in ipairs(path.absent) do
+        assert.equal("EHOSTUNREACH EHOSTUNREACH " .. offenders[i] .. " " .. absent .. " 9", a:run([[
+          local own, to = ...
+          sock = keep(ip.udp.bind(own, 0, { receive_errors = true }))
+          sock:send_to("x", to, 9)
+          local name = error_of(sock.receive_string, sock)
+          local info = sock:receive_error()
+          return name, info.error.name, info.offender, info.address, info.port
+        ]], path.own, absent))
+      end
+    end)
+
+    it_path("a connected socket without receive_errors is not told of a host that nobody is found at", function()
+      assert.equal("ECONNREFUSED", a:run([[
+        local own, absent, there = ...
+        sock = keep(ip.udp.connect(absent, 9, { local_address = own }))
+        sock:send("x")
+        local teller <close> = ip.udp.bind(own, 0, { receive_errors = true })
+        teller:send_to("x", absent, 9)
+        assert(error_of(teller.receive_string, teller) == "EHOSTUNREACH") -- this much later
+        sock:connect(there, 9)
+        sock:send("x")
+        return error_of(sock.receive_string, sock) -- nothing of the absent host came before
+      ]], path.own, path.absent[2], path.b))
     end)
 
     it_path("a peer without a route is told at once", function()

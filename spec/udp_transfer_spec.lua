@@ -1,6 +1,7 @@
 -- What the transfers of ip.udp.socket promise: receive, receive_from, receive_string, send, send_to and the try_ forms.
 local ip = require "ip"
 local support = require "spec.support"
+local namespace = require "spec.support.namespace"
 
 local byte_span, fiber, message_flag = ip.byte_span, ip.fiber, ip.message_flag
 local bound, pair, error_of = support.bound, support.pair, support.error_of
@@ -1054,27 +1055,7 @@ describe("system calls", function()
 end)
 
 describe("a send that the system cannot take yet", function()
-  local unique = os.tmpname()
-  os.remove(unique)
-  local network = "lua-ip-" .. unique:match("[%w_]+$")
-  local add_slow = "tc qdisc add dev lo root tbf rate 8kbit burst 2000 limit 1000000"
-  local in_network = ("ip netns exec %s "):format(network)
-
-  local function tool(command)
-    return is_true_command("env -u LD_PRELOAD " .. command)
-  end
-
-  local function make_network()
-    return tool("ip netns add " .. network) and tool(in_network .. "ip link set lo up") and tool(in_network .. add_slow)
-  end
-
-  local function remove_network()
-    tool("ip netns del " .. network)
-  end
-
-  local can_make_networks = make_network()
-  remove_network()
-  local it_slow = can_make_networks and it or pending
+  local it_slow = namespace.can_be_slow() and it or pending
 
   -- What the programs share: a network that takes a second for a datagram, until open_the_road is called, and `out`,
   -- connected to `sink`, whose buffer is full of `ahead` datagrams.
@@ -1120,10 +1101,9 @@ describe("a send that the system cannot take yet", function()
 
   local function slow(body)
     return function()
-      assert.is_true(make_network())
-      finally(remove_network)
+      local network <close> = assert(namespace.slow())
       local path = write_program(prelude .. body .. "\nprint('passed')")
-      local pipe = assert(io.popen(around(in_network, path) .. " 2>&1"))
+      local pipe = assert(io.popen(around(network:inside() .. " ", path) .. " 2>&1"))
       local output = pipe:read("a")
       pipe:close()
       os.remove(path)

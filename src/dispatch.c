@@ -22,6 +22,13 @@ void ip_runtime_enqueue(struct ip_runtime *runtime, struct ip_ready *ready) {
     uv_idle_start(&runtime->handles->idle, on_idle);
 }
 
+void ip_runtime_gather(struct ip_runtime *runtime, struct ip_queue *link) {
+  ip_queue_append(&runtime->gathered, link);
+  /* called by a host outside of our turns: there has to be one before its loop blocks */
+  if (runtime->driver != NULL && runtime->opened && !runtime->driving)
+    uv_idle_start(&runtime->handles->idle, on_idle);
+}
+
 /* --- reporting --- */
 
 /* (thread as light userdata, fiber or nil): calls the reporter. Runs protected. */
@@ -137,7 +144,7 @@ static void serve(lua_State *L, struct ip_runtime *runtime, struct ip_ready *rea
 /* Serves what is ready now; what becomes ready meanwhile is for the next turn. Stops early when the main
    thread has got its result: it has waited long enough, and a finished read must not meet another change of
    the socket. */
-static void dispatch(lua_State *L, struct ip_runtime *runtime, struct ip_operation *until) {
+static void serve_batch(lua_State *L, struct ip_runtime *runtime, struct ip_operation *until) {
   runtime->turn++;
   ip_queue_move(&runtime->batch, &runtime->ready);
   while (!is_done(until)) {
@@ -147,6 +154,16 @@ static void dispatch(lua_State *L, struct ip_runtime *runtime, struct ip_operati
   }
   ip_queue_move(&runtime->batch, &runtime->ready);
   ip_queue_move(&runtime->ready, &runtime->batch);
+}
+
+/* The sends of a turn leave together, before anybody waits for what may answer them. */
+static void flush(struct ip_runtime *runtime) {
+  if (IP_UNLIKELY(!ip_queue_is_empty(&runtime->gathered))) runtime->flush_gathered(runtime);
+}
+
+static void dispatch(lua_State *L, struct ip_runtime *runtime, struct ip_operation *until) {
+  serve_batch(L, runtime, until);
+  flush(runtime);
 }
 
 static void poll_loop(struct ip_runtime *runtime, bool busy) {
@@ -208,6 +225,7 @@ static bool has_work(const struct ip_runtime *runtime) {
 }
 
 bool ip_runtime_step(lua_State *L, struct ip_runtime *runtime, double seconds) {
+  flush(runtime);
   if (!has_work(runtime)) return false;
   bool busy = !ip_queue_is_empty(&runtime->ready) || seconds <= 0;
   struct ip_timer *timer = busy ? NULL : ip_timer_new(runtime);
@@ -225,6 +243,7 @@ bool ip_runtime_step(lua_State *L, struct ip_runtime *runtime, double seconds) {
 }
 
 double ip_runtime_harvest(struct ip_runtime *runtime) {
+  flush(runtime);
   if (!has_work(runtime)) return -1;
   poll_loop(runtime, true);
   if (!ip_queue_is_empty(&runtime->ready)) return 0;
@@ -239,6 +258,7 @@ enum ip_drive_result ip_runtime_drive(lua_State *L, struct ip_runtime *runtime,
   ip_keyboard_interrupt_watch(runtime);
   runtime->driving = true;
   while (!is_over(runtime, operation)) {
+    flush(runtime);
     bool busy = !ip_queue_is_empty(&runtime->ready);
     if (!busy && runtime->external_waits == 0) {
       result = IP_DRIVE_DEADLOCK;

@@ -165,8 +165,8 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
   struct ip_context *context = ip_context_of(L, runtime);
   if (context != NULL && !gives_way) check_context(L, runtime, kind, context, true);
   if (timeout == 0 && !gives_way) ip_error_raise(L, ETIMEDOUT, kind->name);
-  luaL_checkstack(L, 4, "too many arguments");
   struct ip_operation *operation = own_operation(L, context);
+  if (operation == NULL) luaL_checkstack(L, 4, "too many arguments");
   if (operation == NULL && runtime->free_operations == NULL) extend_pool(L, runtime);
   struct ip_timer *timer = new_timer(L, runtime, timeout);
   /* nothing raises from here on */

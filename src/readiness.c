@@ -20,6 +20,7 @@ void ip_readiness_init(struct ip_readiness *readiness, struct ip_runtime *runtim
   readiness->in_loop = false;
   readiness->armed = 0;
   readiness->pending = 0;
+  readiness->writes = false;
 }
 
 int ip_readiness_prepare(struct ip_readiness *readiness) {
@@ -33,7 +34,7 @@ int ip_readiness_prepare(struct ip_readiness *readiness) {
 }
 
 static int wanted_events(const struct ip_readiness *readiness) {
-  int events = 0;
+  int events = readiness->writes ? UV_WRITABLE : 0;
   for (int side = 0; side < IP_SIDE_COUNT; side++)
     if (ip_readiness_has_waiters(readiness, (enum ip_side)side)) events |= side_events[side];
   return events;
@@ -99,6 +100,20 @@ void ip_readiness_give_way(struct ip_readiness *readiness, enum ip_side side,
   stop_polling(readiness);
 }
 
+int ip_readiness_set_writes(struct ip_readiness *readiness, bool writes) {
+  if (readiness->writes == writes) return 0;
+  int error = writes ? ip_readiness_prepare(readiness) : 0;
+  if (error != 0) return error;
+  readiness->writes = writes;
+  if (writes) {
+    readiness->runtime->external_waits++;
+    arm(readiness);
+  } else {
+    readiness->runtime->external_waits--;
+  }
+  return 0;
+}
+
 void ip_readiness_try_last(struct ip_readiness *readiness, enum ip_side side) {
   readiness->pending |= (uint8_t)(1 << side);
   ip_runtime_enqueue(readiness->runtime, &readiness->ready);
@@ -113,7 +128,7 @@ size_t ip_readiness_count(const struct ip_readiness *readiness, enum ip_side sid
   const struct ip_queue *end = &readiness->waiters[side];
   for (struct ip_queue *link = end->next; link != end; link = link->next) {
     *bytes += operation_of(link)->size;
-    count++;
+    if (!operation_of(link)->kind->carries_nothing) count++;
   }
   return count;
 }
@@ -167,6 +182,7 @@ void ip_readiness_dispatch(lua_State *L, struct ip_readiness *readiness) {
   uint8_t pending = readiness->pending;
   readiness->pending = 0;
   runtime->dispatching = readiness;
+  if (readiness->writes && (pending & (1 << IP_SIDE_WRITE)) != 0) runtime->write_ready(readiness);
   for (int side = 0; side < IP_SIDE_COUNT && pending != 0; side++) {
     uint8_t bit = (uint8_t)(1 << side);
     if (!(pending & bit)) continue;
@@ -190,6 +206,7 @@ static void on_closed(uv_handle_t *handle) {
 
 void ip_readiness_fini(struct ip_readiness *readiness, void (*release)(struct ip_readiness *readiness)) {
   struct ip_runtime *runtime = readiness->runtime;
+  (void)ip_readiness_set_writes(readiness, false);
   ip_queue_remove(&readiness->ready.link);
   if (runtime->dispatching == readiness) runtime->dispatching = NULL;
   if (!readiness->in_loop) {

@@ -20,6 +20,7 @@ struct ip_readiness {
   bool in_loop;    /* `poll` is initialised: its memory belongs to libuv until on_closed */
   uint8_t armed;   /* uv_poll_event bits that libuv watches */
   uint8_t pending; /* 1 << side for each side that an attempt is worth making on */
+  bool writes;     /* its owner has something to write, without an operation */
   uv_poll_t poll;
 };
 
@@ -32,7 +33,13 @@ static inline bool ip_readiness_has_waiters(const struct ip_readiness *readiness
   return !ip_queue_is_empty(&readiness->waiters[side]);
 }
 
-/* How many operations wait on a side; adds their sizes to `bytes`. */
+/* Behind the oldest one; there is one. */
+static inline bool ip_readiness_has_waiters_behind(const struct ip_readiness *readiness, enum ip_side side) {
+  const struct ip_queue *waiters = &readiness->waiters[side];
+  return waiters->next != waiters->previous;
+}
+
+/* How many operations wait on a side, without those that carry nothing; adds their sizes to `bytes`. */
 size_t ip_readiness_count(const struct ip_readiness *readiness, enum ip_side side, size_t *bytes);
 
 /* Queues an operation and watches the descriptor for it. The readiness is prepared. */
@@ -49,6 +56,10 @@ void ip_readiness_give_way(struct ip_readiness *readiness, enum ip_side side, st
 /* A waiter of this side, marked immediate, has run out of time: the next turn attempts it once more, for what
    arrived in time must not be missed because a timer is looked at before the descriptor. No Lua. */
 void ip_readiness_try_last(struct ip_readiness *readiness, enum ip_side side);
+
+/* Has runtime->write_ready called whenever the descriptor takes data, until told otherwise; the program waits for that.
+   Returns 0 or what ip_readiness_prepare does. Idempotent. No Lua. */
+int ip_readiness_set_writes(struct ip_readiness *readiness, bool writes);
 
 /* Completes all waiters of a side with a system error; 0 waiters is fine. */
 void ip_readiness_fail(struct ip_readiness *readiness, enum ip_side side, int status);

@@ -158,6 +158,7 @@ static void init(lua_State *L, struct ip_runtime *runtime) {
   ip_queue_init(&runtime->ready);
   ip_queue_init(&runtime->batch);
   ip_queue_init(&runtime->open_sockets);
+  ip_queue_init(&runtime->gathered);
   ip_queue_init(&runtime->signal_waiters);
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   runtime->main = lua_tothread(L, -1);

@@ -109,8 +109,9 @@ struct ip_operation_kind {
                       int code);
   /* Adds what the call's frame knows to the error that ended its wait; may be NULL. */
   void (*describe)(lua_State *L, struct ip_error *error);
-  bool ends_by_time;   /* its deadline is no error but what it waits for */
-  bool ends_when_idle; /* it waits, on the main thread, until no fiber is left */
+  bool ends_by_time;    /* its deadline is no error but what it waits for */
+  bool carries_nothing; /* it waits to send, and is no datagram itself */
+  bool ends_when_idle;  /* it waits, on the main thread, until no fiber is left */
 };
 
 /* What a call needs to finish after its operation has gone back into the pool. */
@@ -219,6 +220,9 @@ struct ip_runtime {
   struct ip_queue open_sockets;
   void (*close_socket)(struct ip_queue *link); /* closes a member of open_sockets, which leaves the queue */
   size_t sockets;                              /* open ones */
+  struct ip_queue gathered; /* what flush_gathered sends, at the end of a turn at the latest */
+  void (*flush_gathered)(struct ip_runtime *runtime);  /* empties `gathered`; no Lua */
+  void (*write_ready)(struct ip_readiness *readiness); /* of one that is marked `writes`; no Lua */
   int budget;
   double spin;           /* seconds that the loop polls without sleeping before it blocks */
   atomic_bool signalled; /* set by the signal handler */
@@ -325,6 +329,9 @@ bool ip_runtime_step(lua_State *L, struct ip_runtime *runtime, double seconds);
 
 /* Serves what is ready, inside a host's uv_run. */
 void ip_runtime_serve_host(struct ip_runtime *runtime);
+
+/* Puts something into `gathered`. No Lua. */
+void ip_runtime_gather(struct ip_runtime *runtime, struct ip_queue *link);
 
 /* Polls without blocking and without serving, so that all that is waited for is registered with the system; returns
    the seconds until the next timer, 0 when something is ready, negative when nothing is waited for. No Lua. */

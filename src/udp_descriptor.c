@@ -124,7 +124,12 @@ int ip_socket_release(lua_State *L) {
   ip_socket_check_open(L, "release");
   struct ip_file_descriptor *object = ip_file_descriptor_push(L);
   struct ip_socket_box *box = ip_socket_check_open(L, "release"); /* a finalizer may have closed it */
-  if (ip_messages_has_staged(box->socket)) return ip_error_raise(L, EBUSY, "release");
+  if (ip_messages_has_staged(box->socket) || !ip_gather_flush(box->socket))
+    return ip_error_raise(L, EBUSY, "release");
+  if (box->socket->messages != NULL) {
+    box->socket->messages->coalesce = false;
+    ip_intake_stop_joining(box->socket);
+  }
   object->fd = ip_socket_disown(box);
   return 1;
 }

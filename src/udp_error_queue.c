@@ -25,7 +25,8 @@ struct ip_messages *ip_messages_of(struct ip_socket *socket) {
 void ip_messages_free(struct ip_messages *messages) {
   if (messages == NULL) return;
   ip_errors_clear(messages);
-  free(messages->stage);
+  ip_stage_free(messages->stage);
+  ip_gather_free(messages->gather);
   free(messages);
 }
 

@@ -1,8 +1,11 @@
 /* udp_loop.c: the receive of datagrams and receive_loop; the loops themselves are in lua/ip/udp_loop.lua, for
    they call functions of the user's that may wait.
 
-   A loop is a userdata of plain numbers. Its receive returns instead of raising where the loop is over, needs
-   no protected call for that, and allocates nothing but the address of a peer that is not the last one. */
+   A loop is a userdata of plain numbers and pointers. Its receive returns instead of raising where the loop is over,
+   needs no protected call for that, and allocates nothing but the address of a peer that is not the last one.
+
+   receive_loop, whose buffer may change, passes everything in each call. `for` calls an iterator: the same with
+   upvalues in the place of arguments, which were checked once, and are not pushed in order to wait either. */
 #include "udp_transfer.h"
 
 #include "argument.h"
@@ -13,9 +16,8 @@
 
 struct loop {
   const struct ip_operation_kind *kind;
-  /* of an iterator, whose upvalues they are */
   struct ip_runtime *runtime;
-  struct ip_socket_box *box;
+  struct ip_socket_box *box; /* this and the span are held as arguments or upvalues */
   struct ip_bytes *span;
   size_t room;
   bool watches; /* has a fiber at STOP */
@@ -25,8 +27,11 @@ struct loop {
   uint32_t life;   /* of the socket */
 };
 
-/* The frame of receive. */
+/* The arguments of receive. */
 enum { BOX = 1, LOOP, SPAN, ROOM, STOP };
+
+/* Where an iterator has them: after the core. */
+#define UPVALUE(argument) lua_upvalueindex(1 + (argument))
 
 /* nil, reason: the loop is over. */
 static int push_end(lua_State *L, const char *reason) {
@@ -46,26 +51,41 @@ static void count_turn(struct loop *loop, const struct ip_runtime *runtime) {
   loop->row++;
 }
 
-static int push_turn(lua_State *L, struct ip_runtime *runtime, const struct ip_datagram *datagram) {
-  struct ip_bytes *span = lua_touserdata(L, SPAN);
-  count_turn(lua_touserdata(L, LOOP), runtime);
-  span->length = datagram->length;
-  lua_pushvalue(L, SPAN);
-  return 1 + ip_transfer_push_sender(L, BOX, lua_touserdata(L, BOX), datagram);
+/* The span and the box are at these indexes. */
+static inline int push_turn(lua_State *L, int span, int box, struct loop *loop,
+                            const struct ip_datagram *datagram) {
+  count_turn(loop, loop->runtime);
+  loop->span->length = datagram->length;
+  lua_pushvalue(L, span);
+  return 1 + ip_transfer_push_sender(L, box, loop->box, datagram);
 }
 
 static int push_received(lua_State *L, const struct ip_outcome *outcome) {
   struct ip_datagram datagram = outcome->runtime->datagram; /* a finalizer may receive, too */
-  return push_turn(L, outcome->runtime, &datagram);
+  return push_turn(L, SPAN, BOX, lua_touserdata(L, LOOP), &datagram);
+}
+
+static int push_iterated(lua_State *L, const struct ip_outcome *outcome) {
+  struct ip_datagram datagram = outcome->runtime->datagram;
+  return push_turn(L, UPVALUE(SPAN), UPVALUE(BOX), lua_touserdata(L, UPVALUE(LOOP)), &datagram);
+}
+
+static int push_end_of(lua_State *L, const struct loop *loop, enum ip_error_category category, int code) {
+  if (category == IP_ERROR_FIBER && code == IP_FIBER_ENDED) return push_end(L, "stopped");
+  bool canceled = category == IP_ERROR_SYSTEM && code == ECANCELED;
+  return canceled && is_closed(loop->box, loop) ? push_end(L, "closed") : -1;
 }
 
 static int push_failure(lua_State *L, const struct ip_outcome *outcome, enum ip_error_category category,
                         int code) {
   (void)outcome;
-  if (category == IP_ERROR_FIBER && code == IP_FIBER_ENDED) return push_end(L, "stopped");
-  bool canceled = category == IP_ERROR_SYSTEM && code == ECANCELED;
-  if (canceled && is_closed(lua_touserdata(L, BOX), lua_touserdata(L, LOOP))) return push_end(L, "closed");
-  return -1;
+  return push_end_of(L, lua_touserdata(L, LOOP), category, code);
+}
+
+static int push_iterated_failure(lua_State *L, const struct ip_outcome *outcome,
+                                 enum ip_error_category category, int code) {
+  (void)outcome;
+  return push_end_of(L, lua_touserdata(L, UPVALUE(LOOP)), category, code);
 }
 
 static bool attempt_take(struct ip_operation *operation) {
@@ -75,8 +95,8 @@ static bool attempt_take(struct ip_operation *operation) {
 static const struct ip_operation_kind kinds[] = {{.name = "datagrams",
                                                   .attempt = attempt_take,
                                                   .try_last = ip_transfer_try_last_receive,
-                                                  .push_results = push_received,
-                                                  .push_failure = push_failure},
+                                                  .push_results = push_iterated,
+                                                  .push_failure = push_iterated_failure},
                                                  {.name = "receive_loop",
                                                   .attempt = attempt_take,
                                                   .try_last = ip_transfer_try_last_receive,
@@ -106,75 +126,38 @@ static int loop_new(lua_State *L) {
   return 1;
 }
 
-/* Suspends the running receive. The fiber at STOP, if there is one, has not ended: only the dispatcher ends
+/* Suspends the running receive. The fiber at `stop`, if there is one, has not ended: only the dispatcher ends
    fibers. [-0, +?, e] */
-static int wait_in_loop(lua_State *L, const struct loop *loop, const struct ip_receive_call *call,
+static int wait_in_loop(lua_State *L, int stop, const struct loop *loop, const struct ip_receive_call *call,
                         bool gives_way) {
   struct ip_operation *operation =
-      ip_operation_acquire(L, ip_runtime(L), loop->kind, call->box->receive_timeout, gives_way);
+      ip_operation_acquire(L, loop->runtime, loop->kind, call->box->receive_timeout, gives_way);
   if (is_closed(call->box, loop)) { /* by a finalizer */
     ip_operation_settle(L, operation);
     return push_end(L, "closed");
   }
   ip_transfer_queue_receive(L, operation, call, gives_way);
-  if (!lua_isnil(L, STOP)) ip_fiber_watch(L, STOP, operation);
+  if (loop->watches) ip_fiber_watch(L, stop, operation);
   return ip_operation_suspend(L, operation);
 }
 
-/* receive(sock, loop, span, room, fiber | nil) -> span, address, port, truncated | nil, "closed" | "stopped":
-   one datagram into the first `room` bytes of `span`, which gets its length. Suspends: yes. */
-static int loop_receive(lua_State *L) {
-  struct loop *loop = ip_check_class(L, LOOP, IP_CLASS_LOOP);
-  const struct ip_bytes *span = ip_byte_span_check(L, SPAN);
-  struct ip_receive_call call = {.box = ip_socket_check(L, BOX), .data = span->data, .what = IP_TAKE_SOURCE};
-  call.size = (size_t)ip_argument_integer(L, ROOM, 0, (lua_Integer)span->capacity);
-  lua_settop(L, STOP);
-  if (is_closed(call.box, loop)) return push_end(L, "closed");
-  if (!lua_isnil(L, STOP) && ip_fiber_has_ended(L, STOP)) return push_end(L, "stopped");
-  struct ip_runtime *runtime = call.box->socket->readiness.runtime;
-  bool gives_way = loop->turn == runtime->turn && loop->row >= loop->max_ready;
-  struct ip_datagram datagram;
-  if (!ip_transfer_start_receive(L, loop->kind, &call, &datagram, &gives_way))
-    return wait_in_loop(L, loop, &call, gives_way);
-  return push_turn(L, runtime, &datagram);
-}
-
-/* The upvalues of an iterator, after the core: what receive has as arguments. */
-static int upvalue(int argument) {
-  return lua_upvalueindex(1 + argument);
-}
-
-/* The frame of receive, for what waits. [-0, +5, -] */
-static int wait_in_iterator(lua_State *L, const struct loop *loop, const struct ip_receive_call *call,
-                            bool gives_way) {
-  lua_settop(L, 0);
-  for (int argument = BOX; argument <= STOP; argument++)
-    lua_pushvalue(L, upvalue(argument));
-  return wait_in_loop(L, loop, call, gives_way);
-}
-
-/* What `for` calls in each turn: receive, with its arguments as upvalues, which are what they were when they were
-   checked. */
-static int iterate(lua_State *L) {
-  struct loop *loop = lua_touserdata(L, upvalue(LOOP));
-  struct ip_runtime *runtime = loop->runtime;
+/* One datagram, or waiting for it: `return receive_next(...)`. */
+static inline int receive_next(lua_State *L, int span, int box, int stop, struct loop *loop) {
   struct ip_receive_call call = {
       .box = loop->box, .data = loop->span->data, .size = loop->room, .what = IP_TAKE_SOURCE};
-  if (IP_UNLIKELY(runtime->closed)) call.box->socket = NULL;
+  const struct ip_runtime *runtime = loop->runtime;
+  if (IP_UNLIKELY(runtime->closed)) call.box->socket = NULL; /* the runtime has freed it */
   if (IP_UNLIKELY(is_closed(call.box, loop))) return push_end(L, "closed");
-  if (loop->watches && ip_fiber_has_ended(L, upvalue(STOP))) return push_end(L, "stopped");
+  if (loop->watches && ip_fiber_has_ended(L, stop)) return push_end(L, "stopped");
   bool gives_way = loop->turn == runtime->turn && loop->row >= loop->max_ready;
   struct ip_datagram datagram;
   if (!ip_transfer_start_receive(L, loop->kind, &call, &datagram, &gives_way))
-    return wait_in_iterator(L, loop, &call, gives_way);
-  count_turn(loop, runtime);
-  loop->span->length = datagram.length;
-  lua_pushvalue(L, upvalue(SPAN));
-  return 1 + ip_transfer_push_sender(L, upvalue(BOX), call.box, &datagram);
+    return wait_in_loop(L, stop, loop, &call, gives_way);
+  return push_turn(L, span, box, loop, &datagram);
 }
 
-/* iterator(sock, loop, span, room, fiber | nil) -> function: receive with these arguments, for `for`. Suspends: no. */
-static int loop_iterator(lua_State *L) {
+/* Checks the arguments of receive, which are all there is on the stack from then on. [-?, +?, v] */
+static struct loop *check_arguments(lua_State *L) {
   struct loop *loop = ip_check_class(L, LOOP, IP_CLASS_LOOP);
   loop->runtime = ip_runtime(L);
   loop->box = ip_socket_check(L, BOX);
@@ -182,7 +165,24 @@ static int loop_iterator(lua_State *L) {
   loop->room = (size_t)ip_argument_integer(L, ROOM, 0, (lua_Integer)loop->span->capacity);
   lua_settop(L, STOP);
   loop->watches = !lua_isnil(L, STOP);
-  if (loop->watches) ip_fiber_has_ended(L, STOP);
+  if (loop->watches) ip_fiber_has_ended(L, STOP); /* is a fiber */
+  return loop;
+}
+
+/* receive(sock, loop, span, room, fiber | nil) -> span, address, port, truncated | nil, "closed" | "stopped":
+   one datagram into the first `room` bytes of `span`, which gets its length. Suspends: yes. */
+static int loop_receive(lua_State *L) {
+  return receive_next(L, SPAN, BOX, STOP, check_arguments(L));
+}
+
+/* What `for` calls in each turn. */
+static int iterate(lua_State *L) {
+  return receive_next(L, UPVALUE(SPAN), UPVALUE(BOX), UPVALUE(STOP), lua_touserdata(L, UPVALUE(LOOP)));
+}
+
+/* iterator(sock, loop, span, room, fiber | nil) -> function: receive with these arguments, for `for`. Suspends: no. */
+static int loop_iterator(lua_State *L) {
+  check_arguments(L);
   lua_pushvalue(L, lua_upvalueindex(1));
   lua_insert(L, 1);
   lua_pushcclosure(L, iterate, 1 + STOP);

@@ -4,11 +4,11 @@
 #ifndef IP_UDP_MESSAGE_H
 #define IP_UDP_MESSAGE_H
 
+#include "udp_stage.h"
 #include "udp_transfer.h"
 
 enum {
   IP_ERRORS_KEPT = 32,    /* the oldest makes room for the newest */
-  IP_STAGE_SIZE = 65536,  /* the largest coalesced read */
   IP_ERROR_PAYLOAD = 2048 /* of the datagram that an error speaks of; ICMP quotes less */
 };
 
@@ -30,7 +30,8 @@ struct ip_messages {
   bool errors;      /* receive_errors is on */
   bool counts;      /* receive_dropped is on */
   bool offload;     /* receive_offload is on */
-  bool coalesces;   /* the system still joins datagrams, or has joined some */
+  bool coalesce;    /* the option of that name is on */
+  bool joins;       /* the system still joins datagrams, or has joined some */
   bool singly;      /* the path refuses to split: done here */
   int segment_size; /* the option; 0: off */
   uint32_t dropped; /* as last told */
@@ -42,17 +43,18 @@ struct ip_messages {
   size_t first_report, report_count;
   int local_mtu; /* of the last EMSGSIZE that this system said itself */
 
-  /* datagrams that came in one read and have not been handed out */
-  bool has_staged;
-  size_t staged_at, staged_end, stride;
-  struct ip_endpoint staged_source;
-  struct ip_control staged_control;
-  unsigned char *stage; /* IP_STAGE_SIZE, or NULL */
+  bool has_staged;          /* the stage is not empty */
+  struct ip_stage *stage;   /* NULL until an option needs it */
+  struct ip_gather *gather; /* likewise */
 };
 
 /* The socket's, made when there is none; NULL when memory is short. */
 struct ip_messages *ip_messages_of(struct ip_socket *socket);
 void ip_messages_free(struct ip_messages *messages);
+
+static inline bool ip_messages_coalesces(const struct ip_socket *socket) {
+  return socket->messages != NULL && socket->messages->coalesce;
+}
 
 /* Is there something for a receive that the system does not know of? */
 static inline bool ip_messages_pending(const struct ip_socket *socket) {
@@ -78,6 +80,12 @@ int ip_intake_bytes_readable(struct ip_socket *socket, int *bytes);
 /* Makes the system join datagrams, or stop it once what it has joined is read. Returns 0 or an errno value. */
 int ip_intake_set_offload(struct ip_socket *socket, bool on);
 
+/* Reads several datagrams at a time from now on, joined ones where the system can. Returns 0 or an errno value. */
+int ip_intake_set_coalesce(struct ip_socket *socket, bool on);
+
+/* Where no option wants joining any more, stops it if the socket is empty; else a later receive does. */
+void ip_intake_stop_joining(struct ip_socket *socket);
+
 /* For a descriptor that somebody else has made: finds out which of these options are on. Returns 0 or ENOMEM. */
 int ip_intake_adopt(struct ip_socket *socket);
 
@@ -96,8 +104,43 @@ int ip_errors_note(struct ip_socket *socket, int error);
 
 /* udp_split.c */
 
-/* One attempt to send, with ancillary data, splitting, and again where only an older error stood in the way. */
+/* One attempt to send, with ancillary data, splitting, and again where only an older error stood in the way; or what
+   ip_gather_send does, on a socket that gathers. */
 int ip_split_send(struct ip_socket *socket, struct ip_send_call *call, size_t *sent);
+
+/* Likewise, never gathering. */
+int ip_split_send_now(struct ip_socket *socket, struct ip_send_call *call, size_t *sent);
+
+/* udp_gather.c: functions of a socket are for any socket, gathering or not. */
+
+/* Gathers the sends of the socket from now on, or no more. Returns 0 or ENOMEM. */
+int ip_gather_set(struct ip_socket *socket, bool on);
+void ip_gather_free(struct ip_gather *gather);
+
+/* Keeps the datagram until the end of the turn, or, where it has something that must not wait or cannot be foretold,
+   sends it behind those that are kept. An error of an earlier datagram is returned instead. Returns 0 or an errno
+   value; EAGAIN: it has to wait. The socket has a gather. */
+int ip_gather_send(struct ip_socket *socket, struct ip_send_call *call, size_t *sent);
+
+/* Hands over what is kept. False when the system does not take all of it now: the loop goes on with that. What goes
+   wrong is kept for the next send. No Lua. */
+bool ip_gather_flush(struct ip_socket *socket);
+
+/* Flushes; what cannot leave is lost. */
+void ip_gather_end(struct ip_socket *socket);
+
+/* Flushes before the peer changes: what cannot leave now goes to the peer that it was meant for. */
+void ip_gather_leave_peer(struct ip_socket *socket);
+
+/* The socket's options may have changed. */
+void ip_gather_look_again(struct ip_socket *socket);
+
+/* How many datagrams are kept; adds their bytes to `bytes`. */
+size_t ip_gather_count(const struct ip_socket *socket, size_t *bytes);
+
+/* For the runtime: all sockets that keep something. */
+void ip_gather_flush_all(struct ip_runtime *runtime);
+void ip_gather_write_ready(struct ip_readiness *readiness);
 
 /* udp_message.c, for batches: the info table is at index 3 of the frame of a function that was added by
    ip_message_add_functions. */

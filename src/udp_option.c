@@ -181,6 +181,29 @@ static void set_device(lua_State *L, struct ip_socket *socket, const struct opti
 
 #endif
 
+/* --- options that the socket itself has to know of (udp_message.h) --- */
+
+static struct ip_messages *messages_of(lua_State *L) {
+  struct ip_messages *messages = ip_messages_of(ip_socket_check(L, 1)->socket);
+  if (messages == NULL) luaL_error(L, "not enough memory");
+  return messages;
+}
+
+static int get_coalesce(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  (void)option;
+  lua_pushboolean(L, ip_messages_coalesces(socket));
+  return 1;
+}
+
+static void set_coalesce(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  bool on = ip_argument_boolean(L, 3);
+  if (!on && socket->messages == NULL) return;
+  messages_of(L);
+  int error = ip_gather_set(socket, on);
+  if (error == 0) error = ip_intake_set_coalesce(socket, on);
+  if (error != 0) ip_error_raise(L, error, option->name);
+}
+
 #ifdef __linux__
 
 /* At the place of their numbers, which are the same in both families; others than these can be read where
@@ -207,14 +230,6 @@ static int get_dropped(lua_State *L, const struct ip_socket *socket, const struc
     return ip_error_raise(L, errno == ENOPROTOOPT ? ENOTSUP : errno, option->name);
   lua_pushinteger(L, counters[SK_MEMINFO_DROPS]);
   return 1;
-}
-
-/* --- options that the socket itself has to know of (udp_message.h) --- */
-
-static struct ip_messages *messages_of(lua_State *L) {
-  struct ip_messages *messages = ip_messages_of(ip_socket_check(L, 1)->socket);
-  if (messages == NULL) luaL_error(L, "not enough memory");
-  return messages;
 }
 
 static void set_receive_errors(lua_State *L, struct ip_socket *socket, const struct option *option) {
@@ -278,6 +293,7 @@ static const struct option options[] = {
     {"multicast_loop", BOOLEAN, IPPROTO_IP, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP, 0, 0},
     {"traffic_class", INTEGER, IPPROTO_IP, IP_TOS, IPV6_TCLASS, 0, 255},
     {"multicast_interface", get_multicast_interface, set_multicast_interface, 0, 0, 0, 0, 0},
+    {"coalesce", get_coalesce, set_coalesce, 0, 0, 0, 0, 0},
     {"error", get_error, NULL, SOL_SOCKET, SO_ERROR, 0, 0, 0},
 #ifdef MCAST_JOIN_GROUP
     {"join_multicast_group", NULL, change_membership, 0, MCAST_JOIN_GROUP, 0, 0, 0},
@@ -322,7 +338,10 @@ int ip_socket_set_option(lua_State *L) {
   struct ip_socket *socket = ip_socket_check_open(L, "set_option")->socket;
   const struct option *option = check_option(L, "set_option");
   if (option->set == NULL) return ip_error_raise(L, ENOTSUP, "set_option");
+  ip_gather_flush(socket); /* the option is for what is sent from now on */
   option->set(L, socket, option);
+  socket = ip_socket_check(L, 1)->socket; /* a finalizer may have closed it */
+  if (socket != NULL) ip_gather_look_again(socket);
   return 0;
 }
 

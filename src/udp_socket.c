@@ -95,6 +95,7 @@ int ip_socket_disown(struct ip_socket_box *box) {
 static int socket_close(lua_State *L) {
   struct ip_socket_box *box = ip_socket_check(L, 1);
   if (box->socket == NULL) return 0;
+  ip_gather_end(box->socket);
   int fd = ip_socket_disown(box);
   ip_datagram_close(fd); /* what it could report (EIO) leaves the descriptor closed all the same */
   return 0;
@@ -104,6 +105,7 @@ static int socket_close(lua_State *L) {
 static void close_at_end(struct ip_queue *link) {
   struct ip_socket *socket = ip_container_of(link, struct ip_socket, link);
   struct ip_socket_box box = {.socket = socket};
+  ip_gather_end(socket);
   ip_datagram_close(ip_socket_disown(&box));
 }
 
@@ -242,6 +244,7 @@ static int socket_connect(lua_State *L) {
   struct ip_endpoint remote;
   struct ip_socket *socket = prepare(L, &remote, "connect");
   forget_addresses(L);
+  ip_gather_leave_peer(socket);
   check_result(L, connect_socket(socket, &remote), "connect");
   return 0;
 }
@@ -252,6 +255,7 @@ static int socket_disconnect(lua_State *L) {
   struct ip_socket *socket = ip_socket_check_open(L, "disconnect")->socket;
   if (socket->connection == NULL) return 0;
   forget_addresses(L);
+  ip_gather_leave_peer(socket);
   check_result(L, dissolve(socket), "disconnect");
   return 0;
 }
@@ -266,6 +270,7 @@ static int socket_shutdown(lua_State *L) {
   bool receive = side != 1, send = side != 0;
   /* Linux reports ENOTCONN only after it has shut the socket, which would then be readable for ever */
   if (socket->connection == NULL) return ip_error_raise(L, ENOTCONN, "shutdown");
+  if (send) ip_gather_end(socket);
   check_result(L, ip_datagram_shutdown(socket->readiness.fd, receive, send), "shutdown");
   socket->shut_receive |= receive;
   socket->shut_send |= send;
@@ -383,19 +388,23 @@ static int socket_get_native_handle(lua_State *L) {
   return 1;
 }
 
-/* The datagrams that wait for the system to take them, and their bytes. */
+/* The datagrams that the system has not taken: kept here, or in calls that wait. Adds their bytes. */
+static size_t count_unsent(const struct ip_socket *socket, size_t *bytes) {
+  return ip_gather_count(socket, bytes) + ip_readiness_count(&socket->readiness, IP_SIDE_WRITE, bytes);
+}
+
 static int socket_get_send_queue_count(lua_State *L) {
   const struct ip_socket *socket = ip_socket_check(L, 1)->socket;
-  size_t bytes = 0;
-  lua_pushinteger(
-      L, socket != NULL ? (lua_Integer)ip_readiness_count(&socket->readiness, IP_SIDE_WRITE, &bytes) : 0);
+  size_t bytes = 0, count = 0;
+  if (socket != NULL) count = count_unsent(socket, &bytes);
+  lua_pushinteger(L, (lua_Integer)count);
   return 1;
 }
 
 static int socket_get_send_queue_size(lua_State *L) {
   const struct ip_socket *socket = ip_socket_check(L, 1)->socket;
   size_t bytes = 0;
-  if (socket != NULL) ip_readiness_count(&socket->readiness, IP_SIDE_WRITE, &bytes);
+  if (socket != NULL) count_unsent(socket, &bytes);
   lua_pushinteger(L, (lua_Integer)bytes);
   return 1;
 }
@@ -459,6 +468,7 @@ static const luaL_Reg methods[] = {
     {"receive_string", ip_socket_receive_string},
     {"send", ip_socket_send},
     {"send_to", ip_socket_send_to},
+    {"flush", ip_socket_flush},
     {"try_receive", ip_socket_try_receive},
     {"try_receive_from", ip_socket_try_receive_from},
     {"try_send", ip_socket_try_send},
@@ -507,7 +517,10 @@ void ip_socket_open_class(lua_State *L, int core) {
       .properties = properties,
   };
   ip_class_define(L, core, &definition);
-  ((struct ip_runtime *)lua_touserdata(L, core))->close_socket = close_at_end;
+  struct ip_runtime *runtime = lua_touserdata(L, core);
+  runtime->close_socket = close_at_end;
+  runtime->flush_gathered = ip_gather_flush_all;
+  runtime->write_ready = ip_gather_write_ready;
   ip_socket_add_messages(L, core);
   lua_newtable(L);
   ip_class_functions(L, core, functions);

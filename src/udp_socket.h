@@ -102,6 +102,7 @@ IP_SOCKET_METHOD(receive_from);
 IP_SOCKET_METHOD(receive_string);
 IP_SOCKET_METHOD(send);
 IP_SOCKET_METHOD(send_to);
+IP_SOCKET_METHOD(flush);
 IP_SOCKET_METHOD(try_receive);
 IP_SOCKET_METHOD(try_receive_from);
 IP_SOCKET_METHOD(try_send);

@@ -124,10 +124,15 @@ static int put_split(struct ip_socket *socket, struct ip_send_call *call, size_t
   return put_singly(socket, call, total, segment, sent);
 }
 
-int ip_split_send(struct ip_socket *socket, struct ip_send_call *call, size_t *sent) {
+int ip_split_send_now(struct ip_socket *socket, struct ip_send_call *call, size_t *sent) {
   size_t segment = segment_of(socket, call);
   size_t total = total_of(&call->data);
   if (segment == 0 || total <= segment) return put_whole(socket, call, sent);
   size_t largest = is_v4_path(socket, call) ? LARGEST_V4 : LARGEST_V6;
   return total > largest ? EMSGSIZE : put_split(socket, call, total, segment, sent);
+}
+
+int ip_split_send(struct ip_socket *socket, struct ip_send_call *call, size_t *sent) {
+  bool gathers = socket->messages != NULL && socket->messages->gather != NULL;
+  return gathers ? ip_gather_send(socket, call, sent) : ip_split_send_now(socket, call, sent);
 }

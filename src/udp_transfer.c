@@ -17,8 +17,7 @@
 #include <string.h>
 
 enum {
-  SKIP_AFTER = 4,   /* receives in a row that met EAGAIN before the next ones suspend without a try */
-  PROBE_EVERY = 32, /* while so, one receive in this many tries all the same */
+  PROBE_EVERY = 32, /* of receives that could suspend without a try, one in this many tries all the same */
   LARGEST_DATAGRAM = 65535
 };
 
@@ -78,14 +77,17 @@ int ip_transfer_take(struct ip_socket *socket, void *data, size_t size, int flag
                      struct ip_datagram *datagram, enum ip_take what) {
   if (IP_UNLIKELY(socket->filtering || socket->messages != NULL || what >= IP_TAKE_MESSAGE))
     return ip_intake_take(socket, data, size, flags, what, datagram);
-  int error = ip_datagram_receive(socket->readiness.fd, data, size, flags, datagram, what == IP_TAKE_SOURCE);
+  /* a connected socket has one source, which costs the system something to tell */
+  const struct ip_connection *connection = what == IP_TAKE_SOURCE ? socket->connection : NULL;
+  bool asks = what == IP_TAKE_SOURCE && connection == NULL;
+  int error = ip_datagram_receive(socket->readiness.fd, data, size, flags, datagram, asks);
+  if (connection != NULL) datagram->source = connection->remote;
   return IP_UNLIKELY(error == EMSGSIZE) ? ip_errors_note(socket, error) : error;
 }
 
 /* What is left in this process makes no event: those who wait get it at the next turn. */
 static void wake_for_pending(struct ip_socket *socket) {
   if (IP_LIKELY(!ip_messages_pending(socket))) return;
-  if (!ip_readiness_has_waiters(&socket->readiness, IP_SIDE_READ)) return;
   ip_readiness_try_last(&socket->readiness, IP_SIDE_READ);
 }
 
@@ -96,7 +98,7 @@ bool ip_transfer_attempt_take(struct ip_operation *operation, enum ip_take what)
   if (error == EAGAIN && ip_errors_drain(socket) != 0) error = ip_errors_next_report(socket);
   if (error == EAGAIN) return false;
   operation->status = error;
-  wake_for_pending(socket);
+  if (ip_readiness_has_waiters_behind(&socket->readiness, IP_SIDE_READ)) wake_for_pending(socket);
   return true;
 }
 
@@ -191,7 +193,7 @@ static const struct ip_operation_kind receive_string_kind = {.name = "receive_st
    then. */
 static bool skips_try(struct ip_runtime *runtime, const struct ip_socket_box *box) {
   struct ip_socket *socket = box->socket;
-  if (IP_LIKELY(socket->misses < SKIP_AFTER)) return false;
+  if (IP_LIKELY(socket->misses < IP_SKIP_AFTER)) return false;
   if (box->receive_timeout == 0 || runtime->immediate_scopes != 0 || ip_messages_pending(socket))
     return false;
   socket->skipped = (uint8_t)((socket->skipped + 1) % PROBE_EVERY);
@@ -237,11 +239,11 @@ static bool try_to_receive(lua_State *L, const struct ip_operation_kind *kind,
   struct ip_socket *socket = call->box->socket;
   int error = ip_transfer_take(socket, call->data, call->size, call->flags, datagram, call->what);
   if (IP_LIKELY(error == 0)) {
-    socket->misses = 0;
+    if (IP_LIKELY(!ip_messages_coalesces(socket))) socket->misses = 0; /* else the intake knows better */
     return true;
   }
   if (error != EAGAIN) ip_transfer_raise(L, socket->readiness.runtime, error, kind->name);
-  if (socket->misses < SKIP_AFTER) socket->misses++;
+  if (socket->misses < IP_SKIP_AFTER) socket->misses++;
   return false;
 }
 
@@ -439,10 +441,13 @@ static inline void start_send_call(lua_State *L, const char *operation, int need
 }
 
 /* The addr argument at 3. Most answer the last sender, whose address the box holds: then it needs no look at its
-   class. [-0, +0, v] */
+   class. [-0, +(0|1), v] */
 static void read_address(lua_State *L, const struct ip_socket_box *box, struct ip_address *address) {
+  const struct ip_runtime *runtime = box->socket->readiness.runtime;
   const struct ip_address *object = lua_touserdata(L, 3);
-  if (IP_LIKELY(object != NULL && object == box->socket->peer))
+  if (IP_UNLIKELY(object == NULL || object != box->socket->peer))
+    object = ip_peek_class_of(L, &runtime->core, 3, IP_CLASS_ADDRESS);
+  if (IP_LIKELY(object != NULL))
     *address = *object;
   else
     ip_address_argument(L, 3, address);

@@ -10,6 +10,8 @@
    system has joined several. */
 enum ip_take { IP_TAKE_BYTES, IP_TAKE_SOURCE, IP_TAKE_MESSAGE, IP_TAKE_ENTRY };
 
+enum { IP_SKIP_AFTER = 4 }; /* receives in a row that met EAGAIN before the next ones suspend without a try */
+
 struct ip_receive_call {
   struct ip_socket_box *box;
   void *data;

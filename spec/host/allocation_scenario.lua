@@ -103,6 +103,17 @@ fiber.run(function()
     pcall(server.receive, server, buffer)
     server:receive_error(buffer)
   end
+  local gathering <close> = ip.udp.bind("127.0.0.1", 0, { coalesce = true, receive_timeout = 5 })
+  local sink <close> = ip.udp.connect("127.0.0.1", gathering.local_port, { coalesce = true, receive_timeout = 5 })
+  for i = 1, 3 do sink:send({ "kept ", tostring(i) }) end
+  sink:flush()
+  for i = 1, 3 do
+    local kept, from, from_port = gathering:receive_string()
+    promise(kept == "kept " .. i, "what is kept leaves in order")
+    gathering:send_to(kept, from, from_port)
+  end
+  for i = 1, 3 do promise(sink:receive_string() == "kept " .. i, "what is read ahead is handed out in order") end
+  gathering:send_to("left", "127.0.0.1", sink.local_port)
   server:set_option("broadcast", true)
   promise(server:get_option("broadcast"), "options stick")
 end)

@@ -1,50 +1,26 @@
 --- Networks for specs: namespaces that are joined by veth pairs, and a Lua process in each. Linux, as root.
 
+local netns = require "spec.support.netns"
+
 local network = {}
 network.__index = network
 
 local agent = {}
 agent.__index = agent
 
-local function quiet(command)
-  return os.execute("exec 2>/dev/null >/dev/null; env LD_PRELOAD= " .. command) == true
-end
-
-local function must(command)
-  local pipe = assert(io.popen(("env LD_PRELOAD= %s 2>&1"):format(command)))
-  local output = pipe:read("a")
-  if not pipe:close() then error(("%s: %s"):format(command, output), 2) end
-  return output
-end
-
-local function own_pid()
-  local file <close> = assert(io.open("/proc/self/stat"))
-  return file:read("n")
-end
-
-local probed
-
---- May this process make namespaces and veth pairs? The first answer is kept.
-function network.is_permitted()
-  if probed == nil then
-    local name = ("lua_ip_%d_probe"):format(own_pid())
-    probed = quiet("ip netns add " .. name)
-      and quiet(("ip -n %s link add one type veth peer name two"):format(name))
-    quiet("ip netns delete " .. name)
-  end
-  return probed
-end
+--- May this process make namespaces and veth pairs?
+network.is_permitted = netns.is_permitted
 
 -- agents --------------------------------------------------------------------------------------------------------------
 
-local function start_agent(namespace)
+local function start_agent(machine)
   local path = os.tmpname()
   os.remove(path)
-  must("mkfifo " .. path)
+  assert(os.execute("mkfifo " .. path))
   local program = assert(package.searchpath("spec.support.agent", package.path))
   local interpreter = os.getenv("LUA_IP_LUA") or "lua5.4"
-  local answers = assert(io.popen(("exec timeout 300 ip netns exec %s %s %s <%s"):format(
-    namespace, interpreter, program, path)))
+  local answers = assert(io.popen(("exec timeout 300 %s %s %s <%s"):format(
+    machine:inside(), interpreter, program, path)))
   local chunks = assert(io.open(path, "w"))
   os.remove(path)
   return setmetatable({ chunks = chunks, answers = answers }, agent)
@@ -85,31 +61,28 @@ end
 
 --- A network of namespaces with these short names; nothing but `lo`, which is up, is in them.
 function network.new(...)
-  local self = setmetatable({ prefix = ("lua_ip_%d_"):format(own_pid()), names = { ... }, agents = {} }, network)
-  for _, name in ipairs(self.names) do
-    quiet("ip netns delete " .. self.prefix .. name)
-    must("ip netns add " .. self.prefix .. name)
+  local self = setmetatable({ machines = {}, agents = {} }, network)
+  for _, name in ipairs { ... } do
+    self.machines[name] = assert(netns.new(), "no namespace")
     self:system(name, "net.ipv6.conf.default.accept_dad", 0) -- addresses may be used at once
-    self:ip(name, "link set lo up")
   end
   return self
 end
 
 --- Runs `ip <words>` in a namespace.
 function network:ip(name, words)
-  return must(("ip -n %s%s %s"):format(self.prefix, name, words))
+  return self.machines[name]:run("ip " .. words)
 end
 
 --- Sets a kernel parameter in a namespace.
 function network:system(name, parameter, value)
-  must(("ip netns exec %s%s sh -c 'echo %s >/proc/sys/%s'"):format(
-    self.prefix, name, value, (parameter:gsub("%.", "/"))))
+  self.machines[name]:system(parameter, value)
 end
 
 --- Joins two namespaces by a veth pair, whose ends are called `link` on both sides, and gives the ends addresses
 --- (text with a prefix length).
 function network:join(link, left, left_addresses, right, right_addresses)
-  self:ip(left, ("link add %s type veth peer name %s netns %s%s"):format(link, link, self.prefix, right))
+  self.machines[left]:pair(link, self.machines[right], link)
   for name, addresses in pairs { [left] = left_addresses, [right] = right_addresses } do
     for _, address in ipairs(addresses) do
       self:ip(name, ("address add %s dev %s%s"):format(address, link, address:find(":") and " nodad" or ""))
@@ -142,7 +115,7 @@ end
 
 --- The agent of a namespace, started when first asked for.
 function network:agent(name)
-  self.agents[name] = self.agents[name] or start_agent(self.prefix .. name)
+  self.agents[name] = self.agents[name] or start_agent(self.machines[name])
   return self.agents[name]
 end
 
@@ -154,8 +127,8 @@ function network:close()
     if not ok then problem = err end
   end
   self.agents = {}
-  for _, name in ipairs(self.names) do
-    quiet("ip netns delete " .. self.prefix .. name)
+  for _, machine in pairs(self.machines) do
+    machine:close()
   end
   if problem then error(problem, 2) end
 end

@@ -11,6 +11,11 @@ local DEFAULTS = {
   nsswitch = "hosts: files dns\nservices: files\n",
 }
 
+-- How mounts travel. In a chroot / may be no mount point, so that unshare(1) cannot make it private; then it is left as
+-- it is, which will do where mounts do not come out of the namespace (is_permitted looks).
+local PRIVATE, AS_IT_IS = "private", "unchanged"
+local propagation = PRIVATE
+
 -- Brings loopback up, puts the files in place ($1 is where they are), runs the shell commands $2, and becomes the rest.
 local PREPARE = [[
 directory=$1 commands=$2
@@ -41,7 +46,8 @@ end
 
 -- The words of a command inside the namespaces. A library that is preloaded for ours is not for the tools.
 local function words_of(directory, commands, words)
-  local all = { "env", "LD_PRELOAD=", "preload=" .. (os.getenv("LD_PRELOAD") or ""), "unshare", "-m", "-n", "sh", "-c",
+  local all = { "env", "LD_PRELOAD=", "preload=" .. (os.getenv("LD_PRELOAD") or ""), "unshare",
+    "-m", "--propagation", propagation, "-n", "sh", "-c",
     PREPARE, "sh", directory, commands }
   return table.move(words, 1, #words, #all + 1, all)
 end
@@ -80,13 +86,37 @@ function network.run(program, files, commands, seconds)
   return output, code
 end
 
+-- Do the mounts of a program stay in its namespace? Those that do not are undone.
+local function mounts_stay_inside()
+  local directory = make_directory { file = "" }
+  local path = directory .. "/file"
+  os.execute(("LD_PRELOAD= unshare -m --propagation unchanged mount --bind '%s' '%s' 2>/dev/null"):format(path, path))
+  local outside = false
+  for line in io.lines("/proc/self/mountinfo") do
+    outside = outside or line:find(path, 1, true) ~= nil
+  end
+  if outside then os.execute(("LD_PRELOAD= umount '%s'"):format(path)) end
+  os.execute(("rm -rf '%s'"):format(directory))
+  return not outside
+end
+
+local function works()
+  return select(2, network.run("", nil, nil)) == 0
+end
+
+local function probe()
+  if not (process.exists("unshare") and process.exists("ip")) then return false end
+  if works() then return true end
+  if not mounts_stay_inside() then return false end
+  propagation = AS_IT_IS
+  return works()
+end
+
 local permitted
 
 --- May this process make such namespaces? Call it inside a fiber or on the main thread.
 function network.is_permitted()
-  if permitted == nil then
-    permitted = process.exists("unshare") and process.exists("ip") and select(2, network.run("", nil, nil)) == 0
-  end
+  if permitted == nil then permitted = probe() end
   return permitted
 end
 
