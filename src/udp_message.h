@@ -111,6 +111,10 @@ int ip_split_send(struct ip_socket *socket, struct ip_send_call *call, size_t *s
 /* Likewise, never gathering. */
 int ip_split_send_now(struct ip_socket *socket, struct ip_send_call *call, size_t *sent);
 
+/* A send has failed with `error`, not EAGAIN, after it was made again `again` times: was that the error of an older
+   datagram, so that it is to be made again? */
+bool ip_split_met_older(struct ip_socket *socket, int error, int again);
+
 /* udp_gather.c: functions of a socket are for any socket, gathering or not. */
 
 /* Gathers the sends of the socket from now on, or no more. Returns 0 or ENOMEM. */
