@@ -2,6 +2,7 @@
 -- its name, keeps no send from its peer, and can be read in detail; and an unread error costs no CPU.
 local ip = require "ip"
 local namespace = require "spec.support.namespace"
+local process = require "spec.support.process"
 local support = require "spec.support"
 
 local byte_span, fiber = ip.byte_span, ip.fiber
@@ -108,6 +109,37 @@ for _, kind in ipairs(kinds) do
       for _ = 1, 3 do assert.equal(ip.error.ECONNREFUSED, error_of(sock.receive, sock, byte_span.new(1))) end
       assert_quiet(sock)
       for _ = 1, 3 do assert.equal(ip.error.ECONNREFUSED, sock:receive_error().error) end
+      assert.is_nil(sock:receive_error())
+    end))
+
+    it_kind("sends again the entries of a batch that only an older error kept from being sent", with_loop(function()
+      local sock <close> = reporting(kind)
+      local peer <close>, peer_port = support.bound(kind.peer)
+      local batch = ip.udp.batch.new(6)
+      for i, text in ipairs { "aa", "bb", "c", "", "dddd", "dddd" } do batch:set(i, text, kind.loopback, peer_port) end
+      for _ = 1, 3 do
+        sock:send_to("x", kind.loopback, support.dead_port(kind.peer))
+        assert.equal(6, sock:send_many(batch))
+        for i = 1, 6 do assert.equal(tostring(batch[i]), (peer:receive_string())) end
+      end
+      for _ = 1, 3 do assert.equal(ip.error.ECONNREFUSED, error_of(sock.receive, sock, byte_span.new(1))) end
+      assert_quiet(sock)
+      for _ = 1, 3 do assert.equal(ip.error.ECONNREFUSED, sock:receive_error().error) end
+      assert.is_nil(sock:receive_error())
+    end))
+
+    it_kind("are one where an entry of a batch is too large, and tell what was sent before", with_loop(function()
+      local sock <close> = reporting(kind)
+      local peer <close>, peer_port = support.bound(kind.peer)
+      sock:connect(kind.loopback, peer_port)
+      local batch = ip.udp.batch.new(4, 65535)
+      for i, size in ipairs { 2, 2, 65528, 2 } do batch:set(i, ("x"):rep(size)) end
+      local err = error_of(sock.send_many, sock, batch)
+      assert.equal(ip.error.EMSGSIZE, err)
+      assert.equal(2, err.sent)
+      assert.equal(sock:get_option("mtu"), err.mtu)
+      for _ = 1, 2 do assert.equal("xx", (peer:receive_string())) end
+      assert.equal("local", sock:receive_error().origin)
       assert.is_nil(sock:receive_error())
     end))
 
@@ -240,6 +272,37 @@ local function check(condition, ...)
 end
 local buf = ip.byte_span.new(2000)
 ]]
+
+describe("a batch of equal entries", function()
+  it_linux("leaves in one system call with receive_errors and receive_offload on", with_loop(function()
+    local mode = os.getenv("LUA_IP_MODE")
+    if mode == "sanitize" or mode == "valgrind" then return pending("the program runs under strace") end
+    if not process.exists("strace") then return pending("strace is not installed") end
+    local path = os.tmpname()
+    local file = assert(io.open(path, "w"))
+    file:write([[
+      local ip = require "ip"
+      local receiver = ip.udp.bind("127.0.0.1", 0)
+      local sender = ip.udp.bind("127.0.0.1", 0)
+      sender:set_option("receive_errors", true)
+      sender:set_option("receive_offload", true)
+      local batch = ip.udp.batch.new(64)
+      for i = 1, 64 do batch:set(i, ("%04d"):format(i), "127.0.0.1", receiver.local_port) end
+      if sender:send_many(batch) ~= 64 then error("count") end
+      for i = 1, 64 do
+        if receiver:receive_string() ~= ("%04d"):format(i) then error(i) end
+      end
+      print("done")]])
+    file:close()
+    local output, errors = process.run { "strace", "-e", "trace=sendmmsg,sendmsg,sendto",
+      table.unpack(process.lua(path)) }
+    os.remove(path)
+    if errors:find("ptrace", 1, true) then return pending("strace may not trace here") end
+    assert.equal("done\n", output, errors)
+    local calls = select(2, ("\n" .. errors):gsub("\nsend%a+%(", ""))
+    assert.equal(1, calls, errors)
+  end))
+end)
 
 describe("receive_errors behind a router", function()
   local client, remove

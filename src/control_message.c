@@ -140,9 +140,11 @@ void ip_control_parse(const struct msghdr *message, bool is_v6, struct ip_contro
 
 /* --- sent --- */
 
-static void append(struct msghdr *message, int level, int type, const void *data, size_t size) {
+/* Only what is used of the buffer is written: the padding must not tell what lay on the stack, the rest is never sent. */
+static inline void append(struct msghdr *message, int level, int type, const void *data, size_t size) {
   size_t used = message->msg_controllen;
   struct cmsghdr *header = (struct cmsghdr *)(void *)((char *)message->msg_control + used);
+  memset(header, 0, CMSG_SPACE(size));
   header->cmsg_level = level;
   header->cmsg_type = type;
   header->cmsg_len = CMSG_LEN(size);
@@ -190,7 +192,6 @@ static int append_v6_source(struct msghdr *message, const struct ip_control *con
 
 int ip_control_build(struct msghdr *message, union ip_control_buffer *buffer,
                      const struct ip_control *control, bool v4_path) {
-  memset(buffer, 0, sizeof *buffer);
   message->msg_control = buffer;
   message->msg_controllen = 0;
   if (control->items & (IP_CONTROL_ADDRESS | IP_CONTROL_INTERFACE)) {

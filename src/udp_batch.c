@@ -221,6 +221,12 @@ static size_t run_length(const struct ip_batch *batch, size_t first, size_t end)
   return count;
 }
 
+/* Do the entries from `first` on begin with some that leave as segments? */
+static bool begins_with_run(const struct ip_socket *socket, const struct ip_batch *batch, size_t first,
+                            size_t end) {
+  return !socket->sends_singly && run_length(batch, first, end) > 1;
+}
+
 union segment_control {
   char bytes[CMSG_SPACE(sizeof(uint16_t))];
   size_t alignment; /* that of struct cmsghdr */
@@ -240,14 +246,20 @@ static void set_segment_size(struct msghdr *message, union segment_control *cont
 
 enum { MESSAGES_AT_ONCE = 64 };
 
+/* With receive_errors one message at a time: sendmmsg(2) does not tell what stopped it behind the first, and to try the
+   next one anew would put its error into the queue twice. */
+static unsigned most_at_once(const struct ip_socket *socket) {
+  return socket->messages != NULL && socket->messages->errors ? 1 : MESSAGES_AT_ONCE;
+}
+
 /* Hands entries from `first` to `end` to the system in one call; the number of entries that it took, or a negative errno
    value. */
 static ssize_t send_some(const struct ip_socket *socket, struct ip_batch *batch, size_t first, size_t end) {
   struct mmsghdr messages[MESSAGES_AT_ONCE];
   union segment_control controls[MESSAGES_AT_ONCE];
   size_t starts[MESSAGES_AT_ONCE + 1];
-  unsigned count = 0;
-  for (; first < end && count < MESSAGES_AT_ONCE; count++) {
+  unsigned count = 0, most = most_at_once(socket);
+  for (; first < end && count < most; count++) {
     size_t entries = socket->sends_singly ? 1 : run_length(batch, first, end);
     struct ip_endpoint *peer = &batch->peers[first];
     messages[count] = (struct mmsghdr){.msg_hdr = {.msg_name = peer->length != 0 ? &peer->name : NULL,
@@ -268,6 +280,12 @@ static ssize_t send_some(const struct ip_socket *socket, struct ip_batch *batch,
 }
 
 #else
+
+static bool begins_with_run(const struct ip_socket *socket, const struct ip_batch *batch, size_t first,
+                            size_t end) {
+  (void)socket, (void)batch, (void)first, (void)end;
+  return false;
+}
 
 static ssize_t send_some(const struct ip_socket *socket, struct ip_batch *batch, size_t first, size_t end) {
   (void)end;
@@ -290,9 +308,17 @@ static ssize_t send_some(const struct ip_socket *socket, struct ip_batch *batch,
    fails singly, too, was no matter of segments. */
 static int send_together(struct ip_socket *socket, struct ip_batch *batch, size_t *next, size_t end) {
   bool on_trial = false;
+  int again = 0;
   while (*next < end) {
+    if (socket->messages != NULL) socket->messages->local_mtu = 0;
     ssize_t sent = send_some(socket, batch, *next, end);
-    if ((sent == -EIO || sent == -EINVAL || sent == -EMSGSIZE) && !socket->sends_singly) {
+    if (sent < 0 && sent != -EAGAIN && ip_split_met_older(socket, (int)-sent, again)) {
+      again++;
+      continue;
+    }
+    again = 0;
+    bool refuses = sent == -EIO || sent == -EINVAL || sent == -EMSGSIZE;
+    if (refuses && begins_with_run(socket, batch, *next, end)) {
       socket->sends_singly = on_trial = true;
       continue;
     }
@@ -310,8 +336,8 @@ static int send_together(struct ip_socket *socket, struct ip_batch *batch, size_
 /* What the frame of a send_many holds, also while it is suspended. */
 enum { BATCH = 2, FIRST, LAST, NEXT };
 
-/* One entry with what is to travel beside it, or of a socket that splits what it sends, or sends again what an older error
-   stopped. `done`: bytes of it that an earlier attempt has sent. [-0, +0, e] */
+/* One entry with what is to travel beside it, or of a socket that splits or gathers what it sends. `done`: bytes of it
+   that an earlier attempt has sent. [-0, +0, e] */
 static int send_entry(lua_State *L, struct ip_socket_box *box, const struct ip_batch *batch, size_t index,
                       size_t *done) {
   struct ip_socket *socket = box->socket;
@@ -341,7 +367,8 @@ static int send_entry(lua_State *L, struct ip_socket_box *box, const struct ip_b
 /* The first entry from `first` on that has to be sent by itself. */
 static size_t find_apart(const struct ip_socket *socket, const struct ip_batch *batch, size_t first,
                          size_t end) {
-  if (socket->messages != NULL) return first;
+  const struct ip_messages *messages = socket->messages;
+  if (messages != NULL && (messages->segment_size != 0 || messages->gather != NULL)) return first;
   while (first < end && !batch->has_info[first])
     first++;
   return first;
@@ -351,7 +378,7 @@ static size_t find_apart(const struct ip_socket *socket, const struct ip_batch *
 static int send_entries(lua_State *L, struct ip_socket_box *box, struct ip_batch *batch, size_t *next,
                         size_t end, size_t *done) {
   while (*next < end) {
-    size_t apart = find_apart(box->socket, batch, *next, end);
+    size_t apart = *done != 0 ? *next : find_apart(box->socket, batch, *next, end);
     int error = send_together(box->socket, batch, next, apart);
     if (error == 0 && apart < end) error = send_entry(L, box, batch, apart, done);
     if (error != 0) return error;
@@ -480,7 +507,7 @@ void ip_batch_add_info(lua_State *L, int core) {
   static const luaL_Reg methods[] = {{"info", batch_info}, {NULL, NULL}};
   core = lua_absindex(L, core);
   lua_newtable(L);
-  ip_class_functions(L, core, methods);
+  ip_message_add_functions(L, core, methods);
   ip_class_add_methods(L, IP_CLASS_BATCH, lua_gettop(L));
   lua_pop(L, 1);
 }

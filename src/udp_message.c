@@ -12,72 +12,108 @@
 #include <limits.h>
 #include <netinet/ip.h>
 
-enum { INFO = 3, FLAGS = 4 }; /* stack indices of all three functions */
+enum { SELF = 1, DATA, INFO, FLAGS }; /* stack indices of all three functions */
 
-static const char *const keys[] = {"address",         "port",         "truncated", "destination",
-                                   "interface_index", "hops",         "ecn",       "traffic_class",
-                                   "timestamp",       "segment_size", "dropped",   "source"};
+enum key {
+  ADDRESS,
+  PORT,
+  TRUNCATED,
+  DESTINATION,
+  INTERFACE_INDEX,
+  HOPS,
+  ECN,
+  TRAFFIC_CLASS,
+  TIMESTAMP,
+  SEGMENT_SIZE,
+  DROPPED,
+  SOURCE,
+  KEY_COUNT
+};
 
-/* Keys that are only ever cleared would be made anew after each collection. */
-void ip_socket_keep_message_keys(lua_State *L) {
-  static const char registry_key;
-  lua_createtable(L, (int)ip_count_of(keys), 0);
-  for (size_t i = 0; i < ip_count_of(keys); i++) {
-    lua_pushstring(L, keys[i]);
-    lua_rawseti(L, -2, (lua_Integer)i + 1);
-  }
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &registry_key);
+static const char *const keys[KEY_COUNT] = {[ADDRESS] = "address",
+                                            [PORT] = "port",
+                                            [TRUNCATED] = "truncated",
+                                            [DESTINATION] = "destination",
+                                            [INTERFACE_INDEX] = "interface_index",
+                                            [HOPS] = "hops",
+                                            [ECN] = "ecn",
+                                            [TRAFFIC_CLASS] = "traffic_class",
+                                            [TIMESTAMP] = "timestamp",
+                                            [SEGMENT_SIZE] = "segment_size",
+                                            [DROPPED] = "dropped",
+                                            [SOURCE] = "source"};
+
+/* The keys are upvalues of the functions that use them, behind the core: to make a string of one would cost as much as
+   the access itself, and what is only ever cleared would be garbage. */
+enum { FIRST_KEY = 2 };
+
+void ip_message_add_functions(lua_State *L, int core, const luaL_Reg *functions) {
+  lua_pushvalue(L, core);
+  for (int key = 0; key < KEY_COUNT; key++)
+    lua_pushstring(L, keys[key]);
+  luaL_setfuncs(L, functions, 1 + KEY_COUNT);
 }
 
-/* Pushes a field of the info table. [-0, +1, m] */
-static int get_field(lua_State *L, const char *key) {
-  lua_pushstring(L, key);
+static void push_key(lua_State *L, enum key key) {
+  lua_pushvalue(L, lua_upvalueindex(FIRST_KEY + (int)key));
+}
+
+/* Pushes a field of the info table; returns its type. [-0, +1, -] */
+static int get_field(lua_State *L, enum key key) {
+  push_key(L, key);
   return lua_rawget(L, INFO);
-}
-
-/* Sets a field of the info table to the value on top of the stack. [-1, +0, m] */
-static void set_field(lua_State *L, const char *key) {
-  lua_pushstring(L, key);
-  lua_insert(L, -2);
-  lua_rawset(L, INFO);
 }
 
 /* --- receive_message --- */
 
-static void set_integer(lua_State *L, const char *key, bool known, lua_Integer value) {
-  if (known)
-    lua_pushinteger(L, value);
-  else
-    lua_pushnil(L);
-  set_field(L, key);
+/* What is read to be compared stays on the stack until the call returns: to drop it costs a third of the access. There
+   are at most nine values, and a C function has room for twenty (LUA_MINSTACK). */
+
+/* [-0, +(0|1), m] */
+static void clear_field(lua_State *L, enum key key) {
+  if (IP_LIKELY(get_field(L, key) == LUA_TNIL)) return;
+  push_key(L, key);
+  lua_pushnil(L);
+  lua_rawset(L, INFO);
 }
 
-static bool holds_address(lua_State *L, const char *key, const struct ip_address *address) {
-  get_field(L, key);
-  const struct ip_address *held = ip_test_class(L, -1, IP_CLASS_ADDRESS);
-  bool same = held != NULL && ip_address_compare(held, address) == 0;
-  lua_pop(L, 1);
-  return same;
-}
-
-static void set_source(lua_State *L, const struct ip_endpoint *source) {
-  struct ip_address address;
-  ip_endpoint_get_address(source, &address);
-  if (!holds_address(L, "address", &address)) {
-    ip_transfer_push_source(L, source);
-    set_field(L, "address");
+/* [-0, +(0|1), m] */
+static void set_integer(lua_State *L, enum key key, bool known, lua_Integer value) {
+  if (!known) {
+    clear_field(L, key);
+    return;
   }
-  set_integer(L, "port", true, ip_endpoint_port(source));
+  push_key(L, key);
+  lua_pushinteger(L, value);
+  lua_rawset(L, INFO);
 }
 
-static void set_destination(lua_State *L, const struct ip_control *control) {
-  bool known = (control->items & IP_CONTROL_ADDRESS) != 0;
-  if (known && holds_address(L, "destination", &control->address)) return;
-  if (known)
-    ip_address_push(L, &control->address);
-  else
-    lua_pushnil(L);
-  set_field(L, "destination");
+/* [-0, +1, -] */
+static const struct ip_address *get_address(lua_State *L, enum key key) {
+  if (get_field(L, key) != LUA_TUSERDATA) return NULL;
+  return ip_test_class(L, -1, IP_CLASS_ADDRESS);
+}
+
+/* The address that the table holds may serve again: it is a value. [-0, +1, m] */
+static void set_source(lua_State *L, const struct ip_socket_box *box, const struct ip_endpoint *source) {
+  const struct ip_socket *socket = box->socket;
+  bool is_object = get_field(L, ADDRESS) == LUA_TUSERDATA;
+  const struct ip_address *held = is_object ? lua_touserdata(L, -1) : NULL;
+  if (held == NULL || socket == NULL || held != socket->peer) /* the last peer's needs no look at its class */
+    held = is_object ? ip_test_class(L, -1, IP_CLASS_ADDRESS) : NULL;
+  if (IP_LIKELY(held != NULL && ip_endpoint_has_address(source, held))) return;
+  push_key(L, ADDRESS);
+  ip_transfer_push_source(L, source);
+  lua_rawset(L, INFO);
+}
+
+/* [-0, +1, m] */
+static void set_destination(lua_State *L, const struct ip_address *address) {
+  const struct ip_address *held = get_address(L, DESTINATION);
+  if (held != NULL && ip_address_compare(held, address) == 0) return;
+  push_key(L, DESTINATION);
+  ip_address_push(L, address);
+  lua_rawset(L, INFO);
 }
 
 /* The system begins to tell with the first drop; the option promises a count. */
@@ -89,50 +125,63 @@ void ip_message_count_drops(const struct ip_socket *socket, struct ip_control *c
   control->items |= IP_CONTROL_DROPPED;
 }
 
-void ip_message_fill_info(lua_State *L, const struct ip_control *control, bool truncated) {
+/* All but the addresses: it runs no finalizer, so that `control` may be the runtime's. [-0, +?, m] */
+static void fill_numbers(lua_State *L, const struct ip_control *control, bool truncated) {
   uint32_t items = control->items;
   bool classed = (items & IP_CONTROL_TRAFFIC_CLASS) != 0;
+  push_key(L, TRUNCATED);
   lua_pushboolean(L, truncated);
-  set_field(L, "truncated");
-  set_destination(L, control);
-  set_integer(L, "interface_index", (items & IP_CONTROL_INTERFACE) != 0, control->interface_index);
-  set_integer(L, "hops", (items & IP_CONTROL_HOPS) != 0, control->hops);
-  set_integer(L, "traffic_class", classed, control->traffic_class);
-  set_integer(L, "ecn", classed, control->traffic_class & 3);
-  set_integer(L, "timestamp", (items & IP_CONTROL_TIMESTAMP) != 0, control->timestamp);
-  set_integer(L, "segment_size", (items & IP_CONTROL_SEGMENT_SIZE) != 0, control->segment_size);
-  set_integer(L, "dropped", (items & IP_CONTROL_DROPPED) != 0, control->dropped);
+  lua_rawset(L, INFO);
+  set_integer(L, INTERFACE_INDEX, (items & IP_CONTROL_INTERFACE) != 0, control->interface_index);
+  set_integer(L, HOPS, (items & IP_CONTROL_HOPS) != 0, control->hops);
+  set_integer(L, TRAFFIC_CLASS, classed, control->traffic_class);
+  set_integer(L, ECN, classed, control->traffic_class & 3);
+  set_integer(L, TIMESTAMP, (items & IP_CONTROL_TIMESTAMP) != 0, control->timestamp);
+  set_integer(L, SEGMENT_SIZE, (items & IP_CONTROL_SEGMENT_SIZE) != 0, control->segment_size);
+  set_integer(L, DROPPED, (items & IP_CONTROL_DROPPED) != 0, control->dropped);
+}
+
+void ip_message_fill_info(lua_State *L, const struct ip_control *control, bool truncated) {
+  fill_numbers(L, control, truncated);
+  if (control->items & IP_CONTROL_ADDRESS)
+    set_destination(L, &control->address);
+  else
+    clear_field(L, DESTINATION);
 }
 
 void ip_message_prepare_info(lua_State *L) {
   lua_settop(L, INFO);
   if (!lua_isnil(L, INFO)) return;
-  lua_createtable(L, 0, (int)ip_count_of(keys));
+  lua_createtable(L, 0, KEY_COUNT);
   lua_replace(L, INFO);
 }
 
 void ip_message_set_peer(lua_State *L, bool known, uint16_t port) {
-  set_field(L, "address");
-  set_integer(L, "port", known, port);
+  push_key(L, ADDRESS);
+  lua_insert(L, -2);
+  lua_rawset(L, INFO);
+  set_integer(L, PORT, known, port);
 }
 
-/* Pushes n, info. Both arguments are copies: what follows may allocate. [-0, +2, m] */
-static int push_message(lua_State *L, const struct ip_datagram *datagram, const struct ip_control *control) {
-  ip_message_prepare_info(L);
-  set_source(L, &datagram->source);
-  ip_message_fill_info(L, control, datagram->truncated);
+/* Pushes n, info of what was just taken; what travelled beside it stands in the runtime until a new address object is made,
+   which may run a finalizer that receives. [-0, +?, m] */
+static int push_taken(lua_State *L, struct ip_runtime *runtime, const struct ip_datagram *datagram) {
+  const struct ip_socket_box *box = lua_touserdata(L, SELF);
+  struct ip_control *control = &runtime->control;
+  if (box->socket != NULL) ip_message_count_drops(box->socket, control);
+  fill_numbers(L, control, datagram->truncated);
+  set_integer(L, PORT, true, ip_endpoint_port(&datagram->source));
+  if (IP_LIKELY((control->items & IP_CONTROL_ADDRESS) == 0)) {
+    clear_field(L, DESTINATION);
+    set_source(L, box, &datagram->source);
+  } else {
+    struct ip_address destination = control->address;
+    set_source(L, box, &datagram->source);
+    set_destination(L, &destination);
+  }
   lua_pushinteger(L, (lua_Integer)datagram->length);
   lua_pushvalue(L, INFO);
   return 2;
-}
-
-/* What was just taken stands in the runtime. */
-static int push_taken(lua_State *L, struct ip_runtime *runtime, const struct ip_datagram *taken) {
-  struct ip_datagram datagram = *taken;
-  struct ip_control control = runtime->control;
-  const struct ip_socket *socket = ip_socket_check(L, 1)->socket;
-  if (socket != NULL) ip_message_count_drops(socket, &control);
-  return push_message(L, &datagram, &control);
 }
 
 static bool attempt_receive_message(struct ip_operation *operation) {
@@ -140,7 +189,8 @@ static bool attempt_receive_message(struct ip_operation *operation) {
 }
 
 static int push_received_message(lua_State *L, const struct ip_outcome *outcome) {
-  return push_taken(L, outcome->runtime, &outcome->runtime->datagram);
+  struct ip_datagram datagram = outcome->runtime->datagram; /* a finalizer may receive, too */
+  return push_taken(L, outcome->runtime, &datagram);
 }
 
 static const struct ip_operation_kind receive_message_kind = {.name = "receive_message",
@@ -148,8 +198,34 @@ static const struct ip_operation_kind receive_message_kind = {.name = "receive_m
                                                               .try_last = ip_transfer_try_last_receive,
                                                               .push_results = push_received_message};
 
-static void check_info(lua_State *L, bool optional) {
-  if (!optional || !lua_isnoneornil(L, INFO)) luaL_checktype(L, INFO, LUA_TTABLE);
+/* Makes the info table where it is left out of a call with `count` arguments; how many there are then. What else is
+   wrong with them is found afterwards. [-0, +?, m] */
+static int make_info(lua_State *L, int count) {
+  if (count < DATA || !lua_isnoneornil(L, INFO)) return count;
+  if (count < FLAGS) lua_settop(L, FLAGS);
+  lua_createtable(L, 0, KEY_COUNT);
+  lua_replace(L, INFO);
+  return lua_gettop(L);
+}
+
+/* Checks the arguments (self, buf[, info[, flags]]), and makes `info` first: that may run a finalizer. What was looked at
+   stays on the stack. [-0, +?, e] */
+static void check_receive(lua_State *L, const char *operation, struct ip_receive_call *call) {
+  const struct ip_runtime *runtime = ip_runtime(L);
+  int count = lua_gettop(L);
+  bool has_info = count >= INFO && lua_type(L, INFO) == LUA_TTABLE;
+  if (IP_UNLIKELY(!has_info)) count = make_info(L, count);
+  call->box = ip_socket_peek_open(L, runtime, operation);
+  struct ip_bytes *span = ip_peek_class_of(L, &runtime->core, DATA, IP_CLASS_BYTE_SPAN);
+  if (IP_UNLIKELY(span == NULL)) {
+    lua_settop(L, count);
+    span = ip_byte_span_check(L, DATA);
+  }
+  if (IP_UNLIKELY(!has_info)) luaL_checktype(L, INFO, LUA_TTABLE);
+  call->data = span->data;
+  call->size = span->length;
+  call->flags = IP_LIKELY(count < FLAGS) ? 0 : ip_transfer_flags(L, FLAGS, true, operation);
+  call->what = IP_TAKE_MESSAGE;
 }
 
 /* sock:receive_message(buf[, info[, flags]]) -> n, info: as receive_from, with what travelled beside the bytes in
@@ -157,67 +233,58 @@ static void check_info(lua_State *L, bool optional) {
    option receive_... is on destination, interface_index, hops, traffic_class, ecn, timestamp (ns since the epoch),
    dropped, and segment_size where the system has joined several datagrams. Raises what receive does. Suspends: yes.
    Source: recvmsg(2), RFC 3542. */
-int ip_socket_receive_message(lua_State *L) {
+static int receive_message(lua_State *L) {
   const struct ip_operation_kind *kind = &receive_message_kind;
-  struct ip_receive_call call = {.box = ip_socket_check_open(L, kind->name), .what = IP_TAKE_MESSAGE};
-  struct ip_bytes *span = ip_byte_span_check(L, 2);
-  check_info(L, true);
-  call.data = span->data;
-  call.size = span->length;
-  call.flags = ip_transfer_flags(L, FLAGS, true, kind->name);
-  lua_settop(L, FLAGS);
-  struct ip_runtime *runtime = ip_runtime(L);
+  struct ip_receive_call call;
   struct ip_datagram datagram;
   bool gives_way = false; /* in and out */
-  if (!ip_transfer_start_receive(L, kind, &call, &datagram, &gives_way))
-    return ip_transfer_wait_to_receive(L, kind, &call, gives_way);
-  return push_taken(L, runtime, &datagram);
+  check_receive(L, kind->name, &call);
+  if (IP_LIKELY(ip_transfer_start_receive(L, kind, &call, &datagram, &gives_way)))
+    return push_taken(L, ip_runtime(L), &datagram);
+  return ip_transfer_wait_to_receive(L, kind, &call, gives_way);
 }
 
 /* --- the fields of what is sent --- */
 
-static int field_error(lua_State *L, const char *key, const char *problem) {
-  return luaL_argerror(L, INFO, lua_pushfstring(L, "field '%s': %s", key, problem));
+static int field_error(lua_State *L, enum key key, const char *problem) {
+  return luaL_argerror(L, INFO, lua_pushfstring(L, "field '%s': %s", keys[key], problem));
 }
 
-static int field_type_error(lua_State *L, const char *key, const char *expected) {
+static int field_type_error(lua_State *L, enum key key, const char *expected) {
   return field_error(L, key, lua_pushfstring(L, "%s expected, got %s", expected, luaL_typename(L, -1)));
 }
 
-/* False where there is none. [-0, +0, v] */
-static bool read_integer(lua_State *L, const char *key, lua_Integer low, lua_Integer high,
-                         lua_Integer *value) {
+/* False where there is none. [-0, +1, v] */
+static bool read_integer(lua_State *L, enum key key, lua_Integer low, lua_Integer high, lua_Integer *value) {
   int type = get_field(L, key);
-  if (type == LUA_TNIL) {
-    lua_pop(L, 1);
-    return false;
-  }
-  if (type != LUA_TNUMBER) field_type_error(L, key, "integer");
+  if (type == LUA_TNIL) return false;
+  if (IP_UNLIKELY(type != LUA_TNUMBER)) field_type_error(L, key, "integer");
   int exact;
   *value = lua_tointegerx(L, -1, &exact);
-  if (!exact) field_error(L, key, "number has no integer representation");
-  if (*value < low || *value > high)
+  if (IP_UNLIKELY(!exact)) field_error(L, key, "number has no integer representation");
+  if (IP_UNLIKELY(*value < low || *value > high))
     field_error(L, key, lua_pushfstring(L, "%I is outside %I..%I", *value, low, high));
-  lua_pop(L, 1);
   return true;
 }
 
-/* Likewise an addr. [-0, +0, v] */
-static bool read_address(lua_State *L, const char *key, struct ip_address *address) {
+/* Likewise an addr; `likely`, an address object or NULL, needs no look at its class. [-0, +1, v] */
+static bool read_address(lua_State *L, enum key key, const struct ip_address *likely,
+                         struct ip_address *address) {
   int type = get_field(L, key);
-  const struct ip_address *object = ip_test_class(L, -1, IP_CLASS_ADDRESS);
-  if (object != NULL) {
+  if (type == LUA_TNIL) return false;
+  const struct ip_address *object = type == LUA_TUSERDATA ? lua_touserdata(L, -1) : NULL;
+  if (object != NULL && object != likely) object = ip_test_class(L, -1, IP_CLASS_ADDRESS);
+  if (IP_LIKELY(object != NULL)) {
     *address = *object;
   } else if (type == LUA_TSTRING) {
     size_t length;
     const char *text = lua_tolstring(L, -1, &length);
     const char *problem = ip_address_parse(address, text, length);
     if (problem != NULL) field_error(L, key, problem);
-  } else if (type != LUA_TNIL) {
+  } else {
     field_type_error(L, key, "ip.address or string");
   }
-  lua_pop(L, 1);
-  return type != LUA_TNIL;
+  return true;
 }
 
 struct target {
@@ -226,19 +293,19 @@ struct target {
   bool given;
 };
 
-static void read_target(lua_State *L, bool required, struct target *target) {
+static void read_target(lua_State *L, bool required, const struct ip_address *peer, struct target *target) {
   lua_Integer port;
-  target->given = read_address(L, "address", &target->address);
-  bool has_port = read_integer(L, "port", 0, UINT16_MAX, &port);
+  target->given = read_address(L, ADDRESS, peer, &target->address);
+  bool has_port = read_integer(L, PORT, 0, UINT16_MAX, &port);
   if (!target->given && (has_port || required))
-    field_error(L, "address", "ip.address or string expected, got nil");
-  if (target->given && !has_port) field_error(L, "port", "integer expected, got nil");
+    field_error(L, ADDRESS, "ip.address or string expected, got nil");
+  if (target->given && !has_port) field_error(L, PORT, "integer expected, got nil");
   target->port = has_port ? (uint16_t)port : 0;
 }
 
 static void read_interface(lua_State *L, struct ip_control *control) {
   lua_Integer index;
-  if (!read_integer(L, "interface_index", 0, INT_MAX, &index) || index == 0) return;
+  if (!read_integer(L, INTERFACE_INDEX, 0, INT_MAX, &index) || index == 0) return;
   control->interface_index = (uint32_t)index;
   control->items |= IP_CONTROL_INTERFACE;
 }
@@ -261,8 +328,8 @@ static bool is_v4_call(const struct ip_send_call *call) {
 static void read_class(lua_State *L, const char *operation, struct ip_send_call *call) {
   struct ip_control *control = &call->control;
   lua_Integer class = 0, ecn = 0;
-  bool has_class = read_integer(L, "traffic_class", 0, 255, &class);
-  bool has_ecn = read_integer(L, "ecn", 0, 3, &ecn);
+  bool has_class = read_integer(L, TRAFFIC_CLASS, 0, 255, &class);
+  bool has_ecn = read_integer(L, ECN, 0, 3, &ecn);
   if (!has_class && !has_ecn) return;
   if (!has_class) class = default_class(L, call->box->socket, is_v4_call(call), operation);
   control->traffic_class = (int)(has_ecn ? (class & ~(lua_Integer)3) | ecn : class);
@@ -271,11 +338,11 @@ static void read_class(lua_State *L, const char *operation, struct ip_send_call 
 
 static void read_sizes(lua_State *L, struct ip_control *control) {
   lua_Integer value;
-  if (read_integer(L, "hops", 1, 255, &value)) {
+  if (read_integer(L, HOPS, 1, 255, &value)) {
     control->hops = (int)value;
     control->items |= IP_CONTROL_HOPS;
   }
-  if (read_integer(L, "segment_size", 0, 65507, &value)) {
+  if (read_integer(L, SEGMENT_SIZE, 0, 65507, &value)) {
     control->segment_size = (int)value;
     control->items |= IP_CONTROL_SEGMENT_SIZE;
   }
@@ -283,16 +350,26 @@ static void read_sizes(lua_State *L, struct ip_control *control) {
 
 /* --- send_message, reply_message --- */
 
-/* Checks the arguments (self, data, info[, flags]) but for the fields. [-0, +(0|1), e] */
+/* Checks the arguments (self, data, info[, flags]) but for the fields. What is looked at from here on is pushed above all of
+   them: it must not lie where an absent argument is looked for. [-?, +?, e] */
 static void check_call(lua_State *L, const char *operation, struct ip_send_call *call) {
-  call->box = ip_socket_check_open(L, operation);
+  const struct ip_runtime *runtime = ip_runtime(L);
+  int count = lua_gettop(L);
+  if (IP_LIKELY(count == INFO))
+    lua_pushnil(L);
+  else
+    lua_settop(L, FLAGS);
+  call->box = ip_socket_peek_open(L, runtime, operation);
   call->control.items = 0;
   call->done = 0;
   call->to = NULL;
-  lua_settop(L, FLAGS); /* the vector that comes next must not lie where an absent argument is looked for */
-  check_info(L, false);
-  call->flags = ip_transfer_flags(L, FLAGS, false, operation);
-  ip_transfer_read_data(L, operation, call);
+  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) luaL_checktype(L, INFO, LUA_TTABLE);
+  call->flags = IP_LIKELY(count <= INFO) ? 0 : ip_transfer_flags(L, FLAGS, false, operation);
+  const struct ip_bytes *span = ip_peek_class_of(L, &runtime->core, DATA, IP_CLASS_BYTE_SPAN);
+  if (IP_LIKELY(span != NULL))
+    ip_data_set(&call->data, span->data, span->length);
+  else
+    ip_transfer_read_data(L, operation, call);
 }
 
 static void set_target(lua_State *L, const char *operation, const struct target *target,
@@ -308,7 +385,7 @@ static void set_target(lua_State *L, const char *operation, const struct target 
 
 /* What info asks for beside the target. [-0, +0, e] */
 static void read_control(lua_State *L, const char *operation, struct ip_send_call *call) {
-  if (read_address(L, "source", &call->control.address)) call->control.items |= IP_CONTROL_ADDRESS;
+  if (read_address(L, SOURCE, NULL, &call->control.address)) call->control.items |= IP_CONTROL_ADDRESS;
   read_interface(L, &call->control);
   read_sizes(L, &call->control);
   read_class(L, operation, call);
@@ -320,9 +397,10 @@ static int read_control_apart(lua_State *L) {
   return 0;
 }
 
+static const char control_reader_key;
+
 void ip_message_read_control(lua_State *L, const char *operation, struct ip_send_call *call) {
-  lua_pushvalue(L, lua_upvalueindex(1));
-  lua_pushcclosure(L, read_control_apart, 1);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &control_reader_key);
   lua_insert(L, -2);
   lua_pushlightuserdata(L, (void *)(size_t)operation);
   lua_insert(L, -2);
@@ -334,7 +412,7 @@ void ip_message_read_control(lua_State *L, const char *operation, struct ip_send
 static void check_send_message(lua_State *L, const char *operation, struct ip_send_call *call) {
   struct target target;
   check_call(L, operation, call);
-  read_target(L, false, &target);
+  read_target(L, false, call->box->socket->peer, &target);
   set_target(L, operation, &target, call);
   read_control(L, operation, call);
 }
@@ -352,9 +430,9 @@ static void check_reply_message(lua_State *L, const char *operation, struct ip_s
   struct ip_control *control = &call->control;
   struct target target;
   check_call(L, operation, call);
-  read_target(L, true, &target);
+  read_target(L, true, call->box->socket->peer, &target);
   set_target(L, operation, &target, call);
-  if (read_address(L, "destination", &control->address) && !is_for_many(&control->address))
+  if (read_address(L, DESTINATION, NULL, &control->address) && !is_for_many(&control->address))
     control->items |= IP_CONTROL_ADDRESS;
   bool local_source =
       (control->items & IP_CONTROL_ADDRESS) != 0 && ip_address_is_link_local(&control->address);
@@ -390,7 +468,7 @@ static int reply_message_again(lua_State *L, const struct ip_outcome *outcome) {
    family), interface_index (0: any), hops (1..255), traffic_class (0..255), ecn (0..3), segment_size (0..65507; the
    system splits `data` into datagrams of that size; 0 does not split). Other keys are ignored. Raises what send_to
    does. Suspends: yes, while the system's buffer is full. Source: sendmsg(2), RFC 3542, udp(7). */
-int ip_socket_send_message(lua_State *L) {
+static int send_message(lua_State *L) {
   struct ip_send_call call;
   check_send_message(L, send_message_kind.name, &call);
   return ip_transfer_start_send(L, &send_message_kind, &call);
@@ -401,8 +479,27 @@ int ip_socket_send_message(lua_State *L) {
    link-local addresses over its interface_index. Other keys are ignored. Raises what send_to does, and EINVAL or
    ENETUNREACH where `destination` is no longer an address of this system. Suspends: yes, while the system's buffer is
    full. */
-int ip_socket_reply_message(lua_State *L) {
+static int reply_message(lua_State *L) {
   struct ip_send_call call;
   check_reply_message(L, reply_message_kind.name, &call);
   return ip_transfer_start_send(L, &reply_message_kind, &call);
+}
+
+/* --- registration --- */
+
+void ip_socket_add_messages(lua_State *L, int core) {
+  static const luaL_Reg methods[] = {{"receive_message", receive_message},
+                                     {"send_message", send_message},
+                                     {"reply_message", reply_message},
+                                     {NULL, NULL}};
+  static const luaL_Reg internals[] = {{"read_control", read_control_apart}, {NULL, NULL}};
+  core = lua_absindex(L, core);
+  lua_newtable(L);
+  ip_message_add_functions(L, core, methods);
+  ip_class_add_methods(L, IP_CLASS_SOCKET, -1);
+  lua_newtable(L);
+  ip_message_add_functions(L, core, internals);
+  lua_getfield(L, -1, internals[0].name);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &control_reader_key);
+  lua_pop(L, 2);
 }

@@ -111,6 +111,10 @@ int ip_split_send(struct ip_socket *socket, struct ip_send_call *call, size_t *s
 /* Likewise, never gathering. */
 int ip_split_send_now(struct ip_socket *socket, struct ip_send_call *call, size_t *sent);
 
+/* A send has failed with `error`, not EAGAIN, after it was made again `again` times: was that the error of an older
+   datagram, so that it is to be made again? */
+bool ip_split_met_older(struct ip_socket *socket, int error, int again);
+
 /* udp_gather.c: functions of a socket are for any socket, gathering or not. */
 
 /* Gathers the sends of the socket from now on, or no more. Returns 0 or ENOMEM. */
@@ -142,15 +146,20 @@ size_t ip_gather_count(const struct ip_socket *socket, size_t *bytes);
 void ip_gather_flush_all(struct ip_runtime *runtime);
 void ip_gather_write_ready(struct ip_readiness *readiness);
 
-/* udp_message.c, for batches: the info table is at index 3 of the frame. */
+/* udp_message.c, for batches: the info table is at index 3 of the frame of a function that was added by
+   ip_message_add_functions. */
+
+/* Adds functions that carry the core (at the absolute stack index `core`) and the keys of info tables to the table on top
+   of the stack. [-0, +0, m] */
+void ip_message_add_functions(lua_State *L, int core, const luaL_Reg *functions);
 
 /* Makes it where that is nil, and drops what is above. [-?, +?, m] */
 void ip_message_prepare_info(lua_State *L);
 
-/* Sets all but the peer. [-0, +0, m] */
+/* Sets all but the peer. [-0, +?, m] */
 void ip_message_fill_info(lua_State *L, const struct ip_control *control, bool truncated);
 
-/* Sets the peer: its address is on top of the stack, nil where it is not `known`. [-1, +0, m] */
+/* Sets the peer: its address is on top of the stack, nil where it is not `known`. [-1, +(0|1), m] */
 void ip_message_set_peer(lua_State *L, bool known, uint16_t port);
 
 /* The system tells of drops from the first on; the option promises a count. */

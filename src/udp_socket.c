@@ -473,9 +473,6 @@ static const luaL_Reg methods[] = {
     {"try_receive_from", ip_socket_try_receive_from},
     {"try_send", ip_socket_try_send},
     {"try_send_to", ip_socket_try_send_to},
-    {"receive_message", ip_socket_receive_message},
-    {"send_message", ip_socket_send_message},
-    {"reply_message", ip_socket_reply_message},
     {"receive_error", ip_socket_receive_error},
     {"receive_many", ip_socket_receive_many},
     {"send_many", ip_socket_send_many},
@@ -524,7 +521,7 @@ void ip_socket_open_class(lua_State *L, int core) {
   runtime->close_socket = close_at_end;
   runtime->flush_gathered = ip_gather_flush_all;
   runtime->write_ready = ip_gather_write_ready;
-  ip_socket_keep_message_keys(L);
+  ip_socket_add_messages(L, core);
   lua_newtable(L);
   ip_class_functions(L, core, functions);
 }

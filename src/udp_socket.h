@@ -89,8 +89,8 @@ void ip_batch_add_info(lua_State *L, int core);
 /* Defines the class and pushes a table of module functions: `new`. [-0, +1, m] */
 void ip_socket_open_class(lua_State *L, int core);
 
-/* Keeps the keys of info tables alive. [-0, +0, m] */
-void ip_socket_keep_message_keys(lua_State *L);
+/* Adds the methods for messages to the class. [-0, +0, m] */
+void ip_socket_add_messages(lua_State *L, int core);
 
 /* Pushes the table ip.message_flag. [-0, +1, m] */
 void ip_socket_push_message_flags(lua_State *L);
@@ -107,9 +107,6 @@ IP_SOCKET_METHOD(try_receive);
 IP_SOCKET_METHOD(try_receive_from);
 IP_SOCKET_METHOD(try_send);
 IP_SOCKET_METHOD(try_send_to);
-IP_SOCKET_METHOD(receive_message);
-IP_SOCKET_METHOD(send_message);
-IP_SOCKET_METHOD(reply_message);
 IP_SOCKET_METHOD(receive_error);
 IP_SOCKET_METHOD(receive_many);
 IP_SOCKET_METHOD(send_many);

@@ -28,15 +28,19 @@ static int put_once(struct ip_socket *socket, const struct ip_send_call *call, c
 
 /* An error of an older datagram makes the next send fail, whomever that is for: then it is sent again, and the error
    waits. An error that is not in the queue either came too late for it or did not fit. */
+bool ip_split_met_older(struct ip_socket *socket, int error, int again) {
+  if (socket->messages == NULL || !socket->messages->errors) return false;
+  bool older = ip_errors_drain(socket) != 0 || (again == 0 && error != EMSGSIZE);
+  return older && again < RETRIES;
+}
+
 static int put(struct ip_socket *socket, const struct ip_send_call *call, const struct iovec *parts,
                size_t count, const struct ip_control *control, size_t *sent) {
   struct ip_messages *messages = socket->messages;
   if (messages != NULL) messages->local_mtu = 0;
   for (int again = 0;; again++) {
     int error = put_once(socket, call, parts, count, control, sent);
-    if (error == 0 || error == EAGAIN || messages == NULL || !messages->errors) return error;
-    bool older = ip_errors_drain(socket) != 0 || (again == 0 && error != EMSGSIZE);
-    if (!older || again == RETRIES) return error;
+    if (error == 0 || error == EAGAIN || !ip_split_met_older(socket, error, again)) return error;
   }
 }
 
