@@ -7,20 +7,22 @@ local LARGEST_READ, LARGEST_PAYLOAD, SEGMENTS = 65535, 65507, 64
 
 local roles = {}
 
--- What receive_message has reported, segment size included, is what send_message needs.
+-- What receive_message has reported, segment size included, is what send_message needs. Methods are looked up once.
 function roles.echo(sock)
   local buf, info = byte_span.new(LARGEST_READ), {}
+  local receive_message, send_message, resize = sock.receive_message, sock.send_message, buf.resize
   while true do
-    local n = sock:receive_message(buf:resize(LARGEST_READ), info)
-    sock:send_message(buf:resize(n), info)
+    local n = receive_message(sock, resize(buf, LARGEST_READ), info)
+    send_message(sock, resize(buf, n), info)
   end
 end
 
 function roles.receive(sock)
   local buf, info = byte_span.new(LARGEST_READ), {}
+  local receive_message = sock.receive_message
   local total = 0
   while true do
-    local n = sock:receive_message(buf, info)
+    local n = receive_message(sock, buf, info)
     local segment = info.segment_size
     if segment then
       total = total + (n + segment - 1) // segment
@@ -46,8 +48,9 @@ function roles.send(sock)
     local most = math.min(SEGMENTS, LARGEST_PAYLOAD // size)
     local payload = byte_span.new(most * size)
     local info = { address = ip.address.new("127.0.0.1"), port = tonumber(target), segment_size = size }
+    local send_message, resize = sock.send_message, payload.resize
     while left > 0 do
-      left = left - sock:send_message(payload:resize(math.min(left, most) * size), info) // size
+      left = left - send_message(sock, resize(payload, math.min(left, most) * size), info) // size
     end
     sock:send_to("done", address, port)
   end

@@ -88,6 +88,7 @@ static void count_datagrams(int fd, int epoll) {
 static void send_on_order(int fd, int epoll) {
   struct sockaddr_in peer;
   static char payload[65536];
+  memset(payload, 1, sizeof payload); /* memory that was never written is one page of zeros, many times */
   for (;;) {
     size_t segment, length = receive(fd, epoll, &peer, &segment);
     struct order order = read_order(buffer, length);
