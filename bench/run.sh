@@ -103,6 +103,8 @@ describe() {
   ! has node || printf ', Node %s' "$(version node --version)"
   ! has python3 || printf ', %s' "$(version python3 --version)"
   echo
+  bytes=$(ulimit -n 10100 2>/dev/null && "$LUA_IP_LUA" bench/memory.lua 10000 2>/dev/null) || bytes=
+  [ -z "$bytes" ] || echo "memory: $bytes"
 }
 
 work=$(mktemp -d)

@@ -1,0 +1,22 @@
+--- memory.lua COUNT: prints how many bytes of memory each of COUNT sockets takes, idle, with a fiber waiting on it.
+
+local byte_span = require "byte_span"
+local ip = require "ip"
+
+local function resident()
+  collectgarbage()
+  collectgarbage()
+  local file <close> = assert(io.open("/proc/self/statm"))
+  return tonumber(file:read("a"):match("^%d+ (%d+)")) * 4096
+end
+
+local count = tonumber(arg[1])
+local buffer = byte_span.new(1500)
+
+local function wait(sock) sock:receive_from(buffer) end
+
+local before = resident()
+for _ = 1, count do ip.fiber.spawn(wait, ip.udp.bind("127.0.0.1", 0)) end
+ip.fiber.yield()
+print((resident() - before) // count)
+os.exit(0, false)
