@@ -9,22 +9,24 @@
 #error "lua-ip is written for Lua 5.4"
 #endif
 
-#if LUA_VERSION_RELEASE_NUM < 50403
-#error "lua-ip needs Lua 5.4.3 or later (lua_closeslot)"
+/* 5.4.3 has lua_closeslot, too, but this macro calls it 5.4.0. */
+#if LUA_VERSION_RELEASE_NUM < 50404
+#error "lua-ip needs Lua 5.4.4 or later"
 #endif
 
-/* Is a finalizer running? While one does, Lua 5.4.4 and later refuse every option of lua_gc with -1; earlier
-   ones do not tell. [-0, +0, -] */
+/* Is a finalizer running? While one does, Lua refuses every option of lua_gc with -1. [-0, +0, -] */
 static inline int ip_compat_in_finalizer(lua_State *L) {
   return lua_gc(L, LUA_GCCOUNT) < 0;
 }
 
 /* Closes a coroutine's pending to-be-closed variables and leaves its error value, if any, on its stack. Lua
-   5.4.6 deprecated lua_resetthread in favour of lua_closethread, which counts C calls from `from`. [-?, +?,
-   -] */
+   5.4.6 deprecated lua_resetthread in favour of lua_closethread, which counts C calls from `from`; in 5.4.5 alone
+   lua_resetthread did. [-?, +?, -] */
 static inline int ip_compat_close_thread(lua_State *thread, lua_State *from) {
 #if LUA_VERSION_RELEASE_NUM >= 50406
   return lua_closethread(thread, from);
+#elif LUA_VERSION_RELEASE_NUM == 50405
+  return lua_resetthread(thread, from);
 #else
   (void)from;
   return lua_resetthread(thread);
