@@ -2,7 +2,7 @@
 
    Runs of equal size to one peer leave as one message that the system cuts into segments (UDP_SEGMENT), which costs a
    fraction of as many messages. Where a path refuses that, the socket remembers, and they leave one by one. Both calls
-   suspend and continue like those for one datagram (udp_transfer.c). */
+   suspend and continue like those for one datagram (udp_receive.c, udp_send.c). */
 #include "udp_message.h"
 
 #include "argument.h"
