@@ -1281,6 +1281,27 @@ describe("a send that the system cannot take yet", function()
   ]])
 end)
 
+describe("a call with too few arguments", function()
+  it("says which one has no value, whatever those before it are", with_loop(function()
+    local sock <close> = bound()
+    local span, address = ip.byte_span.new(4), ip.address.loopback_v4()
+    sock:send_to("x", address, sock.local_port)
+    sock:receive_from(span) -- its sender's address is known to the socket now, another object is not
+    local calls = {
+      { 3, "send_to", "x" }, { 4, "send_to", "x", address }, { 4, "send_to", span, "127.0.0.1" },
+      { 4, "try_send_to", span, address }, { 2, "send" }, { 2, "try_send" },
+      { 2, "receive" }, { 2, "receive_from" }, { 2, "try_receive" }, { 2, "try_receive_from" },
+      { 2, "receive_message" }, { 3, "send_message" }, { 3, "send_message", span }, { 3, "reply_message", "x" },
+    }
+    for _, call in ipairs(calls) do
+      local position, method = call[1], call[2]
+      local message = error_of(call_method, sock, method, table.unpack(call, 3))
+      local expected = ("bad argument #%d to '%s' %%(.* expected, got no value%%)"):format(position - 1, method)
+      assert.matches(expected, message)
+    end
+  end))
+end)
+
 describe("a table as data", function()
   it("with keys but no sequence is a bad argument and sends nothing", with_loop(function()
     local a, b = pair()

@@ -198,34 +198,21 @@ static const struct ip_operation_kind receive_message_kind = {.name = "receive_m
                                                               .try_last = ip_transfer_try_last_receive,
                                                               .push_results = push_received_message};
 
-/* Makes the info table where it is left out of a call with `count` arguments; how many there are then. What else is
-   wrong with them is found afterwards. [-0, +?, m] */
-static int make_info(lua_State *L, int count) {
-  if (count < DATA || !lua_isnoneornil(L, INFO)) return count;
+/* Makes the info table where it is left out of a call. What else is wrong with that is found afterwards. [-0, +?, m] */
+static void make_info(lua_State *L) {
+  int count = lua_gettop(L);
+  if (count < DATA || !lua_isnoneornil(L, INFO)) return;
   if (count < FLAGS) lua_settop(L, FLAGS);
   lua_createtable(L, 0, KEY_COUNT);
   lua_replace(L, INFO);
-  return lua_gettop(L);
 }
 
 /* Checks the arguments (self, buf[, info[, flags]]), and makes `info` first: that may run a finalizer. What was looked at
    stays on the stack. [-0, +?, e] */
 static void check_receive(lua_State *L, const char *operation, struct ip_receive_call *call) {
-  const struct ip_runtime *runtime = ip_runtime(L);
-  int count = lua_gettop(L);
-  bool has_info = count >= INFO && lua_type(L, INFO) == LUA_TTABLE;
-  if (IP_UNLIKELY(!has_info)) count = make_info(L, count);
-  call->box = ip_socket_peek_open(L, runtime, operation);
-  struct ip_bytes *span = ip_peek_class_of(L, &runtime->core, DATA, IP_CLASS_BYTE_SPAN);
-  if (IP_UNLIKELY(span == NULL)) {
-    lua_settop(L, count);
-    span = ip_byte_span_check(L, DATA);
-  }
-  if (IP_UNLIKELY(!has_info)) luaL_checktype(L, INFO, LUA_TTABLE);
-  call->data = span->data;
-  call->size = span->length;
-  call->flags = IP_LIKELY(count < FLAGS) ? 0 : ip_transfer_flags(L, FLAGS, true, operation);
-  call->what = IP_TAKE_MESSAGE;
+  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) make_info(L);
+  ip_transfer_read_receive(L, operation, FLAGS, IP_TAKE_MESSAGE, call);
+  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) luaL_checktype(L, INFO, LUA_TTABLE);
 }
 
 /* sock:receive_message(buf[, info[, flags]]) -> n, info: as receive_from, with what travelled beside the bytes in
@@ -350,26 +337,11 @@ static void read_sizes(lua_State *L, struct ip_control *control) {
 
 /* --- send_message, reply_message --- */
 
-/* Checks the arguments (self, data, info[, flags]) but for the fields. What is looked at from here on is pushed above all of
-   them: it must not lie where an absent argument is looked for. [-?, +?, e] */
+/* Checks the arguments (self, data, info[, flags]) but for the fields. [-?, +?, e] */
 static void check_call(lua_State *L, const char *operation, struct ip_send_call *call) {
-  const struct ip_runtime *runtime = ip_runtime(L);
-  int count = lua_gettop(L);
-  if (IP_LIKELY(count == INFO))
-    lua_pushnil(L);
-  else
-    lua_settop(L, FLAGS);
-  call->box = ip_socket_peek_open(L, runtime, operation);
-  call->control.items = 0;
-  call->done = 0;
-  call->to = NULL;
+  ip_transfer_start_call(L, operation, INFO, call);
   if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) luaL_checktype(L, INFO, LUA_TTABLE);
-  call->flags = IP_LIKELY(count <= INFO) ? 0 : ip_transfer_flags(L, FLAGS, false, operation);
-  const struct ip_bytes *span = ip_peek_class_of(L, &runtime->core, DATA, IP_CLASS_BYTE_SPAN);
-  if (IP_LIKELY(span != NULL))
-    ip_data_set(&call->data, span->data, span->length);
-  else
-    ip_transfer_read_data(L, operation, call);
+  ip_transfer_read_data(L, operation, call);
 }
 
 static void set_target(lua_State *L, const char *operation, const struct target *target,

@@ -202,9 +202,8 @@ bool ip_transfer_start_receive(lua_State *L, const struct ip_operation_kind *kin
   return true;
 }
 
-/* Checks the arguments (self, buf[, flags]); leaves on the stack what it has looked at. [-0, +2, e] */
-static void check_receive_call(lua_State *L, const char *operation, enum ip_take what,
-                               struct ip_receive_call *call) {
+void ip_transfer_read_receive(lua_State *L, const char *operation, int flags, enum ip_take what,
+                              struct ip_receive_call *call) {
   const struct ip_runtime *runtime = ip_runtime(L);
   int count = lua_gettop(L);
   call->box = ip_socket_peek_open(L, runtime, operation);
@@ -215,8 +214,14 @@ static void check_receive_call(lua_State *L, const char *operation, enum ip_take
   }
   call->data = span->data;
   call->size = span->length;
-  call->flags = IP_LIKELY(count < 3) ? 0 : ip_transfer_flags(L, 3, true, operation);
+  call->flags = IP_LIKELY(count < flags) ? 0 : ip_transfer_flags(L, flags, true, operation);
   call->what = what;
+}
+
+/* The arguments (self, buf[, flags]). [-0, +2, e] */
+static void check_receive_call(lua_State *L, const char *operation, enum ip_take what,
+                               struct ip_receive_call *call) {
+  ip_transfer_read_receive(L, operation, 3, what, call);
 }
 
 /* sock:receive(buf[, flags]) -> n, truncated: takes one datagram into `buf`. An empty buf waits for one and

@@ -60,26 +60,18 @@ static const struct ip_operation_kind send_to_with_kind = {.name = "send_to_with
                                                            .try_last = ip_transfer_try_last_send,
                                                            .push_results = send_to_with_again};
 
-/* A vector of many parts is allocated, which may run a finalizer that closes the socket. [-0, +(0|1), e] */
 void ip_transfer_read_data(lua_State *L, const char *operation, struct ip_send_call *call) {
-  ip_argument_data(L, 2, &call->data);
+  const struct ip_runtime *runtime = call->box->socket->readiness.runtime;
+  const struct ip_bytes *span = ip_peek_class_of(L, &runtime->core, 2, IP_CLASS_BYTE_SPAN);
+  if (IP_LIKELY(span != NULL)) {
+    ip_data_set(&call->data, span->data, span->length);
+    return;
+  }
+  ip_argument_data(L, 2, &call->data); /* a vector of many parts is allocated, which may run a finalizer */
   if (IP_UNLIKELY(call->box->socket == NULL)) ip_error_raise(L, EBADF, operation);
 }
 
-/* As ip_transfer_read_data; what was looked at stays on the stack. [-0, +(0|1), e] */
-static inline void peek_data(lua_State *L, const char *operation, struct ip_send_call *call) {
-  const struct ip_runtime *runtime = call->box->socket->readiness.runtime;
-  const struct ip_bytes *span = ip_peek_class_of(L, &runtime->core, 2, IP_CLASS_BYTE_SPAN);
-  if (IP_LIKELY(span != NULL))
-    ip_data_set(&call->data, span->data, span->length);
-  else
-    ip_transfer_read_data(L, operation, call);
-}
-
-/* Reads the socket and the flags of a call with `needed` arguments before those. What is looked at from here on is pushed above
-   all of them; where there are too few, the message is to say that there is no value. [-?, +?, e] */
-static inline void start_send_call(lua_State *L, const char *operation, int needed,
-                                   struct ip_send_call *call) {
+void ip_transfer_start_call(lua_State *L, const char *operation, int needed, struct ip_send_call *call) {
   int count = lua_gettop(L);
   if (IP_LIKELY(count == needed))
     lua_pushnil(L);
@@ -90,16 +82,14 @@ static inline void start_send_call(lua_State *L, const char *operation, int need
   call->flags = IP_LIKELY(count <= needed) ? 0 : ip_transfer_flags(L, needed + 1, false, operation);
   call->control.items = 0;
   call->done = 0;
+  call->to = NULL;
 }
 
 /* The addr argument at 3. Most answer the last sender, whose address the box holds: then it needs no look at its
-   class. [-0, +(0|1), v] */
+   class. [-0, +0, v] */
 static void read_address(lua_State *L, const struct ip_socket_box *box, struct ip_address *address) {
-  const struct ip_runtime *runtime = box->socket->readiness.runtime;
   const struct ip_address *object = lua_touserdata(L, 3);
-  if (IP_UNLIKELY(object == NULL || object != box->socket->peer))
-    object = ip_peek_class_of(L, &runtime->core, 3, IP_CLASS_ADDRESS);
-  if (IP_LIKELY(object != NULL))
+  if (IP_LIKELY(object != NULL && object == box->socket->peer))
     *address = *object;
   else
     ip_address_argument(L, 3, address);
@@ -107,19 +97,18 @@ static void read_address(lua_State *L, const struct ip_socket_box *box, struct i
 
 /* Checks the arguments (self, data[, flags]). [-0, +(0|1), e] */
 static void check_send_call(lua_State *L, const char *operation, struct ip_send_call *call) {
-  start_send_call(L, operation, 2, call);
-  peek_data(L, operation, call);
-  call->to = NULL;
+  ip_transfer_start_call(L, operation, 2, call);
+  ip_transfer_read_data(L, operation, call);
   if (IP_UNLIKELY(call->box->socket->connection == NULL)) ip_error_raise(L, EDESTADDRREQ, operation);
 }
 
 /* Checks the arguments (self, data, addr, port[, flags]). [-0, +(0|1), e] */
 static void check_send_to_call(lua_State *L, const char *operation, struct ip_send_call *call) {
-  start_send_call(L, operation, 4, call);
+  ip_transfer_start_call(L, operation, 4, call);
   struct ip_address address;
   read_address(L, call->box, &address);
   uint16_t port = ip_argument_port(L, 4);
-  peek_data(L, operation, call);
+  ip_transfer_read_data(L, operation, call);
   ip_endpoint_set(&call->remote, ip_socket_family(call->box->socket), &address, port);
   call->to = &call->remote;
 }

@@ -43,6 +43,11 @@ bool ip_transfer_start_receive(lua_State *L, const struct ip_operation_kind *kin
 int ip_transfer_wait_to_receive(lua_State *L, const struct ip_operation_kind *kind,
                                 const struct ip_receive_call *call, bool gives_way);
 
+/* Checks the arguments of a receive: the socket at 1, the buffer at 2, the flags at `flags`, which is where they end.
+   Leaves on the stack what it has looked at. [-0, +2, e] */
+void ip_transfer_read_receive(lua_State *L, const char *operation, int flags, enum ip_take what,
+                              struct ip_receive_call *call);
+
 /* Lets an operation that was just acquired wait for its socket; EBADF when that has been closed meanwhile.
    [-0, +0, e] */
 void ip_transfer_queue_receive(lua_State *L, struct ip_operation *operation,
@@ -71,6 +76,11 @@ bool ip_transfer_attempt_take(struct ip_operation *operation, enum ip_take what)
 void ip_transfer_try_last_receive(struct ip_operation *operation);
 bool ip_transfer_attempt_send(struct ip_operation *operation);
 void ip_transfer_try_last_send(struct ip_operation *operation);
+
+/* Reads the socket and the flags of a send with `needed` arguments before those: no ancillary data, to the connected peer.
+   From here on what is looked at may be pushed above all of them; where there are too few, nothing is above those that
+   there are, so that the message says "no value". [-?, +?, e] */
+void ip_transfer_start_call(lua_State *L, const char *operation, int needed, struct ip_send_call *call);
 
 /* The data argument at 2, looking again at the socket. [-0, +(0|1), e] */
 void ip_transfer_read_data(lua_State *L, const char *operation, struct ip_send_call *call);
