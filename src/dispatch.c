@@ -174,7 +174,8 @@ static void poll_loop(struct ip_runtime *runtime, bool busy) {
 /* Polls without sleeping until something is ready, at most for `seconds`. A wake-up from a blocked poll costs several
    times what a poll does. False: nothing came. */
 static bool spin(struct ip_runtime *runtime, double seconds) {
-  uint64_t end = uv_hrtime() + (uint64_t)(seconds * 1e9);
+  static const double longest = 1e9; /* nobody lives to see its end, and no sum of it overflows */
+  uint64_t end = uv_hrtime() + (uint64_t)((seconds < longest ? seconds : longest) * 1e9);
   do {
     poll_loop(runtime, true);
     if (!ip_queue_is_empty(&runtime->ready) || atomic_load(&runtime->signalled)) return true;
@@ -183,7 +184,7 @@ static bool spin(struct ip_runtime *runtime, double seconds) {
 }
 
 /* Blocks until something is ready, at most until a timer ends. */
-static void wait(struct ip_runtime *runtime) {
+static void wait_for_events(struct ip_runtime *runtime) {
   if (runtime->spin > 0 && spin(runtime, runtime->spin)) return;
   poll_loop(runtime, false);
 }
@@ -256,8 +257,8 @@ enum ip_drive_result ip_runtime_drive(lua_State *L, struct ip_runtime *runtime,
   enum ip_drive_result result = IP_DRIVE_DONE;
   ip_keyboard_interrupt_watch(runtime);
   runtime->driving = true;
+  flush(runtime);
   while (!is_over(runtime, operation)) {
-    flush(runtime);
     bool busy = !ip_queue_is_empty(&runtime->ready);
     if (!busy && runtime->external_waits == 0) {
       result = IP_DRIVE_DEADLOCK;
@@ -266,7 +267,7 @@ enum ip_drive_result ip_runtime_drive(lua_State *L, struct ip_runtime *runtime,
     if (busy)
       poll_loop(runtime, true);
     else
-      wait(runtime);
+      wait_for_events(runtime);
     if (atomic_exchange(&runtime->signalled, false) && !run_hook(L)) {
       result = IP_DRIVE_ERROR;
       break;

@@ -49,17 +49,14 @@ static int loop_get_spin(lua_State *L) {
   return 1;
 }
 
-enum { LONGEST_SPIN = 1000000000 };
-
-/* loop_set_spin(seconds): where that is 0 or more, and finite; else returns what is wrong. A value that no clock
-   reaches stands for "for ever". */
+/* loop_set_spin(seconds): a number of at least 0; for anything else returns what is wrong. */
 static int loop_set_spin(lua_State *L) {
   double seconds = lua_type(L, 1) == LUA_TNUMBER ? lua_tonumber(L, 1) : -1;
   if (!(seconds >= 0)) {
     lua_pushliteral(L, "seconds of at least 0 expected");
     return 1;
   }
-  ip_runtime(L)->spin = seconds < LONGEST_SPIN ? seconds : LONGEST_SPIN;
+  ip_runtime(L)->spin = seconds;
   return 0;
 }
 

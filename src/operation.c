@@ -250,7 +250,7 @@ static void wake_relay(struct ip_operation *operation) {
   ip_operation_complete(relay, IP_ERROR_SYSTEM, 0);
 }
 
-/* Whatever state it is in: back into the pool. The one exit door; idempotent. */
+/* Whatever state it is in: free, and back into the pool where it is from there. The one exit door; idempotent. */
 static void release(struct ip_operation *operation) {
   struct ip_runtime *runtime = operation->runtime;
   if (operation->state == IP_OPERATION_FREE) return;
@@ -322,7 +322,7 @@ static int task_main(lua_State *L) {
 
 int ip_task_prepare(struct ip_task *task) {
   lua_State *thread = task->thread;
-  int arguments = lua_gettop(thread) - 1 + 2;
+  int arguments = lua_gettop(thread) + 1; /* the function becomes one, and the closer */
   lua_pushcfunction(thread, task_main);
   lua_rawgetp(thread, LUA_REGISTRYINDEX, &ip_runtime_closer_key);
   lua_rotate(thread, 1, 2);
@@ -332,9 +332,9 @@ int ip_task_prepare(struct ip_task *task) {
 
 void ip_operation_settle(lua_State *L, struct ip_operation *operation) {
   if (operation->reference == 0)
-    release(operation);
+    withdraw(L, operation);
   else
-    lua_closeslot(L, operation->slot);
+    lua_closeslot(L, operation->slot); /* its __close does */
 }
 
 int ip_operation_fail(lua_State *L, struct ip_operation *operation, int code) {
@@ -352,7 +352,6 @@ static int continue_operation(lua_State *L, int status, lua_KContext operation_c
   lua_settop(L, operation->slot);               /* whoever resumed us may have passed values */
   const struct ip_operation_kind *kind = operation->kind;
   if (operation->state == IP_OPERATION_ARMED) {
-    withdraw(L, operation); /* settling would do the same where it is from the pool */
     ip_operation_settle(L, operation);
     return luaL_error(L, "resumed while waiting in %s", kind->name);
   }
