@@ -190,6 +190,21 @@ static int append_v6_source(struct msghdr *message, const struct ip_control *con
 #endif
 }
 
+#ifdef UDP_SEGMENT
+
+static void append_segment_size(struct msghdr *message, size_t size) {
+  uint16_t segment_size = (uint16_t)size;
+  append(message, IPPROTO_UDP, UDP_SEGMENT, &segment_size, sizeof segment_size);
+}
+
+void ip_control_set_segment_size(struct msghdr *message, union ip_segment_control *buffer, size_t size) {
+  message->msg_control = buffer;
+  message->msg_controllen = 0;
+  append_segment_size(message, size);
+}
+
+#endif
+
 int ip_control_build(struct msghdr *message, union ip_control_buffer *buffer,
                      const struct ip_control *control, bool v4_path) {
   message->msg_control = buffer;
@@ -205,8 +220,7 @@ int ip_control_build(struct msghdr *message, union ip_control_buffer *buffer,
     append_integer(message, level, v4_path ? IP_TOS : IPV6_TCLASS, control->traffic_class);
   if (control->items & IP_CONTROL_SEGMENT_SIZE) {
 #ifdef UDP_SEGMENT
-    uint16_t segment_size = (uint16_t)control->segment_size;
-    append(message, IPPROTO_UDP, UDP_SEGMENT, &segment_size, sizeof segment_size);
+    append_segment_size(message, (size_t)control->segment_size);
 #else
     return ENOTSUP;
 #endif

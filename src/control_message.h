@@ -5,7 +5,12 @@
 
 #include "endpoint.h"
 
+#include <netinet/udp.h>
 #include <sys/socket.h>
+
+#if defined(__linux__) && !defined(UDP_SEGMENT)
+#define UDP_SEGMENT 103 /* linux/udp.h, which older C libraries do not know of */
+#endif
 
 enum ip_control_item {
   IP_CONTROL_ADDRESS = 1, /* destination of what was received, source of what is sent */
@@ -35,6 +40,12 @@ union ip_control_buffer {
   char bytes[IP_CONTROL_BUFFER_SIZE];
 };
 
+/* Room for the size of segments alone. */
+union ip_segment_control {
+  char bytes[CMSG_SPACE(sizeof(uint16_t))];
+  size_t alignment; /* that of struct cmsghdr */
+};
+
 /* Reads what `message` came with. On a v6 socket a v4 destination is v4-mapped. */
 void ip_control_parse(const struct msghdr *message, bool is_v6, struct ip_control *control);
 
@@ -43,6 +54,11 @@ void ip_control_parse(const struct msghdr *message, bool is_v6, struct ip_contro
    lacks. */
 int ip_control_build(struct msghdr *message, union ip_control_buffer *buffer,
                      const struct ip_control *control, bool v4_path);
+
+#ifdef UDP_SEGMENT
+/* Asks the system to cut `message`, which asks for nothing else, into datagrams of `size` bytes. */
+void ip_control_set_segment_size(struct msghdr *message, union ip_segment_control *buffer, size_t size);
+#endif
 
 /* One entry of the error queue. */
 enum ip_error_origin { IP_ORIGIN_OTHER, IP_ORIGIN_LOCAL, IP_ORIGIN_ICMP, IP_ORIGIN_ICMP6 };

@@ -10,13 +10,10 @@
 #include "util.h"
 
 #include <errno.h>
-#include <netinet/udp.h>
 #include <string.h>
 
 enum {
-  MOST_MESSAGES = 1024,      /* what recvmmsg and sendmmsg take at once (UIO_MAXIOV) */
-  MOST_SEGMENTS = 64,        /* UDP_MAX_SEGMENTS of older kernels */
-  LARGEST_SEGMENTED = 65487, /* what a v6 packet can carry; v4's limit is higher */
+  MOST_MESSAGES = 1024 /* what recvmmsg and sendmmsg take at once (UIO_MAXIOV) */
 };
 
 /* --- receiving --- */
@@ -200,48 +197,33 @@ int ip_socket_receive_many(lua_State *L) {
 
 #ifdef __linux__
 
-#ifndef UDP_SEGMENT
-#define UDP_SEGMENT 103
-#endif
-
 /* How many entries from `first` on can leave as segments of one message: of one size and to one peer, but the last may
    be shorter. */
 static size_t run_length(const struct ip_batch *batch, size_t first, size_t end) {
   size_t size = batch->parts[first].iov_len, total = size, count = 1;
   if (size == 0) return 1;
-  for (size_t i = first + 1; i < end && count < MOST_SEGMENTS; i++, count++) {
+  for (size_t i = first + 1; i < end && count < IP_MOST_SEGMENTS; i++, count++) {
     size_t next = batch->parts[i].iov_len;
     bool same_peer =
         batch->peers[i].length == batch->peers[first].length &&
         (batch->peers[i].length == 0 || ip_endpoint_equal(&batch->peers[i], &batch->peers[first]));
-    if (next == 0 || next > size || total + next > LARGEST_SEGMENTED || !same_peer) break;
+    if (next == 0 || next > size || total + next > IP_LARGEST_SEGMENTED || !same_peer) break;
     total += next;
     if (next < size) return count + 1;
   }
   return count;
 }
 
-/* Do the entries from `first` on begin with some that leave as segments? */
-static bool begins_with_run(const struct ip_socket *socket, const struct ip_batch *batch, size_t first,
-                            size_t end) {
-  return !socket->sends_singly && run_length(batch, first, end) > 1;
+/* How many entries from `first` on leave as one message. */
+static size_t next_entries(struct ip_socket *socket, const struct ip_batch *batch, size_t first, size_t end) {
+  size_t count = socket->sends_singly ? 1 : run_length(batch, first, end);
+  return count > 1 && !ip_split_can_cut(socket) ? 1 : count;
 }
 
-union segment_control {
-  char bytes[CMSG_SPACE(sizeof(uint16_t))];
-  size_t alignment; /* that of struct cmsghdr */
-};
-
-static void set_segment_size(struct msghdr *message, union segment_control *control, size_t size) {
-  memset(control, 0, sizeof *control);
-  message->msg_control = control;
-  message->msg_controllen = sizeof control->bytes;
-  struct cmsghdr *header = CMSG_FIRSTHDR(message);
-  header->cmsg_level = SOL_UDP;
-  header->cmsg_type = UDP_SEGMENT;
-  header->cmsg_len = CMSG_LEN(sizeof(uint16_t));
-  uint16_t segment_size = (uint16_t)size;
-  memcpy(CMSG_DATA(header), &segment_size, sizeof segment_size);
+/* Do the entries from `first` on begin with some that leave as segments? */
+static bool begins_with_run(struct ip_socket *socket, const struct ip_batch *batch, size_t first,
+                            size_t end) {
+  return next_entries(socket, batch, first, end) > 1;
 }
 
 enum { MESSAGES_AT_ONCE = 64 };
@@ -254,20 +236,20 @@ static unsigned most_at_once(const struct ip_socket *socket) {
 
 /* Hands entries from `first` to `end` to the system in one call; the number of entries that it took, or a negative errno
    value. */
-static ssize_t send_some(const struct ip_socket *socket, struct ip_batch *batch, size_t first, size_t end) {
+static ssize_t send_some(struct ip_socket *socket, struct ip_batch *batch, size_t first, size_t end) {
   struct mmsghdr messages[MESSAGES_AT_ONCE];
-  union segment_control controls[MESSAGES_AT_ONCE];
+  union ip_segment_control controls[MESSAGES_AT_ONCE];
   size_t starts[MESSAGES_AT_ONCE + 1];
   unsigned count = 0, most = most_at_once(socket);
   for (; first < end && count < most; count++) {
-    size_t entries = socket->sends_singly ? 1 : run_length(batch, first, end);
+    size_t entries = next_entries(socket, batch, first, end);
     struct ip_endpoint *peer = &batch->peers[first];
     messages[count] = (struct mmsghdr){.msg_hdr = {.msg_name = peer->length != 0 ? &peer->name : NULL,
                                                    .msg_namelen = peer->length,
                                                    .msg_iov = &batch->parts[first],
                                                    .msg_iovlen = entries}};
     if (entries > 1)
-      set_segment_size(&messages[count].msg_hdr, &controls[count], batch->parts[first].iov_len);
+      ip_control_set_segment_size(&messages[count].msg_hdr, &controls[count], batch->parts[first].iov_len);
     starts[count] = first;
     first += entries;
   }
@@ -281,13 +263,13 @@ static ssize_t send_some(const struct ip_socket *socket, struct ip_batch *batch,
 
 #else
 
-static bool begins_with_run(const struct ip_socket *socket, const struct ip_batch *batch, size_t first,
+static bool begins_with_run(struct ip_socket *socket, const struct ip_batch *batch, size_t first,
                             size_t end) {
   (void)socket, (void)batch, (void)first, (void)end;
   return false;
 }
 
-static ssize_t send_some(const struct ip_socket *socket, struct ip_batch *batch, size_t first, size_t end) {
+static ssize_t send_some(struct ip_socket *socket, struct ip_batch *batch, size_t first, size_t end) {
   (void)end;
   size_t sent;
   struct ip_endpoint peer = batch->peers[first];

@@ -14,23 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef __linux__
-#include <netinet/udp.h>
-#ifndef UDP_SEGMENT
-#define UDP_SEGMENT 103
-#endif
-#endif
-
-enum {
-  ROOM = 65536,
-  MOST_RUNS = 64,
-  MOST_MESSAGES = 64,
-  MOST_SEGMENTS = 64,        /* UDP_MAX_SEGMENTS of older kernels */
-  LARGEST_SEGMENTED = 65487, /* what a v6 packet can carry; v4's limit is higher */
-  LARGEST_V4 = 65507,
-  LARGEST_V6 = 65527,
-  RETRIES = 8
-};
+enum { ROOM = 65536, MOST_RUNS = 64, MOST_MESSAGES = 64 };
 
 /* `count` datagrams of `segment` bytes, the last one perhaps shorter, from `at` on. */
 struct run {
@@ -80,8 +64,8 @@ static int take_error(struct ip_socket *socket, struct ip_gather *gather) {
 
 static bool takes_segment(const struct run *run, size_t size) {
   bool complete = run->bytes == run->count * run->segment;
-  return complete && size != 0 && size <= run->segment && run->count < MOST_SEGMENTS &&
-         run->bytes + size <= LARGEST_SEGMENTED;
+  return complete && size != 0 && size <= run->segment && run->count < IP_MOST_SEGMENTS &&
+         run->bytes + size <= IP_LARGEST_SEGMENTED;
 }
 
 static bool is_for(const struct run *run, const struct ip_endpoint *to) {
@@ -135,14 +119,13 @@ struct message {
   size_t at, bytes, count;
 };
 
-static bool leaves_whole(const struct ip_socket *socket, const struct ip_gather *gather,
-                         const struct run *run) {
+static bool leaves_whole(struct ip_socket *socket, const struct ip_gather *gather, const struct run *run) {
   if (run->count == 1) return true;
-  return !run->singly && !socket->messages->singly && run->segment < gather->refused;
+  return !run->singly && run->segment < gather->refused && ip_split_can_cut(socket);
 }
 
 /* The oldest datagrams as messages; their number. */
-static size_t plan(const struct ip_socket *socket, struct ip_gather *gather, struct message *messages) {
+static size_t plan(struct ip_socket *socket, struct ip_gather *gather, struct message *messages) {
   size_t planned = 0;
   for (size_t i = gather->first; i < gather->end; i++) {
     struct run *run = &gather->runs[i];
@@ -173,29 +156,12 @@ static int hand_over_one(const struct ip_socket *socket, struct ip_gather *gathe
 
 #ifdef __linux__
 
-union segment_control {
-  char bytes[CMSG_SPACE(sizeof(uint16_t))];
-  size_t alignment; /* that of struct cmsghdr */
-};
-
-static void set_segment_size(struct msghdr *header, union segment_control *control, size_t size) {
-  memset(control, 0, sizeof *control);
-  header->msg_control = control;
-  header->msg_controllen = sizeof control->bytes;
-  struct cmsghdr *first = CMSG_FIRSTHDR(header);
-  first->cmsg_level = SOL_UDP;
-  first->cmsg_type = UDP_SEGMENT;
-  first->cmsg_len = CMSG_LEN(sizeof(uint16_t));
-  uint16_t segment_size = (uint16_t)size;
-  memcpy(CMSG_DATA(first), &segment_size, sizeof segment_size);
-}
-
 /* Several messages, or one of several datagrams, in one call. */
 static int hand_over_many(const struct ip_socket *socket, struct ip_gather *gather,
                           const struct message *messages, size_t count) {
   struct mmsghdr headers[MOST_MESSAGES];
   struct iovec parts[MOST_MESSAGES];
-  union segment_control controls[MOST_MESSAGES];
+  union ip_segment_control controls[MOST_MESSAGES];
   for (size_t i = 0; i < count; i++) {
     struct ip_endpoint *to = &messages[i].run->to;
     parts[i] = (struct iovec){.iov_base = gather->room + messages[i].at, .iov_len = messages[i].bytes};
@@ -203,7 +169,8 @@ static int hand_over_many(const struct ip_socket *socket, struct ip_gather *gath
                                               .msg_namelen = to->length,
                                               .msg_iov = &parts[i],
                                               .msg_iovlen = 1}};
-    if (messages[i].count > 1) set_segment_size(&headers[i].msg_hdr, &controls[i], messages[i].run->segment);
+    if (messages[i].count > 1)
+      ip_control_set_segment_size(&headers[i].msg_hdr, &controls[i], messages[i].run->segment);
   }
   int sent;
   do
@@ -259,7 +226,7 @@ static void forget_sent(struct ip_gather *gather, const struct message *messages
 static void refuse_whole(struct ip_socket *socket, struct run *run, int error) {
   run->singly = true;
   run->on_trial = error == EINVAL || error == EMSGSIZE;
-  if (error == EIO) socket->messages->singly = true;
+  if (error == EIO) socket->sends_singly = true;
 }
 
 /* What one flush knows of the datagram that does not leave. */
@@ -277,7 +244,7 @@ static void note_older(struct ip_socket *socket, struct ip_gather *gather, const
 /* True: the datagram has to be sent again; false: the error is its own. */
 static bool is_older(struct ip_socket *socket, struct ip_gather *gather, struct trouble *trouble, int error) {
   bool drained = ip_errors_drain(socket) != 0;
-  if (trouble->tries++ == RETRIES) return false;
+  if (trouble->tries++ == IP_SEND_RETRIES) return false;
   if (!drained && error == trouble->error) return false;
   if (!drained && error == EMSGSIZE && socket->messages->errors) return false; /* it would be in the queue */
   note_older(socket, gather, trouble);
@@ -422,7 +389,7 @@ static bool can_wait(const struct ip_socket *socket, const struct ip_gather *gat
     return false; /* the port is to be seen */
   const struct ip_endpoint *to = call->to;
   bool v4_path = ip_socket_is_v4_path(socket, to != NULL ? to : &socket->connection->remote);
-  if (size > (v4_path ? LARGEST_V4 : LARGEST_V6)) return false;
+  if (size > (v4_path ? IP_LARGEST_V4 : IP_LARGEST_V6)) return false;
   if (to == NULL) return true;
   if (ip_endpoint_family(to) != ip_socket_family(socket) || ip_endpoint_port(to) == 0) return false;
   return !(socket->is_v6 && v4_path && gather->v6_only) && !is_limited_broadcast(to);
@@ -459,17 +426,6 @@ void ip_gather_look_again(struct ip_socket *socket) {
     gather->v6_only = v6_only != 0;
 }
 
-/* Before Linux 4.18 the request to cut would be ignored, and several datagrams leave as one. */
-static bool can_cut(const struct ip_socket *socket) {
-#ifdef UDP_SEGMENT
-  int size;
-  return ip_datagram_get_option(socket->readiness.fd, IPPROTO_UDP, UDP_SEGMENT, &size) == 0;
-#else
-  (void)socket;
-  return false;
-#endif
-}
-
 int ip_gather_set(struct ip_socket *socket, bool on) {
   struct ip_messages *messages = socket->messages;
   if (!on) {
@@ -484,7 +440,6 @@ int ip_gather_set(struct ip_socket *socket, bool on) {
   gather->socket = socket;
   gather->refused = SIZE_MAX;
   messages->gather = gather;
-  if (!can_cut(socket)) messages->singly = true;
   ip_gather_look_again(socket);
   return 0;
 }

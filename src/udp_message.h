@@ -8,6 +8,11 @@
 #include "udp_transfer.h"
 
 enum {
+  IP_MOST_SEGMENTS = 64,        /* of one message: UDP_MAX_SEGMENTS of older kernels */
+  IP_LARGEST_SEGMENTED = 65487, /* what a v6 packet can carry; v4's limit is higher */
+  IP_LARGEST_V4 = 65507,        /* payload of a datagram */
+  IP_LARGEST_V6 = 65527,
+  IP_SEND_RETRIES = 8,    /* of a send that meets errors of older datagrams */
   IP_ERRORS_KEPT = 32,    /* the oldest makes room for the newest */
   IP_ERROR_PAYLOAD = 2048 /* of the datagram that an error speaks of; ICMP quotes less */
 };
@@ -32,7 +37,6 @@ struct ip_messages {
   bool offload;     /* receive_offload is on */
   bool coalesce;    /* the option of that name is on */
   bool joins;       /* the system still joins datagrams, or has joined some */
-  bool singly;      /* the path refuses to split: done here */
   int segment_size; /* the option; 0: off */
   uint32_t dropped; /* as last told */
 
@@ -103,6 +107,10 @@ int ip_errors_next_report(struct ip_socket *socket);
 int ip_errors_note(struct ip_socket *socket, int error);
 
 /* udp_split.c */
+
+/* Can several datagrams leave as one message that the system cuts? Asks it once: before Linux 4.18 the wish would be
+   ignored, and they would leave as one. */
+bool ip_split_can_cut(struct ip_socket *socket);
 
 /* One attempt to send, with ancillary data, splitting, and again where only an older error stood in the way; or what
    ip_gather_send does, on a socket that gathers. */

@@ -270,7 +270,7 @@ static int get_segment_size(lua_State *L, const struct ip_socket *socket, const 
 static void set_segment_size(lua_State *L, struct ip_socket *socket, const struct option *option) {
   int size = (int)ip_argument_integer(L, 3, option->low, option->high);
   struct ip_messages *messages = messages_of(L);
-  if (!messages->singly) write_integer(L, socket, option, size);
+  if (!socket->sends_singly) write_integer(L, socket, option, size);
   messages->segment_size = size;
 }
 

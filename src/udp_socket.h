@@ -28,8 +28,9 @@ struct ip_socket {
   uint8_t skipped; /* receives since the last try, while the bound is reached */
   bool is_v6, bound, shut_receive, shut_send;
   bool filtering;               /* datagrams queued before `connect` may still come */
+  bool sends_singly;            /* the system or a path refuses to cut datagrams: that is done here */
   unsigned multicast_interface; /* index that the option was set to, 0: none */
-  bool sends_singly;            /* a path has refused segmentation */
+  bool asked_to_cut;            /* the system has told whether it can */
   int late_error; /* met by receive_many behind datagrams that it took; the next one raises it */
   const struct ip_address *peer; /* the last sender: held as IP_SOCKET_PEER; NULL: nobody */
   struct ip_messages *messages;  /* NULL until an option of udp_message.h is on */

@@ -6,13 +6,22 @@
    (EIO), each datagram in a call of its own, from then on for that socket. */
 #include "udp_message.h"
 
+#include "util.h"
+
 #include <errno.h>
 
-#ifdef __linux__
-#include <netinet/udp.h>
+bool ip_split_can_cut(struct ip_socket *socket) {
+  if (IP_LIKELY(socket->asked_to_cut)) return !socket->sends_singly;
+  socket->asked_to_cut = true;
+#ifdef UDP_SEGMENT
+  int size;
+  if (ip_datagram_get_option(socket->readiness.fd, IPPROTO_UDP, UDP_SEGMENT, &size) != 0)
+    socket->sends_singly = true;
+#else
+  socket->sends_singly = true;
 #endif
-
-enum { SEGMENTS_AT_ONCE = 64, RETRIES = 8, LARGEST_V4 = 65507, LARGEST_V6 = 65527 };
+  return !socket->sends_singly;
+}
 
 static bool is_v4_path(const struct ip_socket *socket, const struct ip_send_call *call) {
   return ip_socket_is_v4_path(socket, call->to != NULL ? call->to : &socket->connection->remote);
@@ -31,7 +40,7 @@ static int put_once(struct ip_socket *socket, const struct ip_send_call *call, c
 bool ip_split_met_older(struct ip_socket *socket, int error, int again) {
   if (socket->messages == NULL || !socket->messages->errors) return false;
   bool older = ip_errors_drain(socket) != 0 || (again == 0 && error != EMSGSIZE);
-  return older && again < RETRIES;
+  return older && again < IP_SEND_RETRIES;
 }
 
 static int put(struct ip_socket *socket, const struct ip_send_call *call, const struct iovec *parts,
@@ -98,29 +107,25 @@ static int put_singly(struct ip_socket *socket, struct ip_send_call *call, size_
   return put_pieces(socket, call, total, segment, &control, sent);
 }
 
-/* The path refuses: from now on this socket's datagrams are split here. Without memory it is found out again. */
+/* The path refuses: from now on this socket's datagrams are split here. */
 static void remember_refusal(struct ip_socket *socket) {
-  struct ip_messages *messages = ip_messages_of(socket);
-  if (messages == NULL) return;
-  messages->singly = true;
+  socket->sends_singly = true;
 #ifdef UDP_SEGMENT
-  if (messages->segment_size != 0)
+  if (socket->messages != NULL && socket->messages->segment_size != 0)
     (void)ip_datagram_set_option(socket->readiness.fd, IPPROTO_UDP, UDP_SEGMENT, 0);
 #endif
 }
 
 static int put_whole(struct ip_socket *socket, const struct ip_send_call *call, size_t *sent) {
   struct ip_control control = call->control;
-  if (socket->messages != NULL && socket->messages->singly)
-    control.items &= ~(uint32_t)IP_CONTROL_SEGMENT_SIZE;
+  if (socket->sends_singly) control.items &= ~(uint32_t)IP_CONTROL_SEGMENT_SIZE;
   return put(socket, call, call->data.parts, call->data.count, &control, sent);
 }
 
 static int put_split(struct ip_socket *socket, struct ip_send_call *call, size_t total, size_t segment,
                      size_t *sent) {
-  size_t piece = segment * SEGMENTS_AT_ONCE;
-  if (socket->messages != NULL && socket->messages->singly)
-    return put_singly(socket, call, total, segment, sent);
+  size_t piece = segment * IP_MOST_SEGMENTS;
+  if (!ip_split_can_cut(socket)) return put_singly(socket, call, total, segment, sent);
   int error = total > piece || call->done != 0 ? put_pieces(socket, call, total, piece, &call->control, sent)
                                                : put_whole(socket, call, sent);
   if (error != EIO) return error;
@@ -132,7 +137,7 @@ int ip_split_send_now(struct ip_socket *socket, struct ip_send_call *call, size_
   size_t segment = segment_of(socket, call);
   size_t total = total_of(&call->data);
   if (segment == 0 || total <= segment) return put_whole(socket, call, sent);
-  size_t largest = is_v4_path(socket, call) ? LARGEST_V4 : LARGEST_V6;
+  size_t largest = is_v4_path(socket, call) ? IP_LARGEST_V4 : IP_LARGEST_V6;
   return total > largest ? EMSGSIZE : put_split(socket, call, total, segment, sent);
 }
 
