@@ -287,10 +287,10 @@ static inline void ip_operation_check(lua_State *L, struct ip_runtime *runtime,
   ip_operation_check_closely(L, runtime, kind);
 }
 
-/* An operation, ARMED but in no queue yet: the fiber's own, or one from the pool, which is pushed and marked to-be-closed.
-   `timeout` in seconds, negative for none. `gives_way`: the call suspends though it might complete at once, so a
-   deadline of zero does not end it yet. The caller sets `object` before it queues the operation. Acquiring may run finalizers, which may do
-   anything that needs no suspension. [-0, +(0|1), e] */
+/* An operation, ARMED but in no queue yet: the fiber's own, or one from the pool, which is pushed and marked
+   to-be-closed. `timeout` in seconds, negative for none. `gives_way`: the call suspends though it might complete at once,
+   so a deadline of zero does not end it yet. The caller sets `object` before it queues the operation. Acquiring may run
+   finalizers, which may do anything that needs no suspension. [-0, +(0|1), e] */
 struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runtime,
                                           const struct ip_operation_kind *kind, double timeout,
                                           bool gives_way);

@@ -117,9 +117,10 @@ int ip_socket_assign(lua_State *L) {
 }
 
 /* sock:release() -> fd: gives the descriptor away, as it is: bound, connected, non-blocking, with what has
-   arrived still in it. The socket is closed afterwards and may be opened again. Pending operations raise
-   ECANCELED. EBADF when the socket is not open; EBUSY while datagrams that receive_offload has read together are not all
-   received. Suspends: no. Source: Emilua. */
+   arrived still in it. What coalesce keeps to be sent leaves before, and joining what arrives ends where nothing waits.
+   The socket is closed afterwards and may be opened again. Pending operations raise ECANCELED. EBADF when the socket
+   is not open; EBUSY while datagrams that were read together are not all received, or kept ones cannot leave. Suspends:
+   no. Source: Emilua. */
 int ip_socket_release(lua_State *L) {
   ip_socket_check_open(L, "release");
   struct ip_file_descriptor *object = ip_file_descriptor_push(L);
