@@ -6,8 +6,8 @@ local ip = require "ip"
 local function resident()
   collectgarbage()
   collectgarbage()
-  local file <close> = assert(io.open("/proc/self/statm"))
-  return tonumber(file:read("a"):match("^%d+ (%d+)")) * 4096
+  local file <close> = assert(io.open("/proc/self/status"))
+  return tonumber(file:read("a"):match("VmRSS:%s*(%d+) kB")) * 1024
 end
 
 local count = tonumber(arg[1])
