@@ -23,7 +23,8 @@ code() {
   done
 }
 
-all=$(code src/*.c src/*.h)
+sources=$(find src -name "*.[ch]" | sort)
+all=$(code $sources)
 
 # count PATTERN: how often the code calls it.
 count() {
@@ -45,32 +46,37 @@ exactly 0 'uv_default_loop' "uv_default_loop"
 exactly 0 '[^a-z_](printf|fprintf|puts|abort|exit|assert)\(' "printing and ending the process are the host's"
 
 # Lua's and libuv's versions and the platform's gaps are looked at in compat.h; a file may leave out what a platform lacks.
-found=$(printf '%s\n' "$all" | grep -E '#\s*if.*(LUA_VERSION|UV_VERSION)' | grep -vc '^src/compat.h' || true)
+found=$(printf '%s\n' "$all" | grep -E '#\s*if.*(LUA_VERSION|UV_VERSION)' | grep -vc '^src/base/compat.h' || true)
 [ "$found" = 0 ] || fail "version #if outside compat.h: $found"
 
-# Layers: a room includes only from its own layer or below.
-layer() {
+# The folder is the layer: a file includes only from its own folder or from folders below it. Values know no loop, and
+# the loop knows no values.
+below() {
   case $1 in
-  compat.h | util.h | queue.h) echo 0 ;;
-  endpoint.* | bytes.* | control_message.* | datagram_io*) echo 1 ;;
-  argument.* | class.* | error.*) echo 2 ;;
-  byte_span* | address.* | batch.* | file_descriptor.* | interface_argument.*) echo 3 ;;
-  runtime.* | operation.c | dispatch.c | readiness.* | timer.c | keyboard_interrupt.c) echo 4 ;;
-  udp_* | fiber.* | scope.c | descriptor_wait.c | signal.c | host_loop.c | relay.c | resolver.* | interface.*) echo 5 ;;
-  module.c) echo 6 ;;
-  *) echo unknown ;;
+  base) echo base ;;
+  net) echo base net ;;
+  binding) echo base net binding ;;
+  value) echo base net binding value ;;
+  loop) echo base net binding loop ;;
+  fiber) echo base net binding value loop fiber ;;
+  resolve) echo base net binding value loop resolve ;;
+  udp) echo base net binding value loop fiber udp ;;
   esac
 }
 
-for file in src/*.c src/*.h; do
-  own=$(layer "$(basename "$file")")
-  [ "$own" != unknown ] || { fail "$file belongs to no layer"; continue; }
+for file in $sources; do
+  path=${file#src/}
+  [ "$path" != module.c ] || continue
+  folder=${path%%/*}
+  allowed=" $(below "$folder") "
+  [ "$allowed" != "  " ] || { fail "$file is in no layer"; continue; }
   for header in $(sed -n 's/^#include "\(.*\)"/\1/p' "$file"); do
-    other=$(layer "$header")
-    [ "$other" -le "$own" ] || fail "$file (layer $own) includes $header (layer $other)"
-    [ "$own" != 4 ] || [ "$other" != 3 ] || fail "$file: the engine knows no values, but includes $header"
+    case $allowed in
+    *" ${header%%/*} "*) ;;
+    *) fail "$file includes $header, which is not below it" ;;
+    esac
   done
-  if [ "$own" = 1 ] && grep -qE '#include <(lua|lauxlib)' "$file"; then fail "$file: layer 1 knows no Lua"; fi
+  if [ "$folder" = net ] && grep -qE '#include <(lua|lauxlib)' "$file"; then fail "$file: net knows no Lua"; fi
 done
 
 # Callbacks of libuv contain no Lua: none of them has a lua_State to call it with.

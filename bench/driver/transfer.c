@@ -23,7 +23,7 @@
 
 #define SILENCE 0.05 /* seconds after which a server counts as done */
 #define PATIENCE 5.0 /* seconds for an answer */
-#define BREATH 50e-6      /* seconds after which an empty socket is looked at again */
+#define BREATH 50e-6 /* seconds after which an empty socket is looked at again */
 #define ATTEMPTS 4
 #define CALIBRATION 20000 /* datagrams */
 

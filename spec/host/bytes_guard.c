@@ -3,10 +3,10 @@
    result with a naive one. Prints what failed and exits with 1; else prints how many searches it made and
    exits with 0.
 
-   cc -std=c11 -Isrc -o bytes_guard spec/host/bytes_guard.c src/bytes.c */
+   cc -std=c11 -iquote src -o bytes_guard spec/host/bytes_guard.c src/net/bytes.c */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 
-#include "bytes.h"
+#include "net/bytes.h"
 
 #include <stdio.h>
 #include <stdlib.h>

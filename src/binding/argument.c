@@ -1,0 +1,105 @@
+/* argument.c: checked arguments. Owns nothing; raises bad-argument errors and, for long vectors, memory
+   errors. */
+#include "binding/argument.h"
+
+#include "base/util.h"
+#include "binding/class.h"
+
+#include <math.h>
+#include <string.h>
+
+static lua_Integer check_integer(lua_State *L, int arg) {
+  if (lua_type(L, arg) != LUA_TNUMBER) luaL_typeerror(L, arg, "integer");
+  return luaL_checkinteger(L, arg); /* raises "number has no integer representation" for 1.5 */
+}
+
+lua_Integer ip_argument_convert_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high) {
+  lua_Integer value = check_integer(L, arg);
+  if (IP_LIKELY(value >= low && value <= high)) return value;
+  luaL_argerror(L, arg, lua_pushfstring(L, "%I is outside %I..%I", value, low, high));
+  return 0;
+}
+
+lua_Integer ip_argument_optional_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high,
+                                         lua_Integer fallback) {
+  return lua_isnoneornil(L, arg) ? fallback : ip_argument_integer(L, arg, low, high);
+}
+
+bool ip_argument_boolean(lua_State *L, int arg) {
+  luaL_checktype(L, arg, LUA_TBOOLEAN);
+  return lua_toboolean(L, arg);
+}
+
+double ip_argument_seconds(lua_State *L, int arg) {
+  luaL_checktype(L, arg, LUA_TNUMBER);
+  double seconds = lua_tonumber(L, arg);
+  luaL_argcheck(L, !isnan(seconds), arg, "seconds expected, got NaN");
+  return seconds;
+}
+
+const char *ip_argument_string(lua_State *L, int arg, size_t *length) {
+  luaL_checktype(L, arg, LUA_TSTRING);
+  return lua_tolstring(L, arg, length);
+}
+
+int ip_argument_find(lua_State *L, int arg, const char *const names[]) {
+  size_t length;
+  const char *text = ip_argument_string(L, arg, &length);
+  for (int i = 0; names[i] != NULL; i++)
+    if (strlen(names[i]) == length && memcmp(names[i], text, length) == 0) return i;
+  return -1;
+}
+
+int ip_argument_choice(lua_State *L, int arg, const char *const names[]) {
+  int index = ip_argument_find(L, arg, names);
+  if (index < 0) luaL_argerror(L, arg, lua_pushfstring(L, "invalid option '%s'", lua_tostring(L, arg)));
+  return index;
+}
+
+/* Describes the string or span at `index`; false when it is neither. */
+static bool test_part(lua_State *L, int index, struct iovec *part) {
+  if (lua_type(L, index) == LUA_TSTRING) {
+    size_t length;
+    const char *text = lua_tolstring(L, index, &length);
+    part->iov_base = (void *)(size_t)text; /* sendmsg does not write through it */
+    part->iov_len = length;
+    return true;
+  }
+  const struct ip_bytes *span = ip_test_class(L, index, IP_CLASS_BYTE_SPAN);
+  if (span == NULL) return false;
+  part->iov_base = span->data;
+  part->iov_len = span->length;
+  return true;
+}
+
+/* An empty table is an empty datagram; one that has keys but no sequence is a mistake. */
+static void check_empty(lua_State *L, int arg) {
+  lua_pushnil(L);
+  if (lua_next(L, arg) != 0) luaL_argerror(L, arg, "sequence expected, got a table with other keys");
+}
+
+static void read_sequence(lua_State *L, int arg, struct ip_data *data) {
+  size_t count = (size_t)lua_rawlen(L, arg);
+  if (count == 0) check_empty(L, arg);
+  if (count > IP_DATA_INLINE_PARTS)
+    data->parts = lua_newuserdatauv(L, count * sizeof(struct iovec), 0); /* a table cannot overflow this */
+  for (size_t i = 0; i < count; i++) {
+    lua_rawgeti(L, arg, (lua_Integer)i + 1);
+    if (!test_part(L, -1, &data->parts[i])) {
+      const char *type = luaL_typename(L, -1);
+      luaL_argerror(
+          L, arg,
+          lua_pushfstring(L, "part %I: string or byte_span expected, got %s", (lua_Integer)i + 1, type));
+    }
+    lua_pop(L, 1); /* the table still holds the part */
+  }
+  data->count = count;
+}
+
+void ip_argument_data(lua_State *L, int arg, struct ip_data *data) {
+  data->parts = data->inline_parts;
+  data->count = 1;
+  if (IP_LIKELY(test_part(L, arg, data->parts))) return;
+  if (lua_type(L, arg) != LUA_TTABLE) luaL_typeerror(L, arg, "string, byte_span or sequence of those");
+  read_sequence(L, arg, data);
+}

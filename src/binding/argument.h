@@ -1,0 +1,77 @@
+/* argument.h: checked arguments: ranged integers, ports, seconds, data. Layer 2.
+
+   No other room casts a Lua integer to a narrower type: it is compared as lua_Integer here, then narrowed.
+   All functions raise Lua's standard bad-argument error. */
+#ifndef IP_ARGUMENT_H
+#define IP_ARGUMENT_H
+
+#include "base/compat.h"
+#include "net/bytes.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+/* For what is not an integer within low..high at the first glance: a float that is one, or a bad argument.
+   [-0, +0, v] */
+lua_Integer ip_argument_convert_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high);
+
+/* The integer at `arg`, within low..high. A string is no integer here, whatever it spells. [-0, +0, v] */
+static inline lua_Integer ip_argument_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high) {
+  if (lua_isinteger(L, arg)) {
+    lua_Integer value = lua_tointegerx(L, arg, NULL);
+    if (value >= low && value <= high) return value;
+  }
+  return ip_argument_convert_integer(L, arg, low, high);
+}
+
+/* Likewise, or `fallback` where the argument is nil or absent. [-0, +0, v] */
+lua_Integer ip_argument_optional_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high,
+                                         lua_Integer fallback);
+
+/* A UDP port, 0..65535. [-0, +0, v] */
+static inline uint16_t ip_argument_port(lua_State *L, int arg) {
+  return (uint16_t)ip_argument_integer(L, arg, 0, UINT16_MAX);
+}
+
+/* A boolean, and nothing that merely counts as true or false. [-0, +0, v] */
+bool ip_argument_boolean(lua_State *L, int arg);
+
+/* Seconds as a float or an integer; not a NaN, may be negative or infinite. A string is no number. [-0, +0,
+   v] */
+double ip_argument_seconds(lua_State *L, int arg);
+
+/* A string, and not a number that would be converted. [-0, +0, v] */
+const char *ip_argument_string(lua_State *L, int arg, size_t *length);
+
+/* The index of the string at `arg` among `names`, which end with NULL, or -1; a '\0' within is part of the
+   string.
+   [-0, +0, v] */
+int ip_argument_find(lua_State *L, int arg, const char *const names[]);
+
+/* Likewise, but anything else is a bad argument. [-0, +0, v] */
+int ip_argument_choice(lua_State *L, int arg, const char *const names[]);
+
+enum { IP_DATA_INLINE_PARTS = 16 };
+
+/* What is to be sent as one datagram. The parts point into strings and spans that the caller's stack holds.
+ */
+struct ip_data {
+  struct iovec *parts;
+  size_t count;
+  struct iovec inline_parts[IP_DATA_INLINE_PARTS];
+};
+
+/* One part. */
+static inline void ip_data_set(struct ip_data *data, void *bytes, size_t length) {
+  data->parts = data->inline_parts;
+  data->count = 1;
+  data->inline_parts[0].iov_base = bytes;
+  data->inline_parts[0].iov_len = length;
+}
+
+/* Reads a data argument: a string, a byte_span or a sequence of those. A sequence of more than
+   IP_DATA_INLINE_PARTS parts leaves one value on the stack, which holds the vector. [-0, +(0|1), v] */
+void ip_argument_data(lua_State *L, int arg, struct ip_data *data);
+
+#endif

@@ -1,0 +1,166 @@
+/* class.c: metatables, property access, type checks.
+
+   Owns nothing but the metatables, which live in the registry under the addresses in `class_keys`.
+   Only memory errors and the property errors described in class.h are raised. */
+#include "binding/class.h"
+
+#include "base/util.h"
+
+#include <string.h>
+
+/* Registry keys are addresses: &class_keys[class]. The contents are never read. */
+static const char class_keys[IP_CLASS_COUNT];
+
+static const char *const class_names[IP_CLASS_COUNT] = {
+    [IP_CLASS_ERROR] = "ip.error",       [IP_CLASS_BYTE_SPAN] = "byte_span",
+    [IP_CLASS_ADDRESS] = "ip.address",   [IP_CLASS_FILE_DESCRIPTOR] = "ip.file_descriptor",
+    [IP_CLASS_SOCKET] = "ip.udp.socket", [IP_CLASS_BATCH] = "ip.udp.batch",
+    [IP_CLASS_FIBER] = "ip.fiber",       [IP_CLASS_OPERATION] = "ip.operation",
+    [IP_CLASS_SCOPE] = "ip.scope",       [IP_CLASS_SHIELD] = "ip.shield",
+    [IP_CLASS_LOOKUP] = "ip.udp.lookup", [IP_CLASS_INTERFACE_LIST] = "ip.interface_list",
+    [IP_CLASS_LOOP] = "ip.loop",
+};
+
+const char *ip_class_name(enum ip_class class) {
+  return class_names[class];
+}
+
+void ip_class_set(lua_State *L, enum ip_class class) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &class_keys[class]);
+  lua_setmetatable(L, -2);
+}
+
+void ip_class_functions(lua_State *L, int core, const luaL_Reg *functions) {
+  core = lua_absindex(L, core);
+  lua_pushvalue(L, core);
+  luaL_setfuncs(L, functions, 1);
+}
+
+/* Pushes the table name -> method, or name -> number of the property (from 1). [-0, +1, m] */
+static void push_members(lua_State *L, int core, const struct ip_class_definition *definition) {
+  lua_newtable(L);
+  if (definition->methods != NULL) ip_class_functions(L, core, definition->methods);
+  const struct ip_property *property = definition->properties;
+  for (lua_Integer number = 1; property != NULL && property->name != NULL; property++, number++) {
+    lua_pushinteger(L, number);
+    lua_setfield(L, -2, property->name);
+  }
+}
+
+/* Sets metatable[event] to `function` with the upvalues core, members, definition. Stack: ... metatable
+   members */
+static void set_access(lua_State *L, int core, const char *event, lua_CFunction function,
+                       const struct ip_class_definition *definition) {
+  lua_pushvalue(L, core);
+  lua_pushvalue(L, -2);
+  lua_pushlightuserdata(L, (void *)(size_t)definition);
+  lua_pushcclosure(L, function, 3);
+  lua_setfield(L, -3, event);
+}
+
+void ip_class_define(lua_State *L, int core, const struct ip_class_definition *definition) {
+  core = lua_absindex(L, core);
+  struct ip_core *self = lua_touserdata(L, core);
+  lua_newtable(L);
+  lua_pushstring(L, definition->name);
+  lua_setfield(L, -2, "__name");
+  lua_pushstring(L, definition->name);
+  lua_setfield(L, -2, "__metatable");
+  if (definition->metamethods != NULL) ip_class_functions(L, core, definition->metamethods);
+  push_members(L, core, definition);
+  set_access(L, core, "__index", definition->index != NULL ? definition->index : ip_class_index, definition);
+  set_access(L, core, "__newindex", definition->newindex != NULL ? definition->newindex : ip_class_newindex,
+             definition);
+  lua_pop(L, 1);
+  self->metatable[definition->id] = lua_topointer(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &class_keys[definition->id]);
+}
+
+/* Raises where the name and value on top of the stack cannot become a method. [-0, +0, e] */
+static void check_method(lua_State *L, int members) {
+  if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TFUNCTION)
+    luaL_error(L, "a method is a name and a function");
+  lua_pushvalue(L, -2);
+  if (lua_rawget(L, members) != LUA_TNIL) luaL_error(L, "the name '%s' is taken", lua_tostring(L, -3));
+  lua_pop(L, 1);
+}
+
+void ip_class_add_methods(lua_State *L, enum ip_class class, int methods) {
+  methods = lua_absindex(L, methods);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &class_keys[class]);
+  lua_getfield(L, -1, "__index");
+  lua_getupvalue(L, -1, 2);
+  int members = lua_gettop(L);
+  for (lua_pushnil(L); lua_next(L, methods) != 0; lua_pop(L, 1))
+    check_method(L, members);
+  for (lua_pushnil(L); lua_next(L, methods) != 0;) {
+    lua_pushvalue(L, -2);
+    lua_insert(L, -2); /* name, name, function */
+    lua_rawset(L, members);
+  }
+  lua_pop(L, 3);
+}
+
+/* The class of that name, or IP_CLASS_COUNT. */
+static int find_class(const char *name) {
+  int id = 0;
+  while (id < IP_CLASS_COUNT && strcmp(class_names[id], name) != 0)
+    id++;
+  return id;
+}
+
+int ip_class_members(lua_State *L) {
+  int id = find_class(luaL_checkstring(L, 1));
+  luaL_argcheck(L, id != IP_CLASS_COUNT, 1, "no such class");
+  lua_newtable(L);
+  int result = lua_gettop(L);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &class_keys[id]);
+  lua_getfield(L, -1, "__index");
+  lua_getupvalue(L, -1, 2);
+  for (lua_pushnil(L); lua_next(L, -2) != 0;) {
+    lua_pushvalue(L, -2);
+    lua_insert(L, -2); /* name, name, function or number */
+    if (lua_type(L, -1) == LUA_TNUMBER) {
+      lua_pop(L, 1);
+      lua_pushliteral(L, "property");
+    }
+    lua_rawset(L, result);
+  }
+  lua_settop(L, result);
+  return 1;
+}
+
+static const struct ip_class_definition *upvalue_definition(lua_State *L) {
+  return (const struct ip_class_definition *)lua_touserdata(L, lua_upvalueindex(3));
+}
+
+static int unknown_property(lua_State *L, const struct ip_class_definition *definition) {
+  return luaL_error(L, "%s has no property '%s'", definition->name, luaL_tolstring(L, 2, NULL));
+}
+
+int ip_class_index(lua_State *L) {
+  lua_pushvalue(L, 2);
+  int type = lua_rawget(L, lua_upvalueindex(2));
+  if (IP_LIKELY(type == LUA_TFUNCTION)) return 1;
+  lua_insert(L, 3); /* of a call with other arguments than Lua's own */
+  lua_settop(L, 3);
+  const struct ip_class_definition *definition = upvalue_definition(L);
+  ip_check_class(L, 1, definition->id);
+  if (type != LUA_TNUMBER) return unknown_property(L, definition);
+  lua_Integer number = lua_tointeger(L, 3);
+  lua_pop(L, 1);
+  return definition->properties[number - 1].get(L);
+}
+
+int ip_class_newindex(lua_State *L) {
+  const struct ip_class_definition *definition = upvalue_definition(L);
+  ip_check_class(L, 1, definition->id);
+  lua_pushvalue(L, 2);
+  int type = lua_rawget(L, lua_upvalueindex(2));
+  if (type != LUA_TNUMBER && type != LUA_TFUNCTION) return unknown_property(L, definition);
+  lua_Integer number = lua_tointeger(L, 4);
+  lua_pop(L, 1);
+  if (type == LUA_TFUNCTION || definition->properties[number - 1].set == NULL)
+    return luaL_error(L, "property '%s' of %s cannot be written", lua_tostring(L, 2), definition->name);
+  return definition->properties[number - 1].set(L);
+}

@@ -1,0 +1,103 @@
+/* keyboard_interrupt.c: Ctrl-C while the main thread is blocked in the loop.
+
+   libuv retries epoll_wait when a signal interrupts it, so the debug hook that the standalone interpreter's
+   SIGINT handler sets would not run before the next event. This room puts a handler in front of the host's:
+   it calls the host's and then wakes the loops that wait. Where the host has none (the default action, or
+   ignored), nothing is installed.
+
+   The only static mutable data of the library is here, because a signal handler has no other: all of it is
+   atomic or written before it is published. */
+#include "loop/runtime.h"
+
+#include "base/util.h"
+
+#include <signal.h>
+
+enum { MOST_RUNTIMES = 64, LONGEST_WAIT_MS = 1000 };
+
+static _Atomic(struct ip_runtime *) watchers[MOST_RUNTIMES];
+static atomic_int handlers_running;
+static atomic_flag installing = ATOMIC_FLAG_INIT;
+
+/* The host's handler: `hosts[current_host]`. A slot is filled before it is made current. */
+static struct sigaction hosts[2];
+static atomic_int current_host;
+
+static void call_host(int signal_number, siginfo_t *information, void *machine_context) {
+  const struct sigaction *host = &hosts[atomic_load(&current_host)];
+  if (host->sa_flags & SA_SIGINFO)
+    host->sa_sigaction(signal_number, information, machine_context);
+  else
+    host->sa_handler(signal_number);
+}
+
+static void on_interrupt(int signal_number, siginfo_t *information, void *machine_context) {
+  atomic_fetch_add(&handlers_running, 1);
+  call_host(signal_number, information, machine_context);
+  for (size_t i = 0; i < ip_count_of(watchers); i++) {
+    struct ip_runtime *runtime = atomic_load(&watchers[i]);
+    if (runtime == NULL) continue;
+    atomic_store(&runtime->signalled, true);
+    uv_async_send(
+        &runtime->handles->wakeup); /* may be called from a signal handler (libuv docs, uv_async_send) */
+  }
+  atomic_fetch_sub(&handlers_running, 1);
+}
+
+static bool has_handler(const struct sigaction *action) {
+  if (action->sa_flags & SA_SIGINFO) return true;
+  return action->sa_handler != SIG_DFL && action->sa_handler != SIG_IGN;
+}
+
+static bool is_ours(const struct sigaction *action) {
+  return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == on_interrupt;
+}
+
+/* Puts our handler in front of whatever handler is there now. */
+static void install(void) {
+  struct sigaction action;
+  if (sigaction(SIGINT, NULL, &action) != 0 || !has_handler(&action) || is_ours(&action)) return;
+  int slot = 1 - atomic_load(&current_host);
+  hosts[slot] = action;
+  atomic_store(&current_host, slot);
+  action.sa_sigaction = on_interrupt;
+  action.sa_flags |= SA_SIGINFO;
+  sigaction(SIGINT, &action, NULL); /* cannot fail after the same call could read it */
+}
+
+static void watch(struct ip_runtime *runtime) {
+  for (size_t i = 0; i < ip_count_of(watchers); i++)
+    if (atomic_load(&watchers[i]) == runtime) return;
+  for (size_t i = 0; i < ip_count_of(watchers); i++) {
+    struct ip_runtime *none = NULL;
+    if (atomic_compare_exchange_strong(&watchers[i], &none, runtime)) return;
+  }
+}
+
+void ip_keyboard_interrupt_watch(struct ip_runtime *runtime) {
+  watch(runtime);
+  if (atomic_flag_test_and_set(&installing)) return; /* another thread is at it, to the same effect */
+  install();
+  atomic_flag_clear(&installing);
+}
+
+/* Gives the host its handler back: this code may be unloaded together with the state. */
+static void uninstall(void) {
+  for (size_t i = 0; i < ip_count_of(watchers); i++)
+    if (atomic_load(&watchers[i]) != NULL) return;
+  struct sigaction action;
+  if (sigaction(SIGINT, NULL, &action) == 0 && is_ours(&action))
+    sigaction(SIGINT, &hosts[atomic_load(&current_host)], NULL);
+}
+
+void ip_keyboard_interrupt_forget(struct ip_runtime *runtime) {
+  for (size_t i = 0; i < ip_count_of(watchers); i++) {
+    struct ip_runtime *self = runtime;
+    atomic_compare_exchange_strong(&watchers[i], &self, NULL);
+  }
+  uninstall();
+  /* A handler in another thread may still hold the pointer. Bounded: a host's handler that jumps away never
+     ends. */
+  for (int i = 0; i < LONGEST_WAIT_MS && atomic_load(&handlers_running) != 0; i++)
+    uv_sleep(1);
+}

@@ -1,0 +1,184 @@
+/* runtime.c: the runtime of a Lua state: its loop, its memory, its end.
+
+   Lua owns the runtime (a userdata in the registry and in the upvalues of every function); the runtime owns
+   the loop and everything registered with it. Objects of the library are younger than the runtime, so at the
+   end of the state they are finalized first; what is left is closed here. */
+#include "loop/runtime.h"
+
+#include "base/util.h"
+#include "loop/watcher.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+const char ip_runtime_key, ip_runtime_tasks_key, ip_runtime_contexts_key, ip_runtime_nothing_key;
+
+/* Registry: the thread that serves inside a host's loop. */
+static const char ip_runtime_driver_key;
+
+void ip_runtime_handle_opened(struct ip_runtime *runtime) {
+  runtime->open_handles++;
+}
+
+void ip_runtime_handle_closed(struct ip_runtime *runtime) {
+  runtime->open_handles--;
+}
+
+void ip_runtime_close_handle(struct ip_runtime *runtime, uv_handle_t *handle, uv_close_cb closed) {
+  (void)runtime;
+  if (!uv_is_closing(handle)) uv_close(handle, closed);
+}
+
+void *ip_runtime_scratch(struct ip_runtime *runtime) {
+  if (runtime->scratch == NULL) runtime->scratch = malloc(IP_SCRATCH_SIZE);
+  return runtime->scratch;
+}
+
+static void on_wakeup(uv_async_t *async) {
+  (void)async; /* it has ended the block; the dispatcher looks at `signalled` */
+}
+
+static void on_check(uv_check_t *check) {
+  ip_runtime_serve_host(check->data);
+}
+
+static void on_loop_handle_closed(uv_handle_t *handle) {
+  ip_runtime_handle_closed(handle->data);
+}
+
+/* Starts the handles of a loop; 0 or a negative libuv error code. The check and idle handles cannot fail. */
+static int start_handles(struct ip_runtime *runtime, uv_loop_t *loop) {
+  struct ip_loop_handles *handles = calloc(1, sizeof *handles);
+  if (handles == NULL) return UV_ENOMEM;
+  int status = uv_async_init(loop, &handles->wakeup, on_wakeup);
+  if (status != 0) {
+    free(handles);
+    return status;
+  }
+  uv_check_init(loop, &handles->check);
+  uv_idle_init(loop, &handles->idle);
+  handles->wakeup.data = handles->check.data = handles->idle.data = runtime;
+  uv_unref((uv_handle_t *)&handles->wakeup);
+  runtime->open_handles += 3;
+  runtime->handles = handles;
+  runtime->loop = loop;
+  runtime->opened = true;
+  return 0;
+}
+
+void ip_runtime_check(lua_State *L, struct ip_runtime *runtime) {
+  if (IP_LIKELY(runtime->opened)) return;
+  if (runtime->closed) luaL_error(L, "ip: the runtime is closed");
+  int status = uv_loop_init(&runtime->own_loop);
+  if (status != 0) ip_error_raise(L, -status, "open the event loop");
+  status = start_handles(runtime, &runtime->own_loop);
+  if (status == 0) return;
+  uv_loop_close(&runtime->own_loop);
+  ip_error_raise(L, -status, "open the event loop");
+}
+
+int ip_runtime_use_loop(lua_State *L, struct ip_runtime *runtime, uv_loop_t *loop) {
+  if (runtime->opened || runtime->closed) return EBUSY;
+  lua_State *driver = lua_newthread(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &ip_runtime_driver_key);
+  int status = start_handles(runtime, loop);
+  if (status != 0) return -status;
+  uv_check_start(&runtime->handles->check, on_check);
+  uv_unref((uv_handle_t *)&runtime->handles->check);
+  runtime->driver = driver;
+  return 0;
+}
+
+void ip_runtime_free_handle(uv_handle_t *handle) {
+  ip_runtime_handle_closed(handle->data);
+  free(handle);
+}
+
+/* Closes what its owner has not closed: pooled timers, caught signals, waits on descriptors. A host's loop has handles
+   of others, whose data is not this runtime. */
+static void close_leftover(uv_handle_t *handle, void *argument) {
+  struct ip_runtime *runtime = argument;
+  if (handle->data != runtime || uv_is_closing(handle)) return;
+  if (handle->type == UV_TIMER || handle->type == UV_SIGNAL)
+    ip_runtime_close_handle(runtime, handle, ip_runtime_free_handle);
+  else if (handle->type == UV_POLL)
+    runtime->close_descriptor_wait(runtime, handle);
+  else
+    ip_runtime_close_handle(runtime, handle, on_loop_handle_closed);
+}
+
+/* Runs the loop until libuv has let go of all handles; none of them can wait for anything any more. Where os.exit closes
+   the state from a fiber inside a host's uv_run, libuv cannot be entered again, and the process is about to end: the
+   handles are left as they are. */
+static void close_loop(struct ip_runtime *runtime) {
+  if (runtime->driver != NULL && runtime->driving) return;
+  uv_walk(runtime->loop, close_leftover, runtime);
+  while (runtime->open_handles > 0)
+    uv_run(runtime->loop, UV_RUN_NOWAIT);
+  if (runtime->loop == &runtime->own_loop) uv_loop_close(runtime->loop);
+  free(runtime->handles);
+  runtime->handles = NULL;
+}
+
+static int runtime_mt_gc(lua_State *L) {
+  struct ip_runtime *runtime = lua_touserdata(L, 1);
+  if (runtime->closed) return 0;
+  runtime->closed = true;
+  while (!ip_queue_is_empty(&runtime->open_sockets))
+    runtime->close_socket(runtime->open_sockets.next);
+  if (runtime->opened) {
+    runtime->opened = false;
+    ip_keyboard_interrupt_forget(runtime);
+    close_loop(runtime);
+  }
+  free(runtime->scratch);
+  runtime->scratch = NULL;
+  return 0;
+}
+
+/* An empty registry table under `key`. [-0, +0, m] */
+static void new_registry_table(lua_State *L, const char *key) {
+  lua_newtable(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, key);
+}
+
+/* Contexts of coroutines made by others, keyed by the coroutine, which they must not keep alive. [-0, +0, m]
+ */
+static void new_contexts_table(lua_State *L) {
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "k");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &ip_runtime_contexts_key);
+}
+
+static void init(lua_State *L, struct ip_runtime *runtime) {
+  *runtime = (struct ip_runtime){.budget = IP_TRANSFER_BUDGET};
+  ip_queue_init(&runtime->ready);
+  ip_queue_init(&runtime->batch);
+  ip_queue_init(&runtime->open_sockets);
+  ip_queue_init(&runtime->gathered);
+  ip_queue_init(&runtime->signal_waiters);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  runtime->main = lua_tothread(L, -1);
+  lua_pop(L, 1);
+}
+
+struct ip_runtime *ip_runtime_push(lua_State *L) {
+  struct ip_runtime *runtime = lua_newuserdatauv(L, sizeof *runtime, 0);
+  init(L, runtime);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &ip_runtime_key);
+  lua_newtable(L);
+  lua_pushcfunction(L, runtime_mt_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  ip_operation_define(L, -1);
+  new_registry_table(L, &ip_runtime_pool_key);
+  new_registry_table(L, &ip_runtime_tasks_key);
+  new_contexts_table(L);
+  if (luaL_loadstring(L, "return") != LUA_OK) lua_error(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &ip_runtime_nothing_key);
+  return runtime;
+}

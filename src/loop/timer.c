@@ -1,0 +1,61 @@
+/* timer.c: pooled libuv timers. The runtime owns them all; a timer is either in the free chain or lent to one
+   owner. Nothing here calls Lua or raises. */
+#include "loop/runtime.h"
+
+#include "base/util.h"
+
+#include <stdlib.h>
+
+static const double NANOSECONDS_PER_SECOND = 1e9;
+static const double LONGEST = 9e18; /* nanoseconds: 285 years, and fits uint64_t with room for the clock */
+
+struct ip_timer *ip_timer_new(struct ip_runtime *runtime) {
+  struct ip_timer *timer = runtime->free_timers;
+  if (timer != NULL) {
+    runtime->free_timers = timer->next_free;
+    return timer;
+  }
+  timer = malloc(sizeof *timer);
+  if (timer == NULL) return NULL;
+  if (uv_timer_init(runtime->loop, &timer->uv) != 0) {
+    free(timer);
+    return NULL;
+  }
+  timer->uv.data = runtime;
+  ip_runtime_handle_opened(runtime);
+  return timer;
+}
+
+static void on_timer(uv_timer_t *uv) {
+  struct ip_timer *timer = ip_container_of(uv, struct ip_timer, uv);
+  struct ip_runtime *runtime = uv->data;
+  runtime->external_waits--;
+  timer->fire(timer);
+}
+
+/* The loop counts in whole milliseconds of uv_hrtime's clock; the deadline is rounded up on that clock, so
+   that a timer never fires early. */
+void ip_timer_start(struct ip_timer *timer, double seconds, void (*fire)(struct ip_timer *timer),
+                    void *owner) {
+  struct ip_runtime *runtime = timer->uv.data;
+  double wanted = seconds * NANOSECONDS_PER_SECOND;
+  uint64_t nanoseconds = wanted >= LONGEST ? (uint64_t)LONGEST : wanted > 0 ? (uint64_t)wanted : 0;
+  uint64_t deadline = (uv_hrtime() + nanoseconds + 999999) / 1000000;
+  uv_update_time(runtime->loop);
+  uint64_t now = uv_now(runtime->loop);
+  timer->fire = fire;
+  timer->owner = owner;
+  uv_timer_start(&timer->uv, on_timer, deadline > now ? deadline - now : 0,
+                 0); /* fails only without a callback */
+  runtime->external_waits++;
+}
+
+void ip_timer_free(struct ip_timer *timer) {
+  struct ip_runtime *runtime = timer->uv.data;
+  if (uv_is_active((const uv_handle_t *)&timer->uv)) {
+    uv_timer_stop(&timer->uv);
+    runtime->external_waits--;
+  }
+  timer->next_free = runtime->free_timers;
+  runtime->free_timers = timer;
+}

@@ -1,0 +1,65 @@
+/* datagram_io.h: the system calls of a datagram socket. Layer 1: knows no Lua.
+
+   One surface; a portable body (datagram_io_posix.c). Every function returns 0 or an errno value, and never
+   blocks: EAGAIN says that it would have. EINTR is retried. */
+#ifndef IP_DATAGRAM_IO_H
+#define IP_DATAGRAM_IO_H
+
+#include "net/endpoint.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/uio.h>
+
+struct ip_datagram {
+  size_t length; /* bytes in the buffer */
+  bool truncated;
+  struct ip_endpoint source; /* length 0 where it was not asked for */
+};
+
+/* A new non-blocking, close-on-exec datagram socket of `family`. */
+int ip_datagram_open(int family, int *fd);
+int ip_datagram_close(int fd);
+
+/* For a descriptor that somebody else has opened. Changes nothing but O_NONBLOCK. */
+int ip_datagram_set_nonblocking(int fd);
+
+int ip_datagram_bind(int fd, const struct ip_endpoint *local);
+int ip_datagram_connect(int fd, const struct ip_endpoint *remote);
+int ip_datagram_disconnect(int fd);
+int ip_datagram_shutdown(int fd, bool receive, bool send);
+int ip_datagram_local(int fd, struct ip_endpoint *local);
+int ip_datagram_remote(int fd, struct ip_endpoint *remote);
+int ip_datagram_bytes_readable(int fd, int *bytes);
+
+/* Takes one datagram, or looks at it with MSG_PEEK among `flags`. `size` may be 0. */
+int ip_datagram_receive(int fd, void *data, size_t size, int flags, struct ip_datagram *datagram,
+                        bool with_source);
+
+/* Sends the parts as one datagram to `remote`, or to the connected peer where that is NULL. Raises no signal.
+ */
+int ip_datagram_send(int fd, const struct iovec *parts, size_t count, const struct ip_endpoint *remote,
+                     int flags, size_t *sent);
+
+struct ip_control;
+struct ip_control_error;
+
+/* As ip_datagram_receive, with the source and what travelled beside the bytes. */
+int ip_datagram_receive_message(int fd, bool is_v6, void *data, size_t size, int flags,
+                                struct ip_datagram *datagram, struct ip_control *control);
+
+/* As ip_datagram_send, with what `control` asks for. v4_path: see ip_control_build. */
+int ip_datagram_send_message(int fd, const struct iovec *parts, size_t count,
+                             const struct ip_endpoint *remote, int flags, const struct ip_control *control,
+                             bool v4_path, size_t *sent);
+
+/* Takes one entry of the error queue: in `datagram` the bytes that are left of what was sent, and where it was
+   going. EAGAIN when there is none. */
+int ip_datagram_receive_error(int fd, bool is_v6, void *data, size_t size, struct ip_datagram *datagram,
+                              struct ip_control_error *error);
+
+/* An integer socket option. */
+int ip_datagram_get_option(int fd, int level, int name, int *value);
+int ip_datagram_set_option(int fd, int level, int name, int value);
+
+#endif

@@ -1,0 +1,477 @@
+/* udp_message.c: receive_message, send_message, reply_message: datagrams with what travels beside the bytes.
+
+   An info table is the caller's. It is read and written without metamethods, which could close the socket. Reused, it
+   makes no garbage but the addresses that differ from the last ones. */
+#include "udp/message.h"
+
+#include "base/util.h"
+#include "value/address.h"
+#include "value/byte_span.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <netinet/ip.h>
+
+enum { SELF = 1, DATA, INFO, FLAGS }; /* stack indices of all three functions */
+
+enum key {
+  ADDRESS,
+  PORT,
+  TRUNCATED,
+  DESTINATION,
+  INTERFACE_INDEX,
+  HOPS,
+  ECN,
+  TRAFFIC_CLASS,
+  TIMESTAMP,
+  SEGMENT_SIZE,
+  DROPPED,
+  SOURCE,
+  KEY_COUNT
+};
+
+static const char *const keys[KEY_COUNT] = {[ADDRESS] = "address",
+                                            [PORT] = "port",
+                                            [TRUNCATED] = "truncated",
+                                            [DESTINATION] = "destination",
+                                            [INTERFACE_INDEX] = "interface_index",
+                                            [HOPS] = "hops",
+                                            [ECN] = "ecn",
+                                            [TRAFFIC_CLASS] = "traffic_class",
+                                            [TIMESTAMP] = "timestamp",
+                                            [SEGMENT_SIZE] = "segment_size",
+                                            [DROPPED] = "dropped",
+                                            [SOURCE] = "source"};
+
+/* The keys are upvalues of the functions that use them, behind the core: to make a string of one would cost as much as
+   the access itself, and what is only ever cleared would be garbage. */
+enum { FIRST_KEY = 2 };
+
+void ip_message_add_functions(lua_State *L, int core, const luaL_Reg *functions) {
+  lua_pushvalue(L, core);
+  for (int key = 0; key < KEY_COUNT; key++)
+    lua_pushstring(L, keys[key]);
+  luaL_setfuncs(L, functions, 1 + KEY_COUNT);
+}
+
+static void push_key(lua_State *L, enum key key) {
+  lua_pushvalue(L, lua_upvalueindex(FIRST_KEY + (int)key));
+}
+
+/* Pushes a field of the info table; returns its type. [-0, +1, -] */
+static int get_field(lua_State *L, enum key key) {
+  push_key(L, key);
+  return lua_rawget(L, INFO);
+}
+
+/* --- receive_message --- */
+
+/* What is read to be compared stays on the stack until the call returns: to drop it costs a third of the access. There
+   are at most nine values, and a C function has room for twenty (LUA_MINSTACK). */
+
+/* [-0, +(0|1), m] */
+static void clear_field(lua_State *L, enum key key) {
+  if (IP_LIKELY(get_field(L, key) == LUA_TNIL)) return;
+  push_key(L, key);
+  lua_pushnil(L);
+  lua_rawset(L, INFO);
+}
+
+/* [-0, +(0|1), m] */
+static void set_integer(lua_State *L, enum key key, bool known, lua_Integer value) {
+  if (!known) {
+    clear_field(L, key);
+    return;
+  }
+  push_key(L, key);
+  lua_pushinteger(L, value);
+  lua_rawset(L, INFO);
+}
+
+/* [-0, +1, -] */
+static const struct ip_address *get_address(lua_State *L, enum key key) {
+  if (get_field(L, key) != LUA_TUSERDATA) return NULL;
+  return ip_test_class(L, -1, IP_CLASS_ADDRESS);
+}
+
+/* The address that the table holds may serve again: it is a value. [-0, +1, m] */
+static void set_source(lua_State *L, const struct ip_socket_box *box, const struct ip_endpoint *source) {
+  const struct ip_socket *socket = box->socket;
+  bool is_object = get_field(L, ADDRESS) == LUA_TUSERDATA;
+  const struct ip_address *held = is_object ? lua_touserdata(L, -1) : NULL;
+  if (held == NULL || socket == NULL || held != socket->peer) /* the last peer's needs no look at its class */
+    held = is_object ? ip_test_class(L, -1, IP_CLASS_ADDRESS) : NULL;
+  if (IP_LIKELY(held != NULL && ip_endpoint_has_address(source, held))) return;
+  push_key(L, ADDRESS);
+  ip_transfer_push_source(L, source);
+  lua_rawset(L, INFO);
+}
+
+/* [-0, +1, m] */
+static void set_destination(lua_State *L, const struct ip_address *address) {
+  const struct ip_address *held = get_address(L, DESTINATION);
+  if (held != NULL && ip_address_compare(held, address) == 0) return;
+  push_key(L, DESTINATION);
+  ip_address_push(L, address);
+  lua_rawset(L, INFO);
+}
+
+/* The system begins to tell with the first drop; the option promises a count. */
+void ip_message_count_drops(const struct ip_socket *socket, struct ip_control *control) {
+  struct ip_messages *messages = socket->messages;
+  if (messages == NULL || !messages->counts) return;
+  if (control->items & IP_CONTROL_DROPPED) messages->dropped = control->dropped;
+  control->dropped = messages->dropped;
+  control->items |= IP_CONTROL_DROPPED;
+}
+
+/* All but the addresses: it runs no finalizer, so that `control` may be the runtime's. [-0, +?, m] */
+static void fill_numbers(lua_State *L, const struct ip_control *control, bool truncated) {
+  uint32_t items = control->items;
+  bool classed = (items & IP_CONTROL_TRAFFIC_CLASS) != 0;
+  push_key(L, TRUNCATED);
+  lua_pushboolean(L, truncated);
+  lua_rawset(L, INFO);
+  set_integer(L, INTERFACE_INDEX, (items & IP_CONTROL_INTERFACE) != 0, control->interface_index);
+  set_integer(L, HOPS, (items & IP_CONTROL_HOPS) != 0, control->hops);
+  set_integer(L, TRAFFIC_CLASS, classed, control->traffic_class);
+  set_integer(L, ECN, classed, control->traffic_class & 3);
+  set_integer(L, TIMESTAMP, (items & IP_CONTROL_TIMESTAMP) != 0, control->timestamp);
+  set_integer(L, SEGMENT_SIZE, (items & IP_CONTROL_SEGMENT_SIZE) != 0, control->segment_size);
+  set_integer(L, DROPPED, (items & IP_CONTROL_DROPPED) != 0, control->dropped);
+}
+
+void ip_message_fill_info(lua_State *L, const struct ip_control *control, bool truncated) {
+  fill_numbers(L, control, truncated);
+  if (control->items & IP_CONTROL_ADDRESS)
+    set_destination(L, &control->address);
+  else
+    clear_field(L, DESTINATION);
+}
+
+void ip_message_prepare_info(lua_State *L) {
+  lua_settop(L, INFO);
+  if (!lua_isnil(L, INFO)) return;
+  lua_createtable(L, 0, KEY_COUNT);
+  lua_replace(L, INFO);
+}
+
+void ip_message_set_peer(lua_State *L, bool known, uint16_t port) {
+  push_key(L, ADDRESS);
+  lua_insert(L, -2);
+  lua_rawset(L, INFO);
+  set_integer(L, PORT, known, port);
+}
+
+/* Pushes n, info of what was just taken; what travelled beside it stands in the runtime until a new address object is made,
+   which may run a finalizer that receives. [-0, +?, m] */
+static int push_taken(lua_State *L, struct ip_runtime *runtime, const struct ip_datagram *datagram) {
+  const struct ip_socket_box *box = lua_touserdata(L, SELF);
+  struct ip_control *control = &runtime->control;
+  if (box->socket != NULL) ip_message_count_drops(box->socket, control);
+  fill_numbers(L, control, datagram->truncated);
+  set_integer(L, PORT, true, ip_endpoint_port(&datagram->source));
+  if (IP_LIKELY((control->items & IP_CONTROL_ADDRESS) == 0)) {
+    clear_field(L, DESTINATION);
+    set_source(L, box, &datagram->source);
+  } else {
+    struct ip_address destination = control->address;
+    set_source(L, box, &datagram->source);
+    set_destination(L, &destination);
+  }
+  lua_pushinteger(L, (lua_Integer)datagram->length);
+  lua_pushvalue(L, INFO);
+  return 2;
+}
+
+static bool attempt_receive_message(struct ip_operation *operation) {
+  return ip_transfer_attempt_take(operation, IP_TAKE_MESSAGE);
+}
+
+static int push_received_message(lua_State *L, const struct ip_outcome *outcome) {
+  struct ip_datagram datagram = outcome->runtime->datagram; /* a finalizer may receive, too */
+  return push_taken(L, outcome->runtime, &datagram);
+}
+
+static const struct ip_operation_kind receive_message_kind = {.name = "receive_message",
+                                                              .attempt = attempt_receive_message,
+                                                              .try_last = ip_transfer_try_last_receive,
+                                                              .push_results = push_received_message};
+
+/* Makes the info table where it is left out of a call. What else is wrong with that is found afterwards. [-0, +?, m] */
+static void make_info(lua_State *L) {
+  int count = lua_gettop(L);
+  if (count < DATA || !lua_isnoneornil(L, INFO)) return;
+  if (count < FLAGS) lua_settop(L, FLAGS);
+  lua_createtable(L, 0, KEY_COUNT);
+  lua_replace(L, INFO);
+}
+
+/* Checks the arguments (self, buf[, info[, flags]]), and makes `info` first: that may run a finalizer. What was looked at
+   stays on the stack. [-0, +?, e] */
+static void check_receive(lua_State *L, const char *operation, struct ip_receive_call *call) {
+  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) make_info(L);
+  ip_transfer_read_receive(L, operation, FLAGS, IP_TAKE_MESSAGE, call);
+  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) luaL_checktype(L, INFO, LUA_TTABLE);
+}
+
+/* sock:receive_message(buf[, info[, flags]]) -> n, info: as receive_from, with what travelled beside the bytes in
+   `info`, a table that is filled anew (a new one without the argument): address, port, truncated, and where the
+   option receive_... is on destination, interface_index, hops, traffic_class, ecn, timestamp (ns since the epoch),
+   dropped, and segment_size where the system has joined several datagrams. Raises what receive does. Suspends: yes.
+   Source: recvmsg(2), RFC 3542. */
+static int receive_message(lua_State *L) {
+  const struct ip_operation_kind *kind = &receive_message_kind;
+  struct ip_receive_call call;
+  struct ip_datagram datagram;
+  bool gives_way = false; /* in and out */
+  check_receive(L, kind->name, &call);
+  if (IP_LIKELY(ip_transfer_start_receive(L, kind, &call, &datagram, &gives_way)))
+    return push_taken(L, ip_runtime(L), &datagram);
+  return ip_transfer_wait_to_receive(L, kind, &call, gives_way);
+}
+
+/* --- the fields of what is sent --- */
+
+static int field_error(lua_State *L, enum key key, const char *problem) {
+  return luaL_argerror(L, INFO, lua_pushfstring(L, "field '%s': %s", keys[key], problem));
+}
+
+static int field_type_error(lua_State *L, enum key key, const char *expected) {
+  return field_error(L, key, lua_pushfstring(L, "%s expected, got %s", expected, luaL_typename(L, -1)));
+}
+
+/* False where there is none. [-0, +1, v] */
+static bool read_integer(lua_State *L, enum key key, lua_Integer low, lua_Integer high, lua_Integer *value) {
+  int type = get_field(L, key);
+  if (type == LUA_TNIL) return false;
+  if (IP_UNLIKELY(type != LUA_TNUMBER)) field_type_error(L, key, "integer");
+  int exact;
+  *value = lua_tointegerx(L, -1, &exact);
+  if (IP_UNLIKELY(!exact)) field_error(L, key, "number has no integer representation");
+  if (IP_UNLIKELY(*value < low || *value > high))
+    field_error(L, key, lua_pushfstring(L, "%I is outside %I..%I", *value, low, high));
+  return true;
+}
+
+/* Likewise an addr; `likely`, an address object or NULL, needs no look at its class. [-0, +1, v] */
+static bool read_address(lua_State *L, enum key key, const struct ip_address *likely,
+                         struct ip_address *address) {
+  int type = get_field(L, key);
+  if (type == LUA_TNIL) return false;
+  const struct ip_address *object = type == LUA_TUSERDATA ? lua_touserdata(L, -1) : NULL;
+  if (object != NULL && object != likely) object = ip_test_class(L, -1, IP_CLASS_ADDRESS);
+  if (IP_LIKELY(object != NULL)) {
+    *address = *object;
+  } else if (type == LUA_TSTRING) {
+    size_t length;
+    const char *text = lua_tolstring(L, -1, &length);
+    const char *problem = ip_address_parse(address, text, length);
+    if (problem != NULL) field_error(L, key, problem);
+  } else {
+    field_type_error(L, key, "ip.address or string");
+  }
+  return true;
+}
+
+struct target {
+  struct ip_address address;
+  uint16_t port;
+  bool given;
+};
+
+static void read_target(lua_State *L, bool required, const struct ip_address *peer, struct target *target) {
+  lua_Integer port;
+  target->given = read_address(L, ADDRESS, peer, &target->address);
+  bool has_port = read_integer(L, PORT, 0, UINT16_MAX, &port);
+  if (!target->given && (has_port || required))
+    field_error(L, ADDRESS, "ip.address or string expected, got nil");
+  if (target->given && !has_port) field_error(L, PORT, "integer expected, got nil");
+  target->port = has_port ? (uint16_t)port : 0;
+}
+
+static void read_interface(lua_State *L, struct ip_control *control) {
+  lua_Integer index;
+  if (!read_integer(L, INTERFACE_INDEX, 0, INT_MAX, &index) || index == 0) return;
+  control->interface_index = (uint32_t)index;
+  control->items |= IP_CONTROL_INTERFACE;
+}
+
+/* The class that the option gives every datagram of this path. */
+static int default_class(lua_State *L, const struct ip_socket *socket, bool v4_path, const char *operation) {
+  int value;
+  int error = ip_datagram_get_option(socket->readiness.fd, v4_path ? IPPROTO_IP : IPPROTO_IPV6,
+                                     v4_path ? IP_TOS : IPV6_TCLASS, &value);
+  if (error != 0) ip_error_raise(L, error, operation);
+  return value < 0 ? 0 : value;
+}
+
+static bool is_v4_call(const struct ip_send_call *call) {
+  const struct ip_socket *socket = call->box->socket;
+  return ip_socket_is_v4_path(socket, call->to != NULL ? call->to : &socket->connection->remote);
+}
+
+/* The two low bits of the traffic class are the ECN field (RFC 3168): a datagram may set either part. */
+static void read_class(lua_State *L, const char *operation, struct ip_send_call *call) {
+  struct ip_control *control = &call->control;
+  lua_Integer class = 0, ecn = 0;
+  bool has_class = read_integer(L, TRAFFIC_CLASS, 0, 255, &class);
+  bool has_ecn = read_integer(L, ECN, 0, 3, &ecn);
+  if (!has_class && !has_ecn) return;
+  if (!has_class) class = default_class(L, call->box->socket, is_v4_call(call), operation);
+  control->traffic_class = (int)(has_ecn ? (class & ~(lua_Integer)3) | ecn : class);
+  control->items |= IP_CONTROL_TRAFFIC_CLASS;
+}
+
+static void read_sizes(lua_State *L, struct ip_control *control) {
+  lua_Integer value;
+  if (read_integer(L, HOPS, 1, 255, &value)) {
+    control->hops = (int)value;
+    control->items |= IP_CONTROL_HOPS;
+  }
+  if (read_integer(L, SEGMENT_SIZE, 0, 65507, &value)) {
+    control->segment_size = (int)value;
+    control->items |= IP_CONTROL_SEGMENT_SIZE;
+  }
+}
+
+/* --- send_message, reply_message --- */
+
+/* Checks the arguments (self, data, info[, flags]) but for the fields. [-?, +?, e] */
+static void check_call(lua_State *L, const char *operation, struct ip_send_call *call) {
+  ip_transfer_start_call(L, operation, INFO, call);
+  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) luaL_checktype(L, INFO, LUA_TTABLE);
+  ip_transfer_read_data(L, operation, call);
+}
+
+static void set_target(lua_State *L, const char *operation, const struct target *target,
+                       struct ip_send_call *call) {
+  const struct ip_socket *socket = call->box->socket;
+  if (!target->given) {
+    if (socket->connection == NULL) ip_error_raise(L, EDESTADDRREQ, operation);
+    return;
+  }
+  ip_endpoint_set(&call->remote, ip_socket_family(socket), &target->address, target->port);
+  call->to = &call->remote;
+}
+
+/* What info asks for beside the target. [-0, +0, e] */
+static void read_control(lua_State *L, const char *operation, struct ip_send_call *call) {
+  if (read_address(L, SOURCE, NULL, &call->control.address)) call->control.items |= IP_CONTROL_ADDRESS;
+  read_interface(L, &call->control);
+  read_sizes(L, &call->control);
+  read_class(L, operation, call);
+}
+
+/* (operation, call, info): in a frame of its own, as the functions above look for info at a fixed index. */
+static int read_control_apart(lua_State *L) {
+  read_control(L, lua_touserdata(L, 1), lua_touserdata(L, 2));
+  return 0;
+}
+
+static const char control_reader_key;
+
+void ip_message_read_control(lua_State *L, const char *operation, struct ip_send_call *call) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &control_reader_key);
+  lua_insert(L, -2);
+  lua_pushlightuserdata(L, (void *)(size_t)operation);
+  lua_insert(L, -2);
+  lua_pushlightuserdata(L, call);
+  lua_insert(L, -2);
+  lua_call(L, 3, 0);
+}
+
+static void check_send_message(lua_State *L, const char *operation, struct ip_send_call *call) {
+  struct target target;
+  check_call(L, operation, call);
+  read_target(L, false, call->box->socket->peer, &target);
+  set_target(L, operation, &target, call);
+  read_control(L, operation, call);
+}
+
+/* Nobody's own address. */
+static bool is_for_many(const struct ip_address *address) {
+  struct ip_address plain = ip_address_unmapped(address);
+  const uint8_t *bytes = plain.bytes;
+  bool everybody = plain.version == 4 && (bytes[0] & bytes[1] & bytes[2] & bytes[3]) == 0xff;
+  return everybody || ip_address_is_multicast(&plain) || ip_address_is_unspecified(&plain);
+}
+
+/* A link-local address is on one interface; elsewhere routing chooses, which may well take another way back. */
+static void check_reply_message(lua_State *L, const char *operation, struct ip_send_call *call) {
+  struct ip_control *control = &call->control;
+  struct target target;
+  check_call(L, operation, call);
+  read_target(L, true, call->box->socket->peer, &target);
+  set_target(L, operation, &target, call);
+  if (read_address(L, DESTINATION, NULL, &control->address) && !is_for_many(&control->address))
+    control->items |= IP_CONTROL_ADDRESS;
+  bool local_source =
+      (control->items & IP_CONTROL_ADDRESS) != 0 && ip_address_is_link_local(&control->address);
+  if (local_source || ip_address_is_link_local(&target.address)) read_interface(L, control);
+}
+
+static int send_message_again(lua_State *L, const struct ip_outcome *outcome);
+static int reply_message_again(lua_State *L, const struct ip_outcome *outcome);
+
+static const struct ip_operation_kind send_message_kind = {.name = "send_message",
+                                                           .attempt = ip_transfer_attempt_send,
+                                                           .try_last = ip_transfer_try_last_send,
+                                                           .push_results = send_message_again};
+static const struct ip_operation_kind reply_message_kind = {.name = "reply_message",
+                                                            .attempt = ip_transfer_attempt_send,
+                                                            .try_last = ip_transfer_try_last_send,
+                                                            .push_results = reply_message_again};
+
+static int send_message_again(lua_State *L, const struct ip_outcome *outcome) {
+  struct ip_send_call call;
+  check_send_message(L, send_message_kind.name, &call);
+  return ip_transfer_retry_send(L, &send_message_kind, &call, outcome);
+}
+
+static int reply_message_again(lua_State *L, const struct ip_outcome *outcome) {
+  struct ip_send_call call;
+  check_reply_message(L, reply_message_kind.name, &call);
+  return ip_transfer_retry_send(L, &reply_message_kind, &call, outcome);
+}
+
+/* sock:send_message(data, info[, flags]) -> n: sends `data` as `info` says: address and port (without: the connected
+   peer, else EDESTADDRREQ), source (address to send from; EINVAL unless it is this system's own and of the peer's
+   family), interface_index (0: any), hops (1..255), traffic_class (0..255), ecn (0..3), segment_size (0..65507; the
+   system splits `data` into datagrams of that size; 0 does not split). Other keys are ignored. Raises what send_to
+   does. Suspends: yes, while the system's buffer is full. Source: sendmsg(2), RFC 3542, udp(7). */
+static int send_message(lua_State *L) {
+  struct ip_send_call call;
+  check_send_message(L, send_message_kind.name, &call);
+  return ip_transfer_start_send(L, &send_message_kind, &call);
+}
+
+/* sock:reply_message(data, info[, flags]) -> n: answers what receive_message has reported in `info`: to its address
+   and port, from its destination where that is one host's own (not a group, not 255.255.255.255), and between
+   link-local addresses over its interface_index. Other keys are ignored. Raises what send_to does, and EINVAL or
+   ENETUNREACH where `destination` is no longer an address of this system. Suspends: yes, while the system's buffer is
+   full. */
+static int reply_message(lua_State *L) {
+  struct ip_send_call call;
+  check_reply_message(L, reply_message_kind.name, &call);
+  return ip_transfer_start_send(L, &reply_message_kind, &call);
+}
+
+/* --- registration --- */
+
+void ip_socket_add_messages(lua_State *L, int core) {
+  static const luaL_Reg methods[] = {{"receive_message", receive_message},
+                                     {"send_message", send_message},
+                                     {"reply_message", reply_message},
+                                     {NULL, NULL}};
+  static const luaL_Reg internals[] = {{"read_control", read_control_apart}, {NULL, NULL}};
+  core = lua_absindex(L, core);
+  lua_newtable(L);
+  ip_message_add_functions(L, core, methods);
+  ip_class_add_methods(L, IP_CLASS_SOCKET, -1);
+  lua_newtable(L);
+  ip_message_add_functions(L, core, internals);
+  lua_getfield(L, -1, internals[0].name);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &control_reader_key);
+  lua_pop(L, 2);
+}

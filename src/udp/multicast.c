@@ -1,0 +1,143 @@
+/* udp_multicast.c: group membership and the interface of outgoing multicast.
+
+   Owns nothing: memberships belong to the system's socket and end with it. Groups are joined by interface
+   index with the requests of RFC 3678, which are the same for both families; a v4 group on a v6 socket is
+   joined at the IP level. Raises bad-argument errors and what the system reports. */
+#include "udp/multicast.h"
+
+#include "value/address.h"
+#include "value/interface_argument.h"
+
+#include <errno.h>
+#include <net/if.h>
+#include <netinet/ip.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+/* --- membership --- */
+
+#ifdef MCAST_JOIN_GROUP
+
+struct membership {
+  int family;
+  unsigned index; /* 0: the system chooses */
+  struct ip_endpoint group, source;
+};
+
+/* The family of an address to this socket. What its own family does not include is EAFNOSUPPORT, as in
+   bind. [-0, +0, e] */
+static int check_family(lua_State *L, const struct ip_socket *socket, struct ip_address *address,
+                        const char *name) {
+  if (!socket->is_v6 && address->version == 6) ip_error_raise(L, EAFNOSUPPORT, name);
+  if (!socket->is_v6) return AF_INET;
+  *address = ip_address_unmapped(address);
+  if (address->version == 6) return AF_INET6;
+  if (!ip_socket_is_dual_stack(L, socket, name)) ip_error_raise(L, EAFNOSUPPORT, name);
+  return AF_INET;
+}
+
+/* A scope names the interface as well as an interface argument does, but not another one. [-0, +0, e] */
+static void take_scope(lua_State *L, struct membership *membership, uint32_t scope_id, const char *name) {
+  if (scope_id == 0) return;
+  if (membership->index != 0 && membership->index != scope_id) ip_error_raise(L, EINVAL, name);
+  membership->index = scope_id;
+}
+
+/* Reads (group, source, interface) or (group, interface) from index 3 on. [-0, +0, v] */
+static void check_membership(lua_State *L, const struct ip_socket *socket, bool has_source, const char *name,
+                             struct membership *membership) {
+  struct ip_address group, source;
+  struct ip_interface interface;
+  ip_address_argument(L, 3, &group);
+  if (has_source) ip_address_argument(L, 4, &source);
+  ip_interface_optional_argument(L, has_source ? 5 : 4, name, &interface);
+  membership->index = interface.index;
+  membership->family = check_family(L, socket, &group, name);
+  take_scope(L, membership, group.scope_id, name);
+  ip_endpoint_set(&membership->group, membership->family, &group, 0);
+  if (!has_source) return;
+  if (check_family(L, socket, &source, name) != membership->family) ip_error_raise(L, EINVAL, name);
+  take_scope(L, membership, source.scope_id, name);
+  ip_endpoint_set(&membership->source, membership->family, &source, 0);
+}
+
+static int change_group(int fd, int level, int request, const struct membership *membership) {
+  struct group_req group = {.gr_interface = membership->index};
+  memcpy(&group.gr_group, &membership->group.name, membership->group.length);
+  return setsockopt(fd, level, request, &group, sizeof group) != 0 ? errno : 0;
+}
+
+static int change_source(int fd, int level, int request, const struct membership *membership) {
+  struct group_source_req source = {.gsr_interface = membership->index};
+  memcpy(&source.gsr_group, &membership->group.name, membership->group.length);
+  memcpy(&source.gsr_source, &membership->source.name, membership->source.length);
+  return setsockopt(fd, level, request, &source, sizeof source) != 0 ? errno : 0;
+}
+
+void ip_multicast_change(lua_State *L, const struct ip_socket *socket, int request, const char *name) {
+  bool has_source = request == MCAST_JOIN_SOURCE_GROUP || request == MCAST_LEAVE_SOURCE_GROUP;
+  struct membership membership;
+  check_membership(L, socket, has_source, name, &membership);
+  int level = membership.family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP;
+  int error = has_source ? change_source(socket->readiness.fd, level, request, &membership)
+                         : change_group(socket->readiness.fd, level, request, &membership);
+  if (error != 0) ip_error_raise(L, error, name);
+}
+
+#endif
+
+/* --- the interface of what is sent --- */
+
+/* With the index the address decides only what the datagrams come from (ip(7)). EADDRNOTAVAIL is what Linux
+   says on v4 for an index without interface. */
+static int set_v4_interface(int fd, const struct ip_interface *interface) {
+  struct ip_mreqn request = {.imr_ifindex = (int)interface->index, .imr_address = interface->address};
+  if (setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &request, sizeof request) == 0) return 0;
+  return errno == EADDRNOTAVAIL ? ENODEV : errno;
+}
+
+void ip_multicast_set_interface(lua_State *L, struct ip_socket *socket, const char *name) {
+  struct ip_interface interface;
+  ip_interface_argument(L, 3, name, &interface);
+  int fd = socket->readiness.fd, error = 0;
+  bool v4_too = !socket->is_v6 || ip_socket_is_dual_stack(L, socket, name);
+  if (socket->is_v6)
+    error = ip_datagram_set_option(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)interface.index);
+  if (error == 0 && v4_too) error = set_v4_interface(fd, &interface);
+  if (error != 0) ip_error_raise(L, error, name);
+  socket->multicast_interface = interface.index;
+}
+
+/* The primary v4 address of an interface, or 0.0.0.0 (netdevice(7)). */
+static struct in_addr address_of_interface(int fd, unsigned index) {
+  struct in_addr none = {.s_addr = htonl(INADDR_ANY)};
+  struct ifreq request = {.ifr_flags = 0};
+  if (if_indextoname(index, request.ifr_name) == NULL) return none;
+  if (ioctl(fd, SIOCGIFADDR, &request) != 0) return none;
+  struct sockaddr_in name;
+  memcpy(&name, &request.ifr_addr, sizeof name);
+  return name.sin_addr;
+}
+
+/* Linux keeps the index apart from the address, and gives back the address alone. */
+static int push_v4_interface(lua_State *L, const struct ip_socket *socket, const char *name) {
+  struct in_addr value;
+  socklen_t length = sizeof value;
+  int fd = socket->readiness.fd;
+  if (getsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &value, &length) != 0) ip_error_raise(L, errno, name);
+  if (value.s_addr == htonl(INADDR_ANY) && socket->multicast_interface != 0)
+    value = address_of_interface(fd, socket->multicast_interface);
+  struct ip_address address = {.version = 4};
+  memcpy(address.bytes, &value, sizeof value);
+  ip_address_push(L, &address);
+  return 1;
+}
+
+int ip_multicast_push_interface(lua_State *L, const struct ip_socket *socket, const char *name) {
+  if (!socket->is_v6) return push_v4_interface(L, socket, name);
+  int index;
+  int error = ip_datagram_get_option(socket->readiness.fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, &index);
+  if (error != 0) ip_error_raise(L, error, name);
+  lua_pushinteger(L, index);
+  return 1;
+}

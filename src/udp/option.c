@@ -1,0 +1,366 @@
+/* udp_option.c: set_option, get_option. A table says what each option is; small functions do what differs.
+
+   Owns nothing. An option that the platform lacks is absent from the table, and so is ENOTSUP like an unknown
+   name. */
+#include "udp/message.h"
+
+#include "base/util.h"
+#include "binding/argument.h"
+#include "udp/multicast.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/ip.h>
+#include <string.h>
+
+#ifdef __linux__
+#include <linux/sock_diag.h>
+#include <netinet/udp.h>
+#endif
+
+enum { NO_OPTION = -1 };
+
+struct option {
+  const char *name;
+  /* Pushes the value. NULL: set only. [-0, +1, e] */
+  int (*get)(lua_State *L, const struct ip_socket *socket, const struct option *option);
+  /* Sets it to the value at index 3; further values follow there. NULL: get only. [-0, +0, e] */
+  void (*set)(lua_State *L, struct ip_socket *socket, const struct option *option);
+  int level, number; /* on any socket, or, where the level is IPPROTO_IP, on v4 */
+  int v6_number;     /* at level IPPROTO_IPV6, or NO_OPTION */
+  int low, high;     /* range of an integer */
+};
+
+/* --- the system's integers --- */
+
+static int get_integer(lua_State *L, const struct ip_socket *socket, int level, int number,
+                       const char *name) {
+  int value;
+  if (number == NO_OPTION) ip_error_raise(L, ENOTSUP, name);
+  int error = ip_datagram_get_option(socket->readiness.fd, level, number, &value);
+  if (error != 0) ip_error_raise(L, error == ENOPROTOOPT ? ENOTSUP : error, name);
+  return value;
+}
+
+static void set_integer(lua_State *L, const struct ip_socket *socket, int level, int number, const char *name,
+                        int value) {
+  if (number == NO_OPTION) ip_error_raise(L, ENOTSUP, name);
+  int error = ip_datagram_set_option(socket->readiness.fd, level, number, value);
+  if (error != 0) ip_error_raise(L, error == ENOPROTOOPT ? ENOTSUP : error, name);
+}
+
+bool ip_socket_is_dual_stack(lua_State *L, const struct ip_socket *socket, const char *name) {
+  return socket->is_v6 && get_integer(L, socket, IPPROTO_IPV6, IPV6_V6ONLY, name) == 0;
+}
+
+static bool is_of_family(const struct option *option) {
+  return option->level == IPPROTO_IP;
+}
+
+static int read_integer(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  if (socket->is_v6 && is_of_family(option))
+    return get_integer(L, socket, IPPROTO_IPV6, option->v6_number, option->name);
+  return get_integer(L, socket, option->level, option->number, option->name);
+}
+
+/* On a dual-stack socket v4-mapped traffic obeys the v4 option (ipv6(7), measured on Linux 6.18): both are
+   set. */
+static void write_integer(lua_State *L, const struct ip_socket *socket, const struct option *option,
+                          int value) {
+  bool of_family = is_of_family(option);
+  if (socket->is_v6 && of_family)
+    set_integer(L, socket, IPPROTO_IPV6, option->v6_number, option->name, value);
+  bool v4_too = !socket->is_v6 || !of_family ||
+                (option->number != NO_OPTION && ip_socket_is_dual_stack(L, socket, option->name));
+  if (v4_too) set_integer(L, socket, option->level, option->number, option->name, value);
+}
+
+/* --- what the table refers to --- */
+
+static int get_boolean_option(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  lua_pushboolean(L, read_integer(L, socket, option) != 0);
+  return 1;
+}
+
+static void set_boolean_option(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  write_integer(L, socket, option, ip_argument_boolean(L, 3));
+}
+
+static int get_integer_option(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  lua_pushinteger(L, read_integer(L, socket, option));
+  return 1;
+}
+
+static void set_integer_option(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  write_integer(L, socket, option, (int)ip_argument_integer(L, 3, option->low, option->high));
+}
+
+/* --- multicast --- */
+
+static int get_multicast_interface(lua_State *L, const struct ip_socket *socket,
+                                   const struct option *option) {
+  return ip_multicast_push_interface(L, socket, option->name);
+}
+
+static void set_multicast_interface(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  ip_multicast_set_interface(L, socket, option->name);
+}
+
+#ifdef MCAST_JOIN_GROUP
+
+static void change_membership(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  ip_multicast_change(L, socket, option->number, option->name);
+}
+
+#endif
+
+/* --- options of their own kind --- */
+
+#ifdef __linux__
+
+/* The path to a v4-mapped peer is a v4 path. ENOTCONN when not connected. */
+static int path_mtu(const struct ip_socket *socket, int *mtu) {
+  bool v4_path = !socket->is_v6;
+  if (socket->connection != NULL && socket->is_v6)
+    v4_path = IN6_IS_ADDR_V4MAPPED(&socket->connection->remote.name.v6.sin6_addr);
+  int fd = socket->readiness.fd;
+  return v4_path ? ip_datagram_get_option(fd, IPPROTO_IP, IP_MTU, mtu)
+                 : ip_datagram_get_option(fd, IPPROTO_IPV6, IPV6_MTU, mtu);
+}
+
+static int get_mtu(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  int mtu;
+  int error = path_mtu(socket, &mtu);
+  if (error != 0) return ip_error_raise(L, error, option->name);
+  lua_pushinteger(L, mtu);
+  return 1;
+}
+
+#else
+
+static int path_mtu(const struct ip_socket *socket, int *mtu) {
+  (void)socket, (void)mtu;
+  return ENOTSUP;
+}
+
+#endif
+
+/* What the network said about an earlier datagram. The value is made before the system forgets the error; that
+   allocates, so a finalizer may have closed the socket. */
+static int get_error(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  struct ip_error *value = ip_error_push(L, IP_ERROR_SYSTEM, 0, NULL);
+  socket = ip_socket_check_open(L, "get_option")->socket;
+  value->code = get_integer(L, socket, option->level, option->number, option->name);
+  if (value->code == EMSGSIZE && path_mtu(socket, &value->mtu) != 0) value->mtu = 0;
+  if (value->code == 0) lua_pushnil(L);
+  return 1;
+}
+
+#ifdef SO_BINDTODEVICE
+
+/* The length that Linux gives includes the end of the name; 0 where the socket is bound to no device. */
+static int get_device(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  char name[IFNAMSIZ + 1] = {0};
+  socklen_t length = IFNAMSIZ;
+  if (getsockopt(socket->readiness.fd, option->level, option->number, name, &length) != 0)
+    return ip_error_raise(L, errno, option->name);
+  lua_pushstring(L, name);
+  return 1;
+}
+
+/* Linux cuts names that are too long, and would bind to another device (socket(7)). */
+static void set_device(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  size_t length;
+  const char *name = ip_argument_string(L, 3, &length);
+  if (length >= IFNAMSIZ || strlen(name) != length) ip_error_raise(L, ENODEV, option->name);
+  if (setsockopt(socket->readiness.fd, option->level, option->number, name, (socklen_t)length) != 0)
+    ip_error_raise(L, errno, option->name);
+}
+
+#endif
+
+/* --- options that the socket itself has to know of (udp_message.h) --- */
+
+static struct ip_messages *messages_of(lua_State *L) {
+  struct ip_messages *messages = ip_messages_of(ip_socket_check(L, 1)->socket);
+  if (messages == NULL) luaL_error(L, "not enough memory");
+  return messages;
+}
+
+static int get_coalesce(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  (void)option;
+  lua_pushboolean(L, ip_messages_coalesces(socket));
+  return 1;
+}
+
+static void set_coalesce(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  bool on = ip_argument_boolean(L, 3);
+  if (!on && socket->messages == NULL) return;
+  messages_of(L);
+  int error = ip_gather_set(socket, on);
+  if (error == 0) error = ip_intake_set_coalesce(socket, on);
+  if (error != 0) ip_error_raise(L, error, option->name);
+}
+
+#ifdef __linux__
+
+/* At the place of their numbers, which are the same in both families; others than these can be read where
+   somebody else has set them. */
+static const char *const path_mtu_modes[] = {"dont", "want", "do", "probe", NULL};
+
+static int get_path_mtu_discovery(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  static const char *const names[] = {"dont", "want", "do", "probe", "interface", "omit"};
+  int mode = read_integer(L, socket, option);
+  if (mode < 0 || (size_t)mode >= ip_count_of(names)) return ip_error_raise(L, ENOTSUP, option->name);
+  lua_pushstring(L, names[mode]);
+  return 1;
+}
+
+static void set_path_mtu_discovery(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  write_integer(L, socket, option, ip_argument_choice(L, 3, path_mtu_modes));
+}
+
+/* SO_MEMINFO, since Linux 4.12, gives an array of counters. */
+static int get_dropped(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  uint32_t counters[SK_MEMINFO_VARS] = {0};
+  socklen_t length = sizeof counters;
+  if (getsockopt(socket->readiness.fd, SOL_SOCKET, SO_MEMINFO, counters, &length) != 0)
+    return ip_error_raise(L, errno == ENOPROTOOPT ? ENOTSUP : errno, option->name);
+  lua_pushinteger(L, counters[SK_MEMINFO_DROPS]);
+  return 1;
+}
+
+static void set_receive_errors(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  bool on = ip_argument_boolean(L, 3);
+  struct ip_messages *messages = messages_of(L);
+  write_integer(L, socket, option, on);
+  messages->errors = on;
+  if (!on) ip_errors_clear(messages); /* as the system does */
+}
+
+static void set_receive_dropped(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  bool on = ip_argument_boolean(L, 3);
+  struct ip_messages *messages = messages_of(L);
+  write_integer(L, socket, option, on);
+  messages->counts = on;
+}
+
+static int get_receive_offload(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  if (socket->messages == NULL) return get_boolean_option(L, socket, option);
+  lua_pushboolean(L, socket->messages->offload);
+  return 1;
+}
+
+static void set_receive_offload(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  bool on = ip_argument_boolean(L, 3);
+  (void)socket;
+  messages_of(L);
+  int error = ip_intake_set_offload(ip_socket_check(L, 1)->socket, on);
+  if (error != 0) ip_error_raise(L, error, option->name);
+}
+
+static int get_segment_size(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  if (socket->messages == NULL) return get_integer_option(L, socket, option);
+  lua_pushinteger(L, socket->messages->segment_size);
+  return 1;
+}
+
+static void set_segment_size(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  int size = (int)ip_argument_integer(L, 3, option->low, option->high);
+  struct ip_messages *messages = messages_of(L);
+  if (!socket->sends_singly) write_integer(L, socket, option, size);
+  messages->segment_size = size;
+}
+
+#endif
+
+#define BOOLEAN get_boolean_option, set_boolean_option
+#define INTEGER get_integer_option, set_integer_option
+
+static const struct option options[] = {
+    {"debug", BOOLEAN, SOL_SOCKET, SO_DEBUG, 0, 0, 0},
+    {"broadcast", BOOLEAN, SOL_SOCKET, SO_BROADCAST, 0, 0, 0},
+    {"do_not_route", BOOLEAN, SOL_SOCKET, SO_DONTROUTE, 0, 0, 0},
+    {"reuse_address", BOOLEAN, SOL_SOCKET, SO_REUSEADDR, 0, 0, 0},
+    {"reuse_port", BOOLEAN, SOL_SOCKET, SO_REUSEPORT, 0, 0, 0},
+    {"v6_only", BOOLEAN, IPPROTO_IP, NO_OPTION, IPV6_V6ONLY, 0, 0},
+    {"send_buffer_size", INTEGER, SOL_SOCKET, SO_SNDBUF, 0, 0, INT_MAX},
+    {"receive_buffer_size", INTEGER, SOL_SOCKET, SO_RCVBUF, 0, 0, INT_MAX},
+    {"unicast_hops", INTEGER, IPPROTO_IP, IP_TTL, IPV6_UNICAST_HOPS, 1, 255},
+    {"multicast_hops", INTEGER, IPPROTO_IP, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS, 0, 255},
+    {"multicast_loop", BOOLEAN, IPPROTO_IP, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP, 0, 0},
+    {"traffic_class", INTEGER, IPPROTO_IP, IP_TOS, IPV6_TCLASS, 0, 255},
+    {"multicast_interface", get_multicast_interface, set_multicast_interface, 0, 0, 0, 0, 0},
+    {"coalesce", get_coalesce, set_coalesce, 0, 0, 0, 0, 0},
+    {"error", get_error, NULL, SOL_SOCKET, SO_ERROR, 0, 0, 0},
+#ifdef MCAST_JOIN_GROUP
+    {"join_multicast_group", NULL, change_membership, 0, MCAST_JOIN_GROUP, 0, 0, 0},
+    {"leave_multicast_group", NULL, change_membership, 0, MCAST_LEAVE_GROUP, 0, 0, 0},
+    {"join_source_group", NULL, change_membership, 0, MCAST_JOIN_SOURCE_GROUP, 0, 0, 0},
+    {"leave_source_group", NULL, change_membership, 0, MCAST_LEAVE_SOURCE_GROUP, 0, 0, 0},
+#endif
+#ifdef SO_BINDTODEVICE
+    {"bind_to_device", get_device, set_device, SOL_SOCKET, SO_BINDTODEVICE, 0, 0, 0},
+#endif
+#ifdef __linux__
+    {"path_mtu_discovery", get_path_mtu_discovery, set_path_mtu_discovery, IPPROTO_IP, IP_MTU_DISCOVER,
+     IPV6_MTU_DISCOVER, 0, 0},
+    {"multicast_all", BOOLEAN, IPPROTO_IP, IP_MULTICAST_ALL, IPV6_MULTICAST_ALL, 0, 0},
+    {"busy_poll", INTEGER, SOL_SOCKET, SO_BUSY_POLL, 0, 0, INT_MAX},
+    {"mtu", get_mtu, NULL, IPPROTO_IP, IP_MTU, IPV6_MTU, 0, 0},
+    {"dropped", get_dropped, NULL, SOL_SOCKET, SO_MEMINFO, 0, 0, 0},
+    {"receive_packet_info", BOOLEAN, IPPROTO_IP, IP_PKTINFO, IPV6_RECVPKTINFO, 0, 0},
+    {"receive_hops", BOOLEAN, IPPROTO_IP, IP_RECVTTL, IPV6_RECVHOPLIMIT, 0, 0},
+    {"receive_traffic_class", BOOLEAN, IPPROTO_IP, IP_RECVTOS, IPV6_RECVTCLASS, 0, 0},
+    {"receive_timestamp", BOOLEAN, SOL_SOCKET, SO_TIMESTAMPNS, 0, 0, 0},
+    {"receive_errors", get_boolean_option, set_receive_errors, IPPROTO_IP, IP_RECVERR, IPV6_RECVERR, 0, 0},
+    {"receive_dropped", get_boolean_option, set_receive_dropped, SOL_SOCKET, SO_RXQ_OVFL, 0, 0, 0},
+    {"receive_offload", get_receive_offload, set_receive_offload, IPPROTO_UDP, UDP_GRO, 0, 0, 0},
+    {"segment_size", get_segment_size, set_segment_size, IPPROTO_UDP, UDP_SEGMENT, 0, 0, 65507},
+#endif
+};
+
+static const struct option *check_option(lua_State *L, const char *operation) {
+  size_t length;
+  const char *name = ip_argument_string(L, 2, &length);
+  for (size_t i = 0; i < ip_count_of(options); i++)
+    if (strlen(options[i].name) == length && memcmp(options[i].name, name, length) == 0) return &options[i];
+  ip_error_raise(L, ENOTSUP, operation);
+  return NULL;
+}
+
+/* sock:set_option(name, value...): EBADF when the socket is not open; ENOTSUP for an unknown name, for a
+   get-only option and for one that the platform or the socket's family lacks; a wrong value is a bad
+   argument. The memberships take (group[, interface]) and (group, source[, interface]). Suspends: no. Source: socket(7), ip(7), ipv6(7), udp(7). */
+int ip_socket_set_option(lua_State *L) {
+  struct ip_socket *socket = ip_socket_check_open(L, "set_option")->socket;
+  const struct option *option = check_option(L, "set_option");
+  if (option->set == NULL) return ip_error_raise(L, ENOTSUP, "set_option");
+  ip_gather_flush(socket); /* the option is for what is sent from now on */
+  option->set(L, socket, option);
+  socket = ip_socket_check(L, 1)->socket; /* a finalizer may have closed it */
+  if (socket != NULL) ip_gather_look_again(socket);
+  return 0;
+}
+
+/* sock:get_option(name) -> value: EBADF, and ENOTSUP likewise, for set-only options too. Suspends: no.
+   Source: getsockopt(2). */
+int ip_socket_get_option(lua_State *L) {
+  const struct ip_socket *socket = ip_socket_check_open(L, "get_option")->socket;
+  const struct option *option = check_option(L, "get_option");
+  if (option->get == NULL) return ip_error_raise(L, ENOTSUP, "get_option");
+  return option->get(L, socket, option);
+}
+
+/* option_names() -> list of the names of all options that this platform has, for the spec that compares them with
+   the documentation. Suspends: no. */
+int ip_socket_option_names(lua_State *L) {
+  lua_createtable(L, (int)ip_count_of(options), 0);
+  for (size_t i = 0; i < ip_count_of(options); i++) {
+    lua_pushstring(L, options[i].name);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}

@@ -1,0 +1,314 @@
+/* batch.c: ip.udp.batch. One userdata holds the arrays and the memory of all slots; its user values hold a span for each
+   slot, made once, and the address objects of the peers last seen in each. Nothing is allocated per datagram but the
+   addresses of new peers. */
+#include "value/batch.h"
+
+#include "base/util.h"
+#include "binding/argument.h"
+#include "binding/class.h"
+#include "value/address.h"
+#include "value/byte_span.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __linux__
+#include <sys/socket.h>
+typedef struct mmsghdr ip_message;
+#else
+typedef struct msghdr ip_message;
+#endif
+
+enum {
+  MOST_SLOTS = 65536,
+  LARGEST_CAPACITY = 65535,
+  DEFAULT_CAPACITY =
+      1472 /* an Ethernet frame less the headers of IPv4 and UDP, as in Jane Street's Async_udp */
+};
+
+struct ip_batch *ip_batch_check(lua_State *L, int arg) {
+  return ip_check_class(L, arg, IP_CLASS_BATCH);
+}
+
+/* --- making one --- */
+
+/* Bytes of an array, rounded up so that the next one is aligned as well. */
+static size_t array_size(size_t count, size_t size) {
+  return (count * size + sizeof(max_align_t) - 1) / sizeof(max_align_t) * sizeof(max_align_t);
+}
+
+static void *take(unsigned char **free_memory, size_t count, size_t size) {
+  void *array = *free_memory;
+  *free_memory += array_size(count, size);
+  return array;
+}
+
+static size_t size_of_arrays(size_t slots) {
+  return array_size(1, sizeof(struct ip_batch)) + 2 * array_size(slots, sizeof(struct iovec)) +
+         array_size(slots, sizeof(struct ip_endpoint)) + array_size(slots, sizeof(bool)) +
+         array_size(slots, sizeof(void *)) + array_size(slots, sizeof(ip_message)) +
+         array_size(slots, sizeof(struct ip_control)) + array_size(slots, sizeof(union ip_control_buffer)) +
+         array_size(slots, sizeof(bool));
+}
+
+/* Pushes a batch of empty entries. The sizes are within bounds whose product fits a size_t of 64 and of 32 bits less
+   what malloc refuses. [-0, +1, m] */
+static struct ip_batch *push_batch(lua_State *L, size_t slots, size_t capacity) {
+  size_t arrays = size_of_arrays(slots);
+  unsigned char *block = lua_newuserdatauv(L, arrays + slots * capacity, IP_BATCH_USER_VALUES);
+  memset(block, 0, arrays + slots * capacity);
+  unsigned char *free_memory = block;
+  struct ip_batch *batch = take(&free_memory, 1, sizeof *batch);
+  batch->slots = slots;
+  batch->capacity = capacity;
+  batch->parts = take(&free_memory, slots, sizeof *batch->parts);
+  batch->room = take(&free_memory, slots, sizeof *batch->room);
+  batch->peers = take(&free_memory, slots, sizeof *batch->peers);
+  batch->truncated = take(&free_memory, slots, sizeof *batch->truncated);
+  batch->known = take(&free_memory, slots, sizeof *batch->known);
+  batch->messages = take(&free_memory, slots, sizeof(ip_message));
+  batch->controls = take(&free_memory, slots, sizeof *batch->controls);
+  batch->buffers = take(&free_memory, slots, sizeof *batch->buffers);
+  batch->has_info = take(&free_memory, slots, sizeof *batch->has_info);
+  batch->memory = free_memory;
+  for (size_t i = 0; i < slots; i++) {
+    batch->parts[i].iov_base = ip_batch_slot(batch, i);
+    batch->room[i] = (struct iovec){.iov_base = ip_batch_slot(batch, i), .iov_len = capacity};
+  }
+  ip_class_set(L, IP_CLASS_BATCH);
+  return batch;
+}
+
+/* ip.udp.batch.new(slots[, capacity]) -> batch: `slots` entries (1..65536) of `capacity` bytes (0..65535, default 1472).
+   Suspends: no. */
+static int batch_new(lua_State *L) {
+  size_t slots = (size_t)ip_argument_integer(L, 1, 1, MOST_SLOTS);
+  size_t capacity = (size_t)ip_argument_optional_integer(L, 2, 0, LARGEST_CAPACITY, DEFAULT_CAPACITY);
+  lua_settop(L, 0);
+  struct ip_batch *batch = push_batch(L, slots, capacity);
+  lua_createtable(L, (int)slots, 0);
+  for (size_t i = 0; i < slots; i++) {
+    ip_byte_span_push_window(L, 1, ip_batch_slot(batch, i), 0, capacity);
+    lua_rawseti(L, 2, (lua_Integer)i + 1);
+  }
+  lua_setiuservalue(L, 1, IP_BATCH_SPANS);
+  lua_createtable(L, (int)slots, 0);
+  lua_setiuservalue(L, 1, IP_BATCH_ADDRESSES);
+  lua_newtable(L);
+  lua_setiuservalue(L, 1, IP_BATCH_INFOS);
+  return 1;
+}
+
+/* --- entries --- */
+
+/* The index (from 0) of the entry numbered at `arg`, 1..slots. [-0, +0, v] */
+size_t ip_batch_check_entry(lua_State *L, const struct ip_batch *batch, int arg) {
+  return (size_t)ip_argument_integer(L, arg, 1, (lua_Integer)batch->slots) - 1;
+}
+
+/* Pushes the span of an entry, set to exactly its bytes; the batch is at index 1. [-0, +1, -] */
+static void push_span(lua_State *L, const struct ip_batch *batch, size_t index) {
+  lua_getiuservalue(L, 1, IP_BATCH_SPANS);
+  lua_rawgeti(L, -1, (lua_Integer)index + 1);
+  lua_remove(L, -2);
+  struct ip_bytes *span = lua_touserdata(L, -1);
+  span->length = batch->parts[index].iov_len;
+}
+
+/* Pushes the address of an entry's peer, or nil. The object is kept with the entry, and the one of the entry before
+   serves as well: datagrams of one peer come in runs. [-0, +1, m] */
+void ip_batch_push_address(lua_State *L, struct ip_batch *batch, size_t index) {
+  const struct ip_endpoint *peer = &batch->peers[index];
+  if (peer->length == 0) {
+    lua_pushnil(L);
+    return;
+  }
+  lua_getiuservalue(L, 1, IP_BATCH_ADDRESSES);
+  if (batch->known[index] != NULL && ip_endpoint_has_address(peer, batch->known[index])) {
+    lua_rawgeti(L, -1, (lua_Integer)index + 1);
+    lua_remove(L, -2);
+    return;
+  }
+  const struct ip_address *known = index > 0 ? batch->known[index - 1] : NULL;
+  if (known != NULL && ip_endpoint_has_address(peer, known)) {
+    lua_rawgeti(L, -1, (lua_Integer)index);
+  } else {
+    struct ip_address address;
+    ip_endpoint_get_address(peer, &address);
+    known = ip_address_push(L, &address);
+  }
+  lua_pushvalue(L, -1);
+  lua_rawseti(L, -3, (lua_Integer)index + 1);
+  batch->known[index] = known;
+  lua_remove(L, -2);
+}
+
+/* batch:get(i) -> span, address, port, truncated: entry i, 1..slots; address and port are nil when it has none.
+   Suspends: no. */
+static int batch_get(lua_State *L) {
+  struct ip_batch *batch = ip_batch_check(L, 1);
+  size_t index = ip_batch_check_entry(L, batch, 2);
+  lua_settop(L, 1);
+  push_span(L, batch, index);
+  ip_batch_push_address(L, batch, index);
+  if (lua_isnil(L, -1))
+    lua_pushnil(L);
+  else
+    lua_pushinteger(L, ip_endpoint_port(&batch->peers[index]));
+  lua_pushboolean(L, batch->truncated[index]);
+  return 4;
+}
+
+static size_t total_of(const struct ip_data *data) {
+  size_t total = 0;
+  for (size_t i = 0; i < data->count; i++)
+    total += data->parts[i].iov_len;
+  return total;
+}
+
+/* Does a part of several lie in the slot? Copying one part would then change the next. */
+static bool overlaps(const struct ip_batch *batch, size_t index, const struct ip_data *data) {
+  uintptr_t slot = (uintptr_t)ip_batch_slot(batch, index);
+  for (size_t i = 0; data->count > 1 && i < data->count; i++) {
+    uintptr_t part = (uintptr_t)data->parts[i].iov_base;
+    if (part < slot + batch->capacity && part + data->parts[i].iov_len > slot) return true;
+  }
+  return false;
+}
+
+/* Fills a slot, or what stands in for it; a single part may lie in that very slot. */
+static void copy_data(unsigned char *to, const struct ip_data *data) {
+  for (size_t i = 0; i < data->count; i++) {
+    if (data->parts[i].iov_len > 0) memmove(to, data->parts[i].iov_base, data->parts[i].iov_len);
+    to += data->parts[i].iov_len;
+  }
+}
+
+/* Keeps the info table at 6, or none. It is read when the entry is sent. [-0, +0, m] */
+static void set_info(lua_State *L, struct ip_batch *batch, size_t index) {
+  bool given = !lua_isnil(L, 6);
+  if (!given && !batch->has_info[index]) return;
+  lua_getiuservalue(L, 1, IP_BATCH_INFOS);
+  lua_pushvalue(L, 6);
+  lua_rawseti(L, -2, (lua_Integer)index + 1);
+  lua_pop(L, 1);
+  batch->has_info[index] = given;
+}
+
+/* batch:set(i, data[, addr, port[, info]]): makes entry i (1..slots) a datagram of at most `capacity` bytes, to `addr` and
+   `port`, or to the connected peer; `count` becomes at least i. Suspends: no. */
+static int batch_set(lua_State *L) {
+  struct ip_batch *batch = ip_batch_check(L, 1);
+  size_t index = ip_batch_check_entry(L, batch, 2);
+  struct ip_endpoint peer = {.length = 0};
+  if (!lua_isnoneornil(L, 4)) {
+    struct ip_address address;
+    ip_address_argument(L, 4, &address);
+    uint16_t port = ip_argument_port(L, 5);
+    ip_endpoint_set(&peer, address.version == 6 ? AF_INET6 : AF_INET, &address, port);
+  } else {
+    luaL_argcheck(L, lua_isnoneornil(L, 5), 5, "a port needs an address");
+  }
+  if (!lua_isnoneornil(L, 6)) luaL_checktype(L, 6, LUA_TTABLE);
+  struct ip_data data;
+  lua_settop(L, 6);
+  ip_argument_data(L, 3, &data);
+  size_t total = total_of(&data);
+  luaL_argcheck(L, total <= batch->capacity, 3, "the data does not fit the slot");
+  if (IP_UNLIKELY(overlaps(batch, index, &data))) {
+    unsigned char *aside = lua_newuserdatauv(L, batch->capacity, 0);
+    ip_argument_data(L, 3, &data); /* allocating may have run a finalizer, which may have changed a part */
+    total = total_of(&data);
+    luaL_argcheck(L, total <= batch->capacity, 3, "the data does not fit the slot");
+    copy_data(aside, &data);
+    memcpy(ip_batch_slot(batch, index), aside, total);
+  } else {
+    copy_data(ip_batch_slot(batch, index), &data);
+  }
+  batch->parts[index].iov_len = total;
+  batch->peers[index] = peer;
+  batch->truncated[index] = false;
+  batch->controls[index].items = 0;
+  set_info(L, batch, index);
+  if (batch->count < index + 1) batch->count = index + 1;
+  return 0;
+}
+
+/* batch:resize(i, length): entry i has `length` bytes (0..capacity) from now on. Suspends: no. */
+static int batch_resize(lua_State *L) {
+  struct ip_batch *batch = ip_batch_check(L, 1);
+  size_t index = ip_batch_check_entry(L, batch, 2);
+  batch->parts[index].iov_len = (size_t)ip_argument_integer(L, 3, 0, (lua_Integer)batch->capacity);
+  return 0;
+}
+
+/* batch:clear(): all entries are empty and have no address; count is 0. Suspends: no. */
+static int batch_clear(lua_State *L) {
+  struct ip_batch *batch = ip_batch_check(L, 1);
+  batch->count = 0;
+  for (size_t i = 0; i < batch->slots; i++) {
+    batch->parts[i].iov_len = 0;
+    batch->peers[i].length = 0;
+    batch->truncated[i] = false;
+    batch->controls[i].items = 0;
+    batch->has_info[i] = false;
+  }
+  return 0;
+}
+
+static int batch_get_count(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)ip_batch_check(L, 1)->count);
+  return 1;
+}
+
+static int batch_get_slots(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)ip_batch_check(L, 1)->slots);
+  return 1;
+}
+
+static int batch_get_capacity(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)ip_batch_check(L, 1)->capacity);
+  return 1;
+}
+
+/* batch[i] -> the span of entry i; anything else is a method or a property. */
+static int batch_mt_index(lua_State *L) {
+  if (lua_type(L, 2) != LUA_TNUMBER) return ip_class_index(L);
+  struct ip_batch *batch = ip_batch_check(L, 1);
+  size_t index = ip_batch_check_entry(L, batch, 2);
+  push_span(L, batch, index);
+  return 1;
+}
+
+static int batch_mt_len(lua_State *L) {
+  return batch_get_count(L);
+}
+
+/* --- registration --- */
+
+static const luaL_Reg methods[] = {
+    {"get", batch_get}, {"set", batch_set}, {"resize", batch_resize}, {"clear", batch_clear}, {NULL, NULL}};
+
+static const luaL_Reg metamethods[] = {{"__len", batch_mt_len}, {NULL, NULL}};
+
+static const struct ip_property properties[] = {{"count", batch_get_count, NULL},
+                                                {"slots", batch_get_slots, NULL},
+                                                {"capacity", batch_get_capacity, NULL},
+                                                {NULL, NULL, NULL}};
+
+static const luaL_Reg functions[] = {{"new", batch_new}, {NULL, NULL}};
+
+void ip_batch_open(lua_State *L, int core) {
+  core = lua_absindex(L, core);
+  static const struct ip_class_definition definition = {
+      .name = "ip.udp.batch",
+      .id = IP_CLASS_BATCH,
+      .methods = methods,
+      .metamethods = metamethods,
+      .properties = properties,
+      .index = batch_mt_index,
+  };
+  ip_class_define(L, core, &definition);
+  lua_newtable(L);
+  ip_class_functions(L, core, functions);
+}

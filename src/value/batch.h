@@ -1,0 +1,47 @@
+/* batch.h: the Lua type ip.udp.batch: preallocated slots for many datagrams. Layer 3. */
+#ifndef IP_BATCH_H
+#define IP_BATCH_H
+
+#include "base/compat.h"
+#include "net/control_message.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/uio.h>
+
+/* Everything a batch has lies in one userdata: this struct, the arrays, the slots' memory. */
+struct ip_batch {
+  size_t slots;
+  size_t capacity;                  /* bytes a slot */
+  size_t count;                     /* entries received or set, from the first on */
+  struct iovec *parts;              /* of each entry: its memory and its length */
+  struct iovec *room;               /* of each entry: its whole memory, to receive into; never changes */
+  struct ip_endpoint *peers;        /* of each entry; length 0: none */
+  bool *truncated;                  /* of each entry */
+  const struct ip_address **known;  /* the address object that is cached for each entry, or NULL */
+  struct ip_control *controls;      /* of each entry received: what travelled beside the bytes */
+  union ip_control_buffer *buffers; /* of each entry, to receive that into */
+  bool *has_info;                   /* of each entry: IP_BATCH_INFOS holds what is to travel beside it */
+  void *messages;                   /* slots times the system's struct, for the room that makes the calls */
+  unsigned char *memory;
+};
+
+enum { IP_BATCH_SPANS = 1, IP_BATCH_ADDRESSES, IP_BATCH_INFOS, IP_BATCH_USER_VALUES = IP_BATCH_INFOS };
+
+static inline unsigned char *ip_batch_slot(const struct ip_batch *batch, size_t index) {
+  return batch->memory + index * batch->capacity;
+}
+
+/* Defines the class (core at stack index `core`) and pushes the module table ip.udp.batch. [-0, +1, m] */
+void ip_batch_open(lua_State *L, int core);
+
+/* The index (from 0) of the entry numbered at `arg`, 1..slots. [-0, +0, v] */
+size_t ip_batch_check_entry(lua_State *L, const struct ip_batch *batch, int arg);
+
+/* Pushes the address of an entry's peer, or nil; the batch is at index 1. [-0, +1, m] */
+void ip_batch_push_address(lua_State *L, struct ip_batch *batch, size_t index);
+
+/* The batch at `arg`, or a bad-argument error. [-0, +0, v] */
+struct ip_batch *ip_batch_check(lua_State *L, int arg);
+
+#endif

@@ -1,0 +1,34 @@
+/* byte_span.h: the Lua type byte_span. Layer 3. */
+#ifndef IP_BYTE_SPAN_H
+#define IP_BYTE_SPAN_H
+
+#include "base/compat.h"
+#include "net/bytes.h"
+
+#include <stdint.h>
+
+/* No span is larger: 2^47 - 1 bytes where addresses have 64 bits, which is all that a process can have there,
+   and 2^30 - 1 where they have 32. So sums of a size and a header never come near SIZE_MAX. */
+#define IP_BYTE_SPAN_MAX ((size_t)PTRDIFF_MAX >> (sizeof(size_t) > 4 ? 16 : 1))
+
+/* Defines the class (core at stack index `core`) and pushes the module table byte_span. [-0, +1, e] */
+void ip_byte_span_open(lua_State *L, int core);
+
+/* Pushes a new span of `length` zero bytes with `capacity` bytes behind it; its memory never moves. [-0, +1,
+   m] */
+struct ip_bytes *ip_byte_span_push(lua_State *L, size_t length, size_t capacity);
+
+/* Pushes a span on memory that the value at stack index `owner` keeps valid, and keeps that value alive.
+   [-0, +1, m] */
+struct ip_bytes *ip_byte_span_push_window(lua_State *L, int owner, unsigned char *data, size_t length,
+                                          size_t capacity);
+
+/* Pushes a span that shares the memory of the span at stack index `span`, from `offset` on. The caller has
+   checked that offset + capacity is within that span's capacity. [-0, +1, m] */
+struct ip_bytes *ip_byte_span_push_slice(lua_State *L, int span, size_t offset, size_t length,
+                                         size_t capacity);
+
+/* The span at `arg`, or a bad-argument error. Its userdata begins with a struct ip_bytes. [-0, +0, v] */
+struct ip_bytes *ip_byte_span_check(lua_State *L, int arg);
+
+#endif

@@ -1,0 +1,117 @@
+/* byte_span_pack.c: numbers and strings in a span, in the formats of Lua's string.pack.
+
+   Lua's own functions do the work. They are kept in the registry from the moment the module is opened, so
+   that a program which later changes the table `string` changes nothing here. Raises bad-argument errors,
+   memory errors, and what string.pack and string.unpack raise. */
+#include "binding/argument.h"
+#include "value/byte_span.h"
+#include "value/byte_span_method.h"
+
+#include <string.h>
+
+/* Registry keys are the addresses of these; the contents are never read. */
+static const char pack_key;
+static const char unpack_key;
+
+enum {
+  LARGEST_ALIGNMENT = 16, /* that a format can ask for: "!16" */
+  FIRST_TRY = 256         /* bytes handed to string.unpack at first: most formats need fewer */
+};
+
+/* Keeps the function `name` of the table on top of the stack. [-0, +0, e] */
+static void keep(lua_State *L, const char *name, const char *key) {
+  if (lua_getfield(L, -1, name) != LUA_TFUNCTION) luaL_error(L, "byte_span needs Lua's string.%s", name);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, key);
+}
+
+void byte_span_pack_open(lua_State *L) {
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  if (lua_getfield(L, -1, "string") != LUA_TTABLE) luaL_error(L, "byte_span needs Lua's string library");
+  keep(L, "pack", &pack_key);
+  keep(L, "unpack", &unpack_key);
+  lua_pop(L, 2);
+}
+
+/* Raises the error on top of the stack, which was caught with `status`. A message gets the caller's position
+   in front, which the called function could not know. [-1, +0, v] */
+static int raise_again(lua_State *L, int status) {
+  if (status == LUA_ERRRUN && lua_type(L, -1) == LUA_TSTRING) {
+    luaL_where(L, 1);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+  }
+  return lua_error(L);
+}
+
+/* Calls string.unpack with the format at index 2, a string of `length` bytes and a position in it. Returns
+   the status of lua_pcall. [-0, +?, m] */
+static int call_unpack(lua_State *L, const unsigned char *data, size_t length, size_t offset) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &unpack_key);
+  lua_pushvalue(L, 2);
+  lua_pushlstring(L, (const char *)data, length);
+  lua_pushinteger(L, (lua_Integer)offset + 1);
+  return lua_pcall(L, 3, LUA_MULTRET, 0);
+}
+
+/* The offset that string.unpack means by the position at index 3; 0 where it is absent. [-0, +0, v] */
+static size_t check_unpack_position(lua_State *L, const struct ip_bytes *self) {
+  lua_Integer length = (lua_Integer)self->length;
+  lua_Integer position = ip_argument_optional_integer(L, 3, LUA_MININTEGER, LUA_MAXINTEGER, 1);
+  if (position < 0) position = position < -length ? 1 : length + position + 1;
+  if (position == 0) position = 1;
+  luaL_argcheck(L, position <= length + 1, 3, "initial position out of span");
+  return (size_t)position - 1;
+}
+
+/* span:unpack(format[, position]) -> values..., next
+   format: string, as for string.unpack; position: integer -#span..#span+1 (1), a negative one counts from the
+   end, 0 and what lies before the begin mean 1. The values at `position`, and the position behind the last
+   one. Errors: bad argument; those of string.unpack. Suspends: no. Source: Lua's string.unpack. */
+int byte_span_unpack(lua_State *L) {
+  const struct ip_bytes *self = ip_byte_span_check(L, 1);
+  ip_argument_string(L, 2, NULL);
+  size_t offset = check_unpack_position(L, self);
+  lua_settop(L, 3);
+  /* string.unpack aligns from the begin of its string: so ours begins at a multiple of the largest alignment.
+     What it returns for a part of the bytes it also returns for all of them. */
+  size_t base = offset - offset % LARGEST_ALIGNMENT;
+  const unsigned char *data = self->data + base;
+  size_t rest = self->length - base;
+  size_t tried = rest < FIRST_TRY ? rest : FIRST_TRY;
+  int status = call_unpack(L, data, tried, offset - base);
+  if (status == LUA_ERRRUN && tried < rest) {
+    lua_settop(L, 3);
+    status = call_unpack(L, data, rest, offset - base);
+  }
+  if (status != LUA_OK) return raise_again(L, status);
+  lua_Integer next = lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  lua_pushinteger(L, next + (lua_Integer)base);
+  return lua_gettop(L) - 3;
+}
+
+/* span:pack(position, format, ...) -> next
+   position: integer 1..#span+1; format: string, as for string.pack; ...: the values, as for string.pack.
+   Writes string.pack(format, ...) to the span from `position` on, and returns the position behind it.
+   Alignment counts from `position`. Errors: bad argument, also where it does not fit; those of string.pack.
+   An error leaves the span as it was. Suspends: no. Source: Lua's string.pack. */
+int byte_span_pack(lua_State *L) {
+  struct ip_bytes *self = ip_byte_span_check(L, 1);
+  lua_Integer position = ip_argument_integer(L, 2, 1, (lua_Integer)self->length + 1);
+  ip_argument_string(L, 3, NULL);
+  unsigned char *target = self->data + (position - 1);
+  size_t available = self->length - (size_t)(position - 1);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &pack_key);
+  lua_insert(L, 3);
+  int status = lua_pcall(L, lua_gettop(L) - 3, 1, 0);
+  if (status != LUA_OK) return raise_again(L, status);
+  size_t needed;
+  const char *packed = lua_tolstring(L, 3, &needed);
+  if (needed > available)
+    return luaL_argerror(
+        L, 2,
+        lua_pushfstring(L, "%I bytes needed, %I available", (lua_Integer)needed, (lua_Integer)available));
+  memcpy(target, packed, needed);
+  lua_pushinteger(L, position + (lua_Integer)needed);
+  return 1;
+}

@@ -1,0 +1,121 @@
+/* file_descriptor.c: ip.file_descriptor, an open descriptor with an owner.
+
+   The userdata owns the descriptor from `new` until close, release or ip.udp.socket's assign; the collector
+   closes what is left. It is made empty, gets its class, and only then its descriptor. */
+#include "value/file_descriptor.h"
+
+#include "binding/argument.h"
+#include "binding/class.h"
+#include "binding/error.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <unistd.h>
+
+struct ip_file_descriptor *ip_file_descriptor_push(lua_State *L) {
+  struct ip_file_descriptor *self = lua_newuserdatauv(L, sizeof *self, 0);
+  self->fd = IP_NO_DESCRIPTOR;
+  ip_class_set(L, IP_CLASS_FILE_DESCRIPTOR);
+  return self;
+}
+
+struct ip_file_descriptor *ip_file_descriptor_test(lua_State *L, int arg) {
+  return ip_test_class(L, arg, IP_CLASS_FILE_DESCRIPTOR);
+}
+
+static struct ip_file_descriptor *check_descriptor(lua_State *L, int arg) {
+  return ip_check_class(L, arg, IP_CLASS_FILE_DESCRIPTOR);
+}
+
+/* The descriptor at index 1, or EBADF when it holds none any more. [-0, +0, e] */
+static struct ip_file_descriptor *check_held(lua_State *L, const char *operation) {
+  struct ip_file_descriptor *self = check_descriptor(L, 1);
+  if (self->fd == IP_NO_DESCRIPTOR) ip_error_raise(L, EBADF, operation);
+  return self;
+}
+
+/* ip.file_descriptor.new(n) -> fd: takes an open descriptor over. n: integer 0..2^31-1. EBADF when it is not
+   open. Suspends: no. Source: fcntl(2), F_GETFD. */
+static int descriptor_new(lua_State *L) {
+  int fd = (int)ip_argument_integer(L, 1, 0, INT_MAX);
+  struct ip_file_descriptor *self = ip_file_descriptor_push(L);
+  if (fcntl(fd, F_GETFD) < 0) return ip_error_raise(L, errno, "new");
+  self->fd = fd;
+  return 1;
+}
+
+/* Empties the object; 0 or what close(2) reported. EINTR means closed on Linux: never retried (close(2)). */
+static int close_held(struct ip_file_descriptor *self) {
+  if (self->fd == IP_NO_DESCRIPTOR) return 0;
+  int fd = self->fd;
+  self->fd = IP_NO_DESCRIPTOR;
+  return close(fd) != 0 && errno != EINTR ? errno : 0;
+}
+
+/* fd:close(): closes the descriptor; closing again does nothing. Raises what close(2) reports: EBADF when
+   somebody else has closed it, EIO, …; the object is empty all the same. Suspends: no. */
+static int descriptor_close(lua_State *L) {
+  int error = close_held(check_descriptor(L, 1));
+  return error == 0 ? 0 : ip_error_raise(L, error, "close");
+}
+
+/* __close and __gc: nobody is there to be told an error. */
+static int descriptor_mt_close(lua_State *L) {
+  close_held(check_descriptor(L, 1));
+  return 0;
+}
+
+/* fd:dup() -> fd: a second descriptor of the same open file, close-on-exec. EBADF, EMFILE. Suspends: no.
+   Source: fcntl(2), F_DUPFD_CLOEXEC. */
+static int descriptor_dup(lua_State *L) {
+  check_held(L, "dup");
+  struct ip_file_descriptor *copy = ip_file_descriptor_push(L);
+  int fd = check_held(L, "dup")->fd; /* making the copy may have run a finalizer that closes this one */
+  copy->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (copy->fd < 0) {
+    copy->fd = IP_NO_DESCRIPTOR;
+    return ip_error_raise(L, errno, "dup");
+  }
+  return 1;
+}
+
+/* fd:release() -> integer: gives the descriptor to the caller, who has to close it. EBADF. Suspends: no. */
+static int descriptor_release(lua_State *L) {
+  struct ip_file_descriptor *self = check_held(L, "release");
+  lua_pushinteger(L, self->fd);
+  self->fd = IP_NO_DESCRIPTOR;
+  return 1;
+}
+
+static int descriptor_mt_tostring(lua_State *L) {
+  const struct ip_file_descriptor *self = check_descriptor(L, 1);
+  if (self->fd == IP_NO_DESCRIPTOR)
+    lua_pushfstring(L, "ip.file_descriptor (closed): %p", lua_topointer(L, 1));
+  else
+    lua_pushfstring(L, "/dev/fd/%d", self->fd);
+  return 1;
+}
+
+static const luaL_Reg methods[] = {
+    {"close", descriptor_close}, {"dup", descriptor_dup}, {"release", descriptor_release}, {NULL, NULL}};
+
+static const luaL_Reg metamethods[] = {{"__gc", descriptor_mt_close},
+                                       {"__close", descriptor_mt_close},
+                                       {"__tostring", descriptor_mt_tostring},
+                                       {NULL, NULL}};
+
+static const luaL_Reg functions[] = {{"new", descriptor_new}, {NULL, NULL}};
+
+void ip_file_descriptor_open(lua_State *L, int core) {
+  core = lua_absindex(L, core);
+  static const struct ip_class_definition definition = {
+      .name = "ip.file_descriptor",
+      .id = IP_CLASS_FILE_DESCRIPTOR,
+      .methods = methods,
+      .metamethods = metamethods,
+  };
+  ip_class_define(L, core, &definition);
+  lua_newtable(L);
+  ip_class_functions(L, core, functions);
+}

@@ -1,0 +1,22 @@
+/* file_descriptor.h: ip.file_descriptor, an open descriptor that somebody owns. Layer 3. */
+#ifndef IP_FILE_DESCRIPTOR_H
+#define IP_FILE_DESCRIPTOR_H
+
+#include "base/compat.h"
+
+enum { IP_NO_DESCRIPTOR = -1 };
+
+struct ip_file_descriptor {
+  int fd; /* IP_NO_DESCRIPTOR: closed, or given away */
+};
+
+/* Defines the class and pushes the module table ip.file_descriptor. [-0, +1, m] */
+void ip_file_descriptor_open(lua_State *L, int core);
+
+/* Pushes an empty one, for the caller to fill: what it holds it closes when it is collected. [-0, +1, m] */
+struct ip_file_descriptor *ip_file_descriptor_push(lua_State *L);
+
+/* The object at `arg`, or NULL. [-0, +0, -] */
+struct ip_file_descriptor *ip_file_descriptor_test(lua_State *L, int arg);
+
+#endif
