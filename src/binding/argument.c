@@ -9,15 +9,14 @@
 #include <string.h>
 
 static lua_Integer check_integer(lua_State *L, int arg) {
-  if (lua_type(L, arg) != LUA_TNUMBER) luaL_typeerror(L, arg, "integer");
+  if (lua_type(L, arg) != LUA_TNUMBER) ip_argument_type_error(L, arg, "integer");
   return luaL_checkinteger(L, arg); /* raises "number has no integer representation" for 1.5 */
 }
 
 lua_Integer ip_argument_convert_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high) {
   lua_Integer value = check_integer(L, arg);
   if (IP_LIKELY(value >= low && value <= high)) return value;
-  luaL_argerror(L, arg, lua_pushfstring(L, "%I is outside %I..%I", value, low, high));
-  return 0;
+  return ip_argument_error(L, arg, lua_pushfstring(L, "%I is outside %I..%I", value, low, high));
 }
 
 lua_Integer ip_argument_optional_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high,
@@ -33,7 +32,7 @@ bool ip_argument_boolean(lua_State *L, int arg) {
 double ip_argument_seconds(lua_State *L, int arg) {
   luaL_checktype(L, arg, LUA_TNUMBER);
   double seconds = lua_tonumber(L, arg);
-  luaL_argcheck(L, !isnan(seconds), arg, "seconds expected, got NaN");
+  ip_argument_check(L, !isnan(seconds), arg, "seconds expected, got NaN");
   return seconds;
 }
 
@@ -52,7 +51,7 @@ int ip_argument_find(lua_State *L, int arg, const char *const names[]) {
 
 int ip_argument_choice(lua_State *L, int arg, const char *const names[]) {
   int index = ip_argument_find(L, arg, names);
-  if (index < 0) luaL_argerror(L, arg, lua_pushfstring(L, "invalid option '%s'", lua_tostring(L, arg)));
+  if (index < 0) ip_argument_error(L, arg, lua_pushfstring(L, "invalid option '%s'", lua_tostring(L, arg)));
   return index;
 }
 
@@ -75,7 +74,7 @@ static bool test_part(lua_State *L, int index, struct iovec *part) {
 /* An empty table is an empty datagram; one that has keys but no sequence is a mistake. */
 static void check_empty(lua_State *L, int arg) {
   lua_pushnil(L);
-  if (lua_next(L, arg) != 0) luaL_argerror(L, arg, "sequence expected, got a table with other keys");
+  if (lua_next(L, arg) != 0) ip_argument_error(L, arg, "sequence expected, got a table with other keys");
 }
 
 static void read_sequence(lua_State *L, int arg, struct ip_data *data) {
@@ -87,7 +86,7 @@ static void read_sequence(lua_State *L, int arg, struct ip_data *data) {
     lua_rawgeti(L, arg, (lua_Integer)i + 1);
     if (!test_part(L, -1, &data->parts[i])) {
       const char *type = luaL_typename(L, -1);
-      luaL_argerror(
+      ip_argument_error(
           L, arg,
           lua_pushfstring(L, "part %I: string or byte_span expected, got %s", (lua_Integer)i + 1, type));
     }
@@ -100,6 +99,7 @@ void ip_argument_data(lua_State *L, int arg, struct ip_data *data) {
   data->parts = data->inline_parts;
   data->count = 1;
   if (IP_LIKELY(test_part(L, arg, data->parts))) return;
-  if (lua_type(L, arg) != LUA_TTABLE) luaL_typeerror(L, arg, "string, byte_span or sequence of those");
+  if (lua_type(L, arg) != LUA_TTABLE)
+    ip_argument_type_error(L, arg, "string, byte_span or sequence of those");
   read_sequence(L, arg, data);
 }

@@ -6,6 +6,7 @@
 #define IP_ARGUMENT_H
 
 #include "base/compat.h"
+#include "binding/raise.h"
 #include "net/bytes.h"
 
 #include <stdbool.h>

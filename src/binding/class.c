@@ -79,9 +79,9 @@ void ip_class_define(lua_State *L, int core, const struct ip_class_definition *d
 /* Raises where the name and value on top of the stack cannot become a method. [-0, +0, e] */
 static void check_method(lua_State *L, int members) {
   if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TFUNCTION)
-    luaL_error(L, "a method is a name and a function");
+    ip_error_text(L, "a method is a name and a function");
   lua_pushvalue(L, -2);
-  if (lua_rawget(L, members) != LUA_TNIL) luaL_error(L, "the name '%s' is taken", lua_tostring(L, -3));
+  if (lua_rawget(L, members) != LUA_TNIL) ip_error_text(L, "the name '%s' is taken", lua_tostring(L, -3));
   lua_pop(L, 1);
 }
 
@@ -111,7 +111,7 @@ static int find_class(const char *name) {
 
 int ip_class_members(lua_State *L) {
   int id = find_class(luaL_checkstring(L, 1));
-  luaL_argcheck(L, id != IP_CLASS_COUNT, 1, "no such class");
+  ip_argument_check(L, id != IP_CLASS_COUNT, 1, "no such class");
   lua_newtable(L);
   int result = lua_gettop(L);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &class_keys[id]);
@@ -135,7 +135,7 @@ static const struct ip_class_definition *upvalue_definition(lua_State *L) {
 }
 
 static int unknown_property(lua_State *L, const struct ip_class_definition *definition) {
-  return luaL_error(L, "%s has no property '%s'", definition->name, luaL_tolstring(L, 2, NULL));
+  return ip_error_text(L, "%s has no property '%s'", definition->name, luaL_tolstring(L, 2, NULL));
 }
 
 int ip_class_index(lua_State *L) {
@@ -161,6 +161,6 @@ int ip_class_newindex(lua_State *L) {
   lua_Integer number = lua_tointeger(L, 4);
   lua_pop(L, 1);
   if (type == LUA_TFUNCTION || definition->properties[number - 1].set == NULL)
-    return luaL_error(L, "property '%s' of %s cannot be written", lua_tostring(L, 2), definition->name);
+    return ip_error_text(L, "property '%s' of %s cannot be written", lua_tostring(L, 2), definition->name);
   return definition->properties[number - 1].set(L);
 }

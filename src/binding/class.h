@@ -7,6 +7,7 @@
 #define IP_CLASS_H
 
 #include "base/compat.h"
+#include "binding/raise.h"
 
 #include <stdbool.h>
 
@@ -82,7 +83,7 @@ const char *ip_class_name(enum ip_class class);
 /* The object at `arg`, or a bad-argument error. [-0, +0, v] */
 static inline void *ip_check_class(lua_State *L, int arg, enum ip_class class) {
   void *object = ip_test_class(L, arg, class);
-  if (object == NULL) luaL_typeerror(L, arg, ip_class_name(class));
+  if (object == NULL) ip_argument_type_error(L, arg, ip_class_name(class));
   return object;
 }
 

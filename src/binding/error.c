@@ -143,8 +143,7 @@ struct ip_error *ip_error_push(lua_State *L, enum ip_error_category category, in
 
 int ip_error_raise(lua_State *L, int code, const char *operation) {
   ip_error_push(L, IP_ERROR_SYSTEM, code, operation);
-  lua_error(L);
-  __builtin_unreachable();
+  ip_error_throw(L);
 }
 
 int ip_error_fail(lua_State *L, enum ip_error_mode mode, int code, const char *operation) {

@@ -4,6 +4,7 @@
 
 #include "base/compat.h"
 #include "base/util.h"
+#include "binding/raise.h"
 
 #include <stdbool.h>
 

@@ -189,14 +189,14 @@ static void read_flags(lua_State *L, int arg, struct question *question) {
   lua_Integer known = 0;
   for (size_t i = 0; i < ip_count_of(address_info_flags); i++)
     known |= address_info_flags[i].flag;
-  luaL_argcheck(L, (flags & ~known) == 0, arg, "not a combination of ip.address_info_flag values");
+  ip_argument_check(L, (flags & ~known) == 0, arg, "not a combination of ip.address_info_flag values");
   question->hints.ai_flags = (int)flags;
 }
 
 /* The text of a name: a zero byte would end it early. [-0, +0, v] */
 static const char *check_text(lua_State *L, int arg, size_t *length) {
   const char *text = lua_tolstring(L, arg, length);
-  luaL_argcheck(L, strlen(text) == *length, arg, "a zero byte in a name");
+  ip_argument_check(L, strlen(text) == *length, arg, "a zero byte in a name");
   return text;
 }
 
@@ -229,7 +229,7 @@ static const char *spell_address(lua_State *L, int arg, const struct ip_address 
 static void read_host(lua_State *L, int arg, struct question *question) {
   if (lua_isnil(L, arg)) {
     bool passive = question->hints.ai_flags & AI_PASSIVE;
-    luaL_argcheck(L, passive, arg, "a host is needed without the flag passive");
+    ip_argument_check(L, passive, arg, "a host is needed without the flag passive");
     return;
   }
   const struct ip_address *address = ip_test_class(L, arg, IP_CLASS_ADDRESS);
@@ -238,7 +238,7 @@ static void read_host(lua_State *L, int arg, struct question *question) {
     question->hints.ai_flags |= AI_NUMERICHOST;
     return;
   }
-  if (lua_type(L, arg) != LUA_TSTRING) luaL_typeerror(L, arg, "ip.address, string or nil");
+  if (lua_type(L, arg) != LUA_TSTRING) ip_argument_type_error(L, arg, "ip.address, string or nil");
   size_t length;
   question->host = check_text(L, arg, &length);
   if (!is_possible_name(question->host, length)) question->refusal = EAI_NONAME;
@@ -260,7 +260,8 @@ static void read_service(lua_State *L, int arg, struct question *question) {
     if (!is_possible_service(question->service, length)) question->refusal = EAI_SERVICE;
     return;
   }
-  if (!lua_isnil(L, arg) && lua_type(L, arg) != LUA_TNUMBER) luaL_typeerror(L, arg, "string, integer or nil");
+  if (!lua_isnil(L, arg) && lua_type(L, arg) != LUA_TNUMBER)
+    ip_argument_type_error(L, arg, "string, integer or nil");
   uint16_t port = lua_isnil(L, arg) ? 0 : ip_argument_port(L, arg);
   lua_pushfstring(L, "%d", (int)port);
   lua_replace(L, arg);
@@ -327,10 +328,10 @@ static int look_up_addresses(lua_State *L, const struct ip_operation_kind *kind,
   ip_operation_check(L, runtime, kind);
   if (question.refusal != 0) {
     ip_error_push(L, IP_ERROR_RESOLVER, question.refusal, kind->name);
-    return lua_error(L);
+    return ip_error_throw(L);
   }
   struct lookup *lookup = push_lookup(L);
-  if (lookup == NULL) return luaL_error(L, "not enough memory");
+  if (lookup == NULL) return ip_error_memory(L);
   struct ip_operation *operation = ip_operation_acquire(L, runtime, kind, -1, false);
   int status = uv_getaddrinfo(runtime->loop, &lookup->request.addresses, on_addresses, question.host,
                               question.service, &question.hints);
@@ -394,7 +395,7 @@ static int resolver_get_name_info(lua_State *L) {
   ip_endpoint_set(&endpoint, address.version == 6 ? AF_INET6 : AF_INET, &address, ip_argument_port(L, 2));
   ip_operation_check(L, runtime, &kind);
   struct lookup *lookup = push_lookup(L);
-  if (lookup == NULL) return luaL_error(L, "not enough memory");
+  if (lookup == NULL) return ip_error_memory(L);
   struct ip_operation *operation = ip_operation_acquire(L, runtime, &kind, -1, false);
   int status = uv_getnameinfo(runtime->loop, &lookup->request.names, on_names, &endpoint.name.any, NI_DGRAM);
   return suspend_in(L, lookup, operation, status);

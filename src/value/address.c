@@ -28,7 +28,7 @@ static void parse_argument(lua_State *L, int arg, struct ip_address *address) {
   size_t length;
   const char *text = ip_argument_string(L, arg, &length);
   const char *message = ip_address_parse(address, text, length);
-  if (message != NULL) luaL_argerror(L, arg, message);
+  if (message != NULL) ip_argument_error(L, arg, message);
 }
 
 void ip_address_argument(lua_State *L, int arg, struct ip_address *address) {
@@ -37,7 +37,7 @@ void ip_address_argument(lua_State *L, int arg, struct ip_address *address) {
     *address = *object;
     return;
   }
-  if (lua_type(L, arg) != LUA_TSTRING) luaL_typeerror(L, arg, "ip.address or string");
+  if (lua_type(L, arg) != LUA_TSTRING) ip_argument_type_error(L, arg, "ip.address or string");
   parse_argument(L, arg, address);
 }
 
@@ -120,12 +120,13 @@ static int address_broadcast_v4(lua_State *L) {
    section 3. */
 static int address_from_bytes(lua_State *L) {
   const struct ip_bytes *span = ip_test_class(L, 1, IP_CLASS_BYTE_SPAN);
-  if (span == NULL && lua_type(L, 1) != LUA_TSTRING) return luaL_typeerror(L, 1, "string or byte_span");
+  if (span == NULL && lua_type(L, 1) != LUA_TSTRING)
+    return ip_argument_type_error(L, 1, "string or byte_span");
   size_t length = span != NULL ? span->length : 0;
   const char *data = span != NULL ? (const char *)span->data : lua_tolstring(L, 1, &length);
   if (length != 4 && length != 16) {
     const char *message = lua_pushfstring(L, "4 or 16 bytes expected, got %I", (lua_Integer)length);
-    return luaL_argerror(L, 1, message);
+    return ip_argument_error(L, 1, message);
   }
   struct ip_address address = {.version = length == 4 ? 4 : 6};
   memcpy(address.bytes, data, length);
@@ -139,8 +140,8 @@ static int address_from_bytes(lua_State *L) {
    right type and the wrong value. */
 static int bad_self(lua_State *L, const char *method, const char *expected) {
   push_text(L, check_address(L, 1));
-  return luaL_error(L, "bad argument #1 to '%s' (%s expected, got %s)", method, expected,
-                    lua_tostring(L, -1));
+  return ip_error_text(L, "bad argument #1 to '%s' (%s expected, got %s)", method, expected,
+                       lua_tostring(L, -1));
 }
 
 /* address:to_v6() -> address
@@ -207,7 +208,8 @@ static const struct ip_address *v6_self_of(lua_State *L, const char *property) {
   const struct ip_address *self = self_of(L);
   if (self->version == 6) return self;
   push_text(L, self);
-  luaL_error(L, "property '%s' is for v6 addresses only, %s is a v4 address", property, lua_tostring(L, -1));
+  ip_error_text(L, "property '%s' is for v6 addresses only, %s is a v4 address", property,
+                lua_tostring(L, -1));
   return NULL;
 }
 
@@ -329,7 +331,7 @@ static int compare(lua_State *L) {
   if (a != NULL && b != NULL) return ip_address_compare(a, b);
   const char *left = push_type_name(L, 1);
   const char *right = push_type_name(L, 2);
-  return luaL_error(L, "attempt to compare %s with %s", left, right);
+  return ip_error_text(L, "attempt to compare %s with %s", left, right);
 }
 
 /* a < b -> boolean
@@ -368,7 +370,7 @@ static int address_toendpoint(lua_State *L) {
   struct ip_address address;
   uint16_t port;
   const char *message = ip_address_parse_with_port(&address, &port, text, length);
-  if (message != NULL) return luaL_argerror(L, 1, message);
+  if (message != NULL) return ip_argument_error(L, 1, message);
   ip_address_push(L, &address);
   lua_pushinteger(L, port);
   return 2;
@@ -396,7 +398,7 @@ static int address_endpoint_from_key(lua_State *L) {
   struct ip_address address;
   uint16_t port;
   if (!ip_address_read_key(&address, &port, (const unsigned char *)key, length))
-    return luaL_argerror(L, 1, "not an endpoint key");
+    return ip_argument_error(L, 1, "not an endpoint key");
   ip_address_push(L, &address);
   lua_pushinteger(L, port);
   return 2;

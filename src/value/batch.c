@@ -207,19 +207,19 @@ static int batch_set(lua_State *L) {
     uint16_t port = ip_argument_port(L, 5);
     ip_endpoint_set(&peer, address.version == 6 ? AF_INET6 : AF_INET, &address, port);
   } else {
-    luaL_argcheck(L, lua_isnoneornil(L, 5), 5, "a port needs an address");
+    ip_argument_check(L, lua_isnoneornil(L, 5), 5, "a port needs an address");
   }
   if (!lua_isnoneornil(L, 6)) luaL_checktype(L, 6, LUA_TTABLE);
   struct ip_data data;
   lua_settop(L, 6);
   ip_argument_data(L, 3, &data);
   size_t total = total_of(&data);
-  luaL_argcheck(L, total <= batch->capacity, 3, "the data does not fit the slot");
+  ip_argument_check(L, total <= batch->capacity, 3, "the data does not fit the slot");
   if (IP_UNLIKELY(overlaps(batch, index, &data))) {
     unsigned char *aside = lua_newuserdatauv(L, batch->capacity, 0);
     ip_argument_data(L, 3, &data); /* allocating may have run a finalizer, which may have changed a part */
     total = total_of(&data);
-    luaL_argcheck(L, total <= batch->capacity, 3, "the data does not fit the slot");
+    ip_argument_check(L, total <= batch->capacity, 3, "the data does not fit the slot");
     copy_data(aside, &data);
     memcpy(ip_batch_slot(batch, index), aside, total);
   } else {

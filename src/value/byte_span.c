@@ -64,7 +64,7 @@ struct byte_span_view byte_span_check_view(lua_State *L, int arg) {
     return view;
   }
   const struct ip_bytes *span = ip_test_class(L, arg, IP_CLASS_BYTE_SPAN);
-  if (span == NULL) luaL_typeerror(L, arg, "string or byte_span");
+  if (span == NULL) ip_argument_type_error(L, arg, "string or byte_span");
   view.data = span->data;
   view.length = span->length;
   return view;

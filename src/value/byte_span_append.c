@@ -16,7 +16,7 @@ enum { MINIMUM_ROOM = 32 };
 static struct byte_span_view check_part(lua_State *L, int arg) {
   if (lua_isnoneornil(L, arg)) return (struct byte_span_view){(const unsigned char *)"", 0};
   if (lua_type(L, arg) != LUA_TSTRING && ip_test_class(L, arg, IP_CLASS_BYTE_SPAN) == NULL)
-    luaL_typeerror(L, arg, "string, byte_span or nil");
+    ip_argument_type_error(L, arg, "string, byte_span or nil");
   return byte_span_check_view(L, arg);
 }
 
@@ -25,7 +25,7 @@ static size_t measure_parts(lua_State *L, int first, int last) {
   size_t total = 0;
   for (int arg = first; arg <= last; arg++) {
     struct byte_span_view part = check_part(L, arg);
-    luaL_argcheck(L, part.length <= IP_BYTE_SPAN_MAX - total, arg, "resulting span too large");
+    ip_argument_check(L, part.length <= IP_BYTE_SPAN_MAX - total, arg, "resulting span too large");
     total += part.length;
   }
   return total;

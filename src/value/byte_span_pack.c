@@ -20,13 +20,13 @@ enum {
 
 /* Keeps the function `name` of the table on top of the stack. [-0, +0, e] */
 static void keep(lua_State *L, const char *name, const char *key) {
-  if (lua_getfield(L, -1, name) != LUA_TFUNCTION) luaL_error(L, "byte_span needs Lua's string.%s", name);
+  if (lua_getfield(L, -1, name) != LUA_TFUNCTION) ip_error_text(L, "byte_span needs Lua's string.%s", name);
   lua_rawsetp(L, LUA_REGISTRYINDEX, key);
 }
 
 void byte_span_pack_open(lua_State *L) {
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-  if (lua_getfield(L, -1, "string") != LUA_TTABLE) luaL_error(L, "byte_span needs Lua's string library");
+  if (lua_getfield(L, -1, "string") != LUA_TTABLE) ip_error_text(L, "byte_span needs Lua's string library");
   keep(L, "pack", &pack_key);
   keep(L, "unpack", &unpack_key);
   lua_pop(L, 2);
@@ -40,7 +40,7 @@ static int raise_again(lua_State *L, int status) {
     lua_insert(L, -2);
     lua_concat(L, 2);
   }
-  return lua_error(L);
+  return ip_error_throw(L);
 }
 
 /* Calls string.unpack with the format at index 2, a string of `length` bytes and a position in it. Returns
@@ -59,7 +59,7 @@ static size_t check_unpack_position(lua_State *L, const struct ip_bytes *self) {
   lua_Integer position = ip_argument_optional_integer(L, 3, LUA_MININTEGER, LUA_MAXINTEGER, 1);
   if (position < 0) position = position < -length ? 1 : length + position + 1;
   if (position == 0) position = 1;
-  luaL_argcheck(L, position <= length + 1, 3, "initial position out of span");
+  ip_argument_check(L, position <= length + 1, 3, "initial position out of span");
   return (size_t)position - 1;
 }
 
@@ -108,7 +108,7 @@ int byte_span_pack(lua_State *L) {
   size_t needed;
   const char *packed = lua_tolstring(L, 3, &needed);
   if (needed > available)
-    return luaL_argerror(
+    return ip_argument_error(
         L, 2,
         lua_pushfstring(L, "%I bytes needed, %I available", (lua_Integer)needed, (lua_Integer)available));
   memcpy(target, packed, needed);

@@ -62,14 +62,15 @@ void ip_interface_argument(lua_State *L, int arg, const char *operation, struct 
   *interface = (struct ip_interface){.index = 0};
   const struct ip_address *address = ip_test_class(L, arg, IP_CLASS_ADDRESS);
   if (address != NULL) {
-    luaL_argcheck(L, address->version == 4, arg, "a v6 address names no interface");
+    ip_argument_check(L, address->version == 4, arg, "a v6 address names no interface");
     error = resolve_address(address, interface);
   } else if (lua_type(L, arg) == LUA_TSTRING) {
     size_t length;
     const char *text = ip_argument_string(L, arg, &length);
     error = resolve_text(text, length, interface);
   } else {
-    if (lua_type(L, arg) != LUA_TNUMBER) luaL_typeerror(L, arg, "interface name, index or v4 address");
+    if (lua_type(L, arg) != LUA_TNUMBER)
+      ip_argument_type_error(L, arg, "interface name, index or v4 address");
     interface->index = (unsigned)ip_argument_integer(L, arg, 0, INT_MAX);
   }
   if (error != 0) ip_error_raise(L, error, operation);
