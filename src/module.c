@@ -9,7 +9,7 @@
 #include "udp/socket.h"
 #include "value/address.h"
 #include "value/batch.h"
-#include "value/byte_span.h"
+#include "value/byte_span_class.h"
 #include "value/file_descriptor.h"
 #include "value/interface_argument.h"
 

@@ -1,4 +1,4 @@
-/* datagram_io_posix.c: the system calls of a datagram socket, portable part. Owns nothing.
+/* datagram_io.c: the system calls of a datagram socket. Owns nothing; raises nothing.
 
    Sources: socket(2), recv(2), send(2), udp(7), POSIX.1-2017. */
 #include "net/datagram_io.h"

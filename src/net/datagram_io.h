@@ -1,7 +1,6 @@
 /* datagram_io.h: the system calls of a datagram socket. Layer 1: knows no Lua.
 
-   One surface; a portable body (datagram_io_posix.c). Every function returns 0 or an errno value, and never
-   blocks: EAGAIN says that it would have. EINTR is retried. */
+   Every function returns 0 or an errno value, and never blocks: EAGAIN says that it would have. EINTR is retried. */
 #ifndef IP_DATAGRAM_IO_H
 #define IP_DATAGRAM_IO_H
 
@@ -40,23 +39,6 @@ int ip_datagram_receive(int fd, void *data, size_t size, int flags, struct ip_da
  */
 int ip_datagram_send(int fd, const struct iovec *parts, size_t count, const struct ip_endpoint *remote,
                      int flags, size_t *sent);
-
-struct ip_control;
-struct ip_control_error;
-
-/* As ip_datagram_receive, with the source and what travelled beside the bytes. */
-int ip_datagram_receive_message(int fd, bool is_v6, void *data, size_t size, int flags,
-                                struct ip_datagram *datagram, struct ip_control *control);
-
-/* As ip_datagram_send, with what `control` asks for. v4_path: see ip_control_build. */
-int ip_datagram_send_message(int fd, const struct iovec *parts, size_t count,
-                             const struct ip_endpoint *remote, int flags, const struct ip_control *control,
-                             bool v4_path, size_t *sent);
-
-/* Takes one entry of the error queue: in `datagram` the bytes that are left of what was sent, and where it was
-   going. EAGAIN when there is none. */
-int ip_datagram_receive_error(int fd, bool is_v6, void *data, size_t size, struct ip_datagram *datagram,
-                              struct ip_control_error *error);
 
 /* An integer socket option. */
 int ip_datagram_get_option(int fd, int level, int name, int *value);

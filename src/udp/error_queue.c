@@ -5,6 +5,7 @@
    spin. Source: ip(7) IP_RECVERR, ipv6(7). */
 #include "udp/message.h"
 
+#include "net/datagram_message_io.h"
 #include "value/address.h"
 #include "value/byte_span.h"
 

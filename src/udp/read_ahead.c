@@ -6,6 +6,7 @@
 #include "udp/read_ahead.h"
 
 #include "base/util.h"
+#include "net/datagram_message_io.h"
 
 #include <errno.h>
 #include <stdlib.h>

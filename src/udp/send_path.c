@@ -7,6 +7,7 @@
 #include "udp/message.h"
 
 #include "base/util.h"
+#include "net/datagram_message_io.h"
 
 #include <errno.h>
 

@@ -1,17 +1,10 @@
-/* byte_span.c: the Lua type byte_span: memory, windows on it, and its bytes.
+/* byte_span.c: spans as C sees them: memory, and windows on it.
 
-   A block is a userdata of its own without metatable and user values; a span is a struct ip_bytes in a
-   userdata whose one user value is the block, so the collector frees a block with its last span. Invariants:
-   a block never moves or changes size; a span's data and capacity never change, its length (1) changes only
-   in resize and (2) never exceeds the capacity; data is never NULL. An allocation may run a finalizer, and
-   that may resize any span: a length read before an allocation is still safe to use after it, but may be out
-   of date. Raises bad-argument errors and memory errors only. */
+   A block is a userdata of its own without metatable and user values. A span is a struct ip_bytes in a userdata whose
+   one user value is the block (or, for a window, another owner of the memory), so the collector frees a block with its
+   last span. Invariants: a block never moves or changes its size; a span's data and capacity never change; data is
+   NULL only while a span is being made. Raises bad-argument errors and memory errors only. */
 #include "value/byte_span.h"
-
-#include "base/util.h"
-#include "binding/argument.h"
-#include "binding/class.h"
-#include "value/byte_span_method.h"
 
 #include <string.h>
 
@@ -53,12 +46,8 @@ struct ip_bytes *ip_byte_span_push_slice(lua_State *L, int span, size_t offset, 
   return slice;
 }
 
-struct ip_bytes *ip_byte_span_check(lua_State *L, int arg) {
-  return ip_check_class(L, arg, IP_CLASS_BYTE_SPAN);
-}
-
-struct byte_span_view byte_span_check_view(lua_State *L, int arg) {
-  struct byte_span_view view;
+struct ip_byte_span_view ip_byte_span_check_view(lua_State *L, int arg) {
+  struct ip_byte_span_view view;
   if (lua_type(L, arg) == LUA_TSTRING) {
     view.data = (const unsigned char *)lua_tolstring(L, arg, &view.length);
     return view;
@@ -68,211 +57,4 @@ struct byte_span_view byte_span_check_view(lua_State *L, int arg) {
   view.data = span->data;
   view.length = span->length;
   return view;
-}
-
-/* byte_span.new(length[, capacity]) -> span
-   length: integer 0..2^47-1, bytes; capacity: integer length..2^47-1, bytes (length).
-   A span on memory of its own, all zeros. Errors: bad argument; "not enough memory". Suspends: no.
-   Source: Emilua byte_span.new, Go's make([]byte, length, capacity). */
-static int byte_span_new(lua_State *L) {
-  lua_Integer most = (lua_Integer)IP_BYTE_SPAN_MAX;
-  lua_Integer length = ip_argument_integer(L, 1, 0, most);
-  lua_Integer capacity = ip_argument_optional_integer(L, 2, length, most, length);
-  ip_byte_span_push(L, (size_t)length, (size_t)capacity);
-  return 1;
-}
-
-/* span:slice([first[, last]]) -> span
-   first: integer 1..capacity+1 (1); last: integer first-1..capacity (#span; then first is at most #span+1).
-   A span on bytes first..last of the same memory; its capacity reaches to the end of this one's. Bytes
-   between #span and the capacity are shown as they are. Errors: bad argument. Suspends: no. Source: Emilua
-   byte_span.slice, Go's slice expressions. */
-static int byte_span_slice(lua_State *L) {
-  const struct ip_bytes *self = ip_byte_span_check(L, 1);
-  lua_Integer last = (lua_Integer)self->length;
-  lua_Integer capacity = (lua_Integer)self->capacity;
-  bool to_end = lua_isnoneornil(L, 3);
-  lua_Integer first = ip_argument_optional_integer(L, 2, 1, (to_end ? last : capacity) + 1, 1);
-  if (!to_end) last = ip_argument_integer(L, 3, first - 1, capacity);
-  lua_Integer offset = first - 1;
-  ip_byte_span_push_slice(L, 1, (size_t)offset, (size_t)(last - offset), (size_t)(capacity - offset));
-  return 1;
-}
-
-/* span:resize(length) -> span
-   length: integer 0..capacity, bytes.
-   Changes the length of this span alone and returns the span itself. No byte changes. Errors: bad argument.
-   Suspends: no. */
-static int byte_span_resize(lua_State *L) {
-  struct ip_bytes *self = lua_gettop(L) == 2 ? ip_peek_class_of(L, ip_core(L), 1, IP_CLASS_BYTE_SPAN) : NULL;
-  if (IP_UNLIKELY(self == NULL)) self = ip_byte_span_check(L, 1);
-  self->length = (size_t)ip_argument_integer(L, 2, 0, (lua_Integer)self->capacity);
-  lua_pushvalue(L, 1);
-  return 1;
-}
-
-/* span:copy(source) -> count
-   source: string or byte_span, which may share memory with the span.
-   Copies the first min(#span, #source) bytes of source to the begin of the span; count is their number.
-   Errors: bad argument. Suspends: no. Source: Emilua byte_span.copy, Go's copy. */
-static int byte_span_copy(lua_State *L) {
-  struct ip_bytes *self = ip_byte_span_check(L, 1);
-  struct byte_span_view source = byte_span_check_view(L, 2);
-  size_t count = source.length < self->length ? source.length : self->length;
-  memmove(self->data, source.data, count);
-  lua_pushinteger(L, (lua_Integer)count);
-  return 1;
-}
-
-/* span:fill(byte) -> span
-   byte: integer 0..255.
-   Sets each of the bytes 1..#span to `byte` and returns the span itself. Errors: bad argument. Suspends: no.
- */
-static int byte_span_fill(lua_State *L) {
-  struct ip_bytes *self = ip_byte_span_check(L, 1);
-  int byte = (int)ip_argument_integer(L, 2, 0, 255);
-  memset(self->data, byte, self->length);
-  lua_settop(L, 1);
-  return 1;
-}
-
-/* The first position that string.sub means by `index`, 1 or more. */
-static lua_Integer sub_first(lua_Integer index, lua_Integer length) {
-  if (index > 0) return index;
-  if (index == 0 || index < -length) return 1;
-  return length + index + 1;
-}
-
-/* The last position that string.sub means by `index`, 0..length. */
-static lua_Integer sub_last(lua_Integer index, lua_Integer length) {
-  if (index > length) return length;
-  if (index >= 0) return index;
-  return index < -length ? 0 : length + index + 1;
-}
-
-/* span:sub(first[, last]) -> string
-   first, last (-1): any integers; a negative one counts from the end, one outside the span is moved to its
-   edge. A copy of bytes first..last; empty where last < first. Errors: bad argument; "not enough memory".
-   Suspends: no. Source: Lua's string.sub, but a string is no integer here. */
-static int byte_span_sub(lua_State *L) {
-  const struct ip_bytes *self = ip_byte_span_check(L, 1);
-  lua_Integer length = (lua_Integer)self->length;
-  lua_Integer first = sub_first(ip_argument_integer(L, 2, LUA_MININTEGER, LUA_MAXINTEGER), length);
-  lua_Integer last = ip_argument_optional_integer(L, 3, LUA_MININTEGER, LUA_MAXINTEGER, -1);
-  last = sub_last(last, length);
-  if (first > last) {
-    lua_pushliteral(L, "");
-    return 1;
-  }
-  lua_pushlstring(L, (const char *)self->data + (first - 1), (size_t)(last - first + 1));
-  return 1;
-}
-
-/* span.capacity -> integer: bytes from the begin of the span to the end of its memory. Read-only. */
-static int get_capacity(lua_State *L) {
-  const struct ip_bytes *self = lua_touserdata(L, 1);
-  lua_pushinteger(L, (lua_Integer)self->capacity);
-  return 1;
-}
-
-/* span[index] -> byte
-   index: integer 1..#span. Errors: bad argument where it is outside; "byte_span has no property '...'" for
-   what is neither an index nor a member. Suspends: no. */
-static int byte_span_mt_index(lua_State *L) {
-  if (lua_type(L, 2) != LUA_TNUMBER) return ip_class_index(L);
-  const struct ip_bytes *self = ip_byte_span_check(L, 1);
-  lua_Integer index = ip_argument_integer(L, 2, 1, (lua_Integer)self->length);
-  lua_pushinteger(L, self->data[index - 1]);
-  return 1;
-}
-
-/* span[index] = byte
-   index: integer 1..#span; byte: integer 0..255. Errors: bad argument; for any other key as in
-   ip_class_newindex. Suspends: no. */
-static int byte_span_mt_newindex(lua_State *L) {
-  if (lua_type(L, 2) != LUA_TNUMBER) return ip_class_newindex(L);
-  struct ip_bytes *self = ip_byte_span_check(L, 1);
-  lua_Integer index = ip_argument_integer(L, 2, 1, (lua_Integer)self->length);
-  self->data[index - 1] = (unsigned char)ip_argument_integer(L, 3, 0, 255);
-  return 0;
-}
-
-/* #span -> integer: its length in bytes. Suspends: no. */
-static int byte_span_mt_len(lua_State *L) {
-  lua_pushinteger(L, (lua_Integer)ip_byte_span_check(L, 1)->length);
-  return 1;
-}
-
-/* span == other -> boolean: whether both are spans and show equal bytes; capacities do not count. Suspends:
-   no. */
-static int byte_span_mt_eq(lua_State *L) {
-  const struct ip_bytes *a = ip_test_class(L, 1, IP_CLASS_BYTE_SPAN);
-  const struct ip_bytes *b = ip_test_class(L, 2, IP_CLASS_BYTE_SPAN);
-  bool equal = a != NULL && b != NULL && ip_bytes_equal(a->data, a->length, b->data, b->length);
-  lua_pushboolean(L, equal);
-  return 1;
-}
-
-/* tostring(span) -> string: a copy of its bytes. Errors: "not enough memory". Suspends: no. */
-static int byte_span_mt_tostring(lua_State *L) {
-  const struct ip_bytes *self = ip_byte_span_check(L, 1);
-  lua_pushlstring(L, (const char *)self->data, self->length);
-  return 1;
-}
-
-static const luaL_Reg methods[] = {
-    {"append", byte_span_append},
-    {"copy", byte_span_copy},
-    {"ends_with", byte_span_ends_with},
-    {"fill", byte_span_fill},
-    {"find", byte_span_find},
-    {"find_first_not_of", byte_span_find_first_not_of},
-    {"find_first_of", byte_span_find_first_of},
-    {"find_last_not_of", byte_span_find_last_not_of},
-    {"find_last_of", byte_span_find_last_of},
-    {"pack", byte_span_pack},
-    {"resize", byte_span_resize},
-    {"rfind", byte_span_rfind},
-    {"slice", byte_span_slice},
-    {"starts_with", byte_span_starts_with},
-    {"sub", byte_span_sub},
-    {"trimmed", byte_span_trimmed},
-    {"unpack", byte_span_unpack},
-    {NULL, NULL},
-};
-
-static const luaL_Reg metamethods[] = {
-    {"__len", byte_span_mt_len},
-    {"__eq", byte_span_mt_eq},
-    {"__tostring", byte_span_mt_tostring},
-    {NULL, NULL},
-};
-
-static const struct ip_property properties[] = {
-    {"capacity", get_capacity, NULL},
-    {NULL, NULL, NULL},
-};
-
-static const struct ip_class_definition definition = {
-    .name = "byte_span",
-    .id = IP_CLASS_BYTE_SPAN,
-    .methods = methods,
-    .metamethods = metamethods,
-    .properties = properties,
-    .index = byte_span_mt_index,
-    .newindex = byte_span_mt_newindex,
-};
-
-static const luaL_Reg functions[] = {
-    {"new", byte_span_new},
-    {"append", byte_span_append_module},
-    {NULL, NULL},
-};
-
-void ip_byte_span_open(lua_State *L, int core) {
-  core = lua_absindex(L, core);
-  byte_span_pack_open(L);
-  ip_class_define(L, core, &definition);
-  lua_createtable(L, 0, (int)ip_count_of(functions) - 1);
-  ip_class_functions(L, core, functions);
 }

@@ -1,8 +1,9 @@
-/* byte_span.h: the Lua type byte_span. Layer 3. */
+/* byte_span.h: spans as C sees them: make one, share its memory, read what an argument shows. Layer 3. */
 #ifndef IP_BYTE_SPAN_H
 #define IP_BYTE_SPAN_H
 
 #include "base/compat.h"
+#include "binding/class.h"
 #include "net/bytes.h"
 
 #include <stdint.h>
@@ -11,8 +12,11 @@
    and 2^30 - 1 where they have 32. So sums of a size and a header never come near SIZE_MAX. */
 #define IP_BYTE_SPAN_MAX ((size_t)PTRDIFF_MAX >> (sizeof(size_t) > 4 ? 16 : 1))
 
-/* Defines the class (core at stack index `core`) and pushes the module table byte_span. [-0, +1, e] */
-void ip_byte_span_open(lua_State *L, int core);
+/* Bytes to read: of a string or of a span. They are valid while the argument is on the stack. */
+struct ip_byte_span_view {
+  const unsigned char *data;
+  size_t length;
+};
 
 /* Pushes a new span of `length` zero bytes with `capacity` bytes behind it; its memory never moves. [-0, +1,
    m] */
@@ -29,6 +33,11 @@ struct ip_bytes *ip_byte_span_push_slice(lua_State *L, int span, size_t offset, 
                                          size_t capacity);
 
 /* The span at `arg`, or a bad-argument error. Its userdata begins with a struct ip_bytes. [-0, +0, v] */
-struct ip_bytes *ip_byte_span_check(lua_State *L, int arg);
+static inline struct ip_bytes *ip_byte_span_check(lua_State *L, int arg) {
+  return (struct ip_bytes *)ip_check_class(L, arg, IP_CLASS_BYTE_SPAN);
+}
+
+/* The bytes of the string or span at `arg`, or a bad-argument error. A number is no string here. [-0, +0, v] */
+struct ip_byte_span_view ip_byte_span_check_view(lua_State *L, int arg);
 
 #endif

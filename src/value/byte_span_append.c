@@ -2,10 +2,11 @@
 
    Owns nothing: results are ordinary spans. All parts are checked and measured before a byte is written.
    Raises bad-argument errors and memory errors only. */
+#include "value/byte_span_append.h"
+
 #include "binding/argument.h"
 #include "binding/class.h"
 #include "value/byte_span.h"
-#include "value/byte_span_method.h"
 
 #include <string.h>
 
@@ -13,18 +14,18 @@
 enum { MINIMUM_ROOM = 32 };
 
 /* The bytes of a part: a string, a span, or nil, which has none. [-0, +0, v] */
-static struct byte_span_view check_part(lua_State *L, int arg) {
-  if (lua_isnoneornil(L, arg)) return (struct byte_span_view){(const unsigned char *)"", 0};
+static struct ip_byte_span_view check_part(lua_State *L, int arg) {
+  if (lua_isnoneornil(L, arg)) return (struct ip_byte_span_view){(const unsigned char *)"", 0};
   if (lua_type(L, arg) != LUA_TSTRING && ip_test_class(L, arg, IP_CLASS_BYTE_SPAN) == NULL)
     ip_argument_type_error(L, arg, "string, byte_span or nil");
-  return byte_span_check_view(L, arg);
+  return ip_byte_span_check_view(L, arg);
 }
 
 /* Checks the parts at first..last and returns the number of their bytes. [-0, +0, v] */
 static size_t measure_parts(lua_State *L, int first, int last) {
   size_t total = 0;
   for (int arg = first; arg <= last; arg++) {
-    struct byte_span_view part = check_part(L, arg);
+    struct ip_byte_span_view part = check_part(L, arg);
     ip_argument_check(L, part.length <= IP_BYTE_SPAN_MAX - total, arg, "resulting span too large");
     total += part.length;
   }
@@ -34,7 +35,7 @@ static size_t measure_parts(lua_State *L, int first, int last) {
 /* Copies the parts at first..last behind the end of `result`. [-0, +0, v] */
 static void append_parts(lua_State *L, struct ip_bytes *result, int first, int last) {
   for (int arg = first; arg <= last; arg++) {
-    struct byte_span_view part = check_part(L, arg);
+    struct ip_byte_span_view part = check_part(L, arg);
     size_t count = result->capacity - result->length;
     /* It fits, unless a finalizer has resized a span since it was measured. */
     if (part.length < count) count = part.length;
@@ -60,7 +61,7 @@ static int append_to_new(lua_State *L, int first, int last, size_t length) {
 static bool is_in_the_way(lua_State *L, int first, int last, const unsigned char *target, size_t length) {
   uintptr_t begin = (uintptr_t)target;
   for (int arg = first; arg <= last; arg++) {
-    struct byte_span_view part = check_part(L, arg);
+    struct ip_byte_span_view part = check_part(L, arg);
     uintptr_t data = (uintptr_t)part.data;
     if (data < begin ? begin - data < part.length : data - begin < length) return true;
   }
@@ -73,7 +74,7 @@ static bool is_in_the_way(lua_State *L, int first, int last, const unsigned char
    capacity suffices it shares this one's memory and the bytes behind the end of this one are overwritten;
    else it has memory of its own with room to grow. This span stays as it is. Errors: bad argument, before
    anything is written; "not enough memory". Suspends: no. Source: Emilua byte_span.append, Go's append. */
-int byte_span_append(lua_State *L) {
+int ip_byte_span_append(lua_State *L) {
   const struct ip_bytes *self = ip_byte_span_check(L, 1);
   int last = lua_gettop(L);
   size_t total = measure_parts(L, 1, last);
@@ -95,7 +96,7 @@ int byte_span_append(lua_State *L) {
    ...: strings, spans and nils; a nil contributes nothing.
    A span on memory of its own, with room to grow, that has the bytes of all arguments; no argument's memory
    is written to. Errors: bad argument; "not enough memory". Suspends: no. Source: Emilua byte_span.append. */
-int byte_span_append_module(lua_State *L) {
+int ip_byte_span_append_module(lua_State *L) {
   int last = lua_gettop(L);
   return append_to_new(L, 1, last, measure_parts(L, 1, last));
 }

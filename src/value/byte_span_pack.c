@@ -3,9 +3,10 @@
    Lua's own functions do the work. They are kept in the registry from the moment the module is opened, so
    that a program which later changes the table `string` changes nothing here. Raises bad-argument errors,
    memory errors, and what string.pack and string.unpack raise. */
+#include "value/byte_span_pack.h"
+
 #include "binding/argument.h"
 #include "value/byte_span.h"
-#include "value/byte_span_method.h"
 
 #include <string.h>
 
@@ -24,7 +25,7 @@ static void keep(lua_State *L, const char *name, const char *key) {
   lua_rawsetp(L, LUA_REGISTRYINDEX, key);
 }
 
-void byte_span_pack_open(lua_State *L) {
+void ip_byte_span_pack_open(lua_State *L) {
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   if (lua_getfield(L, -1, "string") != LUA_TTABLE) ip_error_text(L, "byte_span needs Lua's string library");
   keep(L, "pack", &pack_key);
@@ -67,7 +68,7 @@ static size_t check_unpack_position(lua_State *L, const struct ip_bytes *self) {
    format: string, as for string.unpack; position: integer -#span..#span+1 (1), a negative one counts from the
    end, 0 and what lies before the begin mean 1. The values at `position`, and the position behind the last
    one. Errors: bad argument; those of string.unpack. Suspends: no. Source: Lua's string.unpack. */
-int byte_span_unpack(lua_State *L) {
+int ip_byte_span_unpack(lua_State *L) {
   const struct ip_bytes *self = ip_byte_span_check(L, 1);
   ip_argument_string(L, 2, NULL);
   size_t offset = check_unpack_position(L, self);
@@ -95,7 +96,7 @@ int byte_span_unpack(lua_State *L) {
    Writes string.pack(format, ...) to the span from `position` on, and returns the position behind it.
    Alignment counts from `position`. Errors: bad argument, also where it does not fit; those of string.pack.
    An error leaves the span as it was. Suspends: no. Source: Lua's string.pack. */
-int byte_span_pack(lua_State *L) {
+int ip_byte_span_pack(lua_State *L) {
   struct ip_bytes *self = ip_byte_span_check(L, 1);
   lua_Integer position = ip_argument_integer(L, 2, 1, (lua_Integer)self->length + 1);
   ip_argument_string(L, 3, NULL);
