@@ -4,6 +4,7 @@
 
 #include "base/util.h"
 #include "binding/class.h"
+#include "net/bytes.h"
 
 #include <math.h>
 #include <string.h>

@@ -7,11 +7,10 @@
 
 #include "base/compat.h"
 #include "binding/raise.h"
-#include "net/bytes.h"
+#include "net/data.h"
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/uio.h>
 
 /* For what is not an integer within low..high at the first glance: a float that is one, or a bad argument.
    [-0, +0, v] */
@@ -52,24 +51,6 @@ int ip_argument_find(lua_State *L, int arg, const char *const names[]);
 
 /* Likewise, but anything else is a bad argument. [-0, +0, v] */
 int ip_argument_choice(lua_State *L, int arg, const char *const names[]);
-
-enum { IP_DATA_INLINE_PARTS = 16 };
-
-/* What is to be sent as one datagram. The parts point into strings and spans that the caller's stack holds.
- */
-struct ip_data {
-  struct iovec *parts;
-  size_t count;
-  struct iovec inline_parts[IP_DATA_INLINE_PARTS];
-};
-
-/* One part. */
-static inline void ip_data_set(struct ip_data *data, void *bytes, size_t length) {
-  data->parts = data->inline_parts;
-  data->count = 1;
-  data->inline_parts[0].iov_base = bytes;
-  data->inline_parts[0].iov_len = length;
-}
 
 /* Reads a data argument: a string, a byte_span or a sequence of those. A sequence of more than
    IP_DATA_INLINE_PARTS parts leaves one value on the stack, which holds the vector. [-0, +(0|1), v] */

@@ -7,6 +7,7 @@
 
 #include "binding/argument.h"
 #include "binding/class.h"
+#include "value/byte_span.h"
 
 #include <string.h>
 
@@ -119,17 +120,13 @@ static int address_broadcast_v4(lua_State *L) {
    Errors: bad argument on another type or length. Suspends: no. Source: RFC 791 section 3.1, RFC 8200
    section 3. */
 static int address_from_bytes(lua_State *L) {
-  const struct ip_bytes *span = ip_test_class(L, 1, IP_CLASS_BYTE_SPAN);
-  if (span == NULL && lua_type(L, 1) != LUA_TSTRING)
-    return ip_argument_type_error(L, 1, "string or byte_span");
-  size_t length = span != NULL ? span->length : 0;
-  const char *data = span != NULL ? (const char *)span->data : lua_tolstring(L, 1, &length);
-  if (length != 4 && length != 16) {
-    const char *message = lua_pushfstring(L, "4 or 16 bytes expected, got %I", (lua_Integer)length);
-    return ip_argument_error(L, 1, message);
+  struct ip_byte_span_view data = ip_byte_span_check_view(L, 1);
+  if (data.length != 4 && data.length != 16) {
+    const char *problem = lua_pushfstring(L, "4 or 16 bytes expected, got %I", (lua_Integer)data.length);
+    return ip_argument_error(L, 1, problem);
   }
-  struct ip_address address = {.version = length == 4 ? 4 : 6};
-  memcpy(address.bytes, data, length);
+  struct ip_address address = {.version = data.length == 4 ? 4 : 6};
+  memcpy(address.bytes, data.data, data.length);
   ip_address_push(L, &address);
   return 1;
 }

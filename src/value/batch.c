@@ -159,13 +159,6 @@ static int batch_get(lua_State *L) {
   return 4;
 }
 
-static size_t total_of(const struct ip_data *data) {
-  size_t total = 0;
-  for (size_t i = 0; i < data->count; i++)
-    total += data->parts[i].iov_len;
-  return total;
-}
-
 /* Does a part of several lie in the slot? Copying one part would then change the next. */
 static bool overlaps(const struct ip_batch *batch, size_t index, const struct ip_data *data) {
   uintptr_t slot = (uintptr_t)ip_batch_slot(batch, index);
@@ -174,14 +167,6 @@ static bool overlaps(const struct ip_batch *batch, size_t index, const struct ip
     if (part < slot + batch->capacity && part + data->parts[i].iov_len > slot) return true;
   }
   return false;
-}
-
-/* Fills a slot, or what stands in for it; a single part may lie in that very slot. */
-static void copy_data(unsigned char *to, const struct ip_data *data) {
-  for (size_t i = 0; i < data->count; i++) {
-    if (data->parts[i].iov_len > 0) memmove(to, data->parts[i].iov_base, data->parts[i].iov_len);
-    to += data->parts[i].iov_len;
-  }
 }
 
 /* Keeps the info table at 6, or none. It is read when the entry is sent. [-0, +0, m] */
@@ -213,17 +198,17 @@ static int batch_set(lua_State *L) {
   struct ip_data data;
   lua_settop(L, 6);
   ip_argument_data(L, 3, &data);
-  size_t total = total_of(&data);
+  size_t total = ip_data_size(&data);
   ip_argument_check(L, total <= batch->capacity, 3, "the data does not fit the slot");
   if (IP_UNLIKELY(overlaps(batch, index, &data))) {
     unsigned char *aside = lua_newuserdatauv(L, batch->capacity, 0);
     ip_argument_data(L, 3, &data); /* allocating may have run a finalizer, which may have changed a part */
-    total = total_of(&data);
+    total = ip_data_size(&data);
     ip_argument_check(L, total <= batch->capacity, 3, "the data does not fit the slot");
-    copy_data(aside, &data);
+    ip_data_copy(aside, &data);
     memcpy(ip_batch_slot(batch, index), aside, total);
   } else {
-    copy_data(ip_batch_slot(batch, index), &data);
+    ip_data_copy(ip_batch_slot(batch, index), &data);
   }
   batch->parts[index].iov_len = total;
   batch->peers[index] = peer;

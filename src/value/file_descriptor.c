@@ -24,6 +24,16 @@ struct ip_file_descriptor *ip_file_descriptor_test(lua_State *L, int arg) {
   return ip_test_class(L, arg, IP_CLASS_FILE_DESCRIPTOR);
 }
 
+int ip_file_descriptor_argument(lua_State *L, int arg, const char *operation) {
+  const struct ip_file_descriptor *object = ip_file_descriptor_test(L, arg);
+  if (object == NULL) {
+    if (lua_type(L, arg) != LUA_TNUMBER) ip_argument_type_error(L, arg, "ip.file_descriptor or integer");
+    return (int)ip_argument_integer(L, arg, 0, INT_MAX);
+  }
+  if (object->fd == IP_NO_DESCRIPTOR && operation != NULL) ip_error_raise(L, EBADF, operation);
+  return object->fd;
+}
+
 static struct ip_file_descriptor *check_descriptor(lua_State *L, int arg) {
   return ip_check_class(L, arg, IP_CLASS_FILE_DESCRIPTOR);
 }

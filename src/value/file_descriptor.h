@@ -19,4 +19,9 @@ struct ip_file_descriptor *ip_file_descriptor_push(lua_State *L);
 /* The object at `arg`, or NULL. [-0, +0, -] */
 struct ip_file_descriptor *ip_file_descriptor_test(lua_State *L, int arg);
 
+/* The descriptor that the argument at `arg` names: an integer, or an ip.file_descriptor. Where the object is empty,
+   raises EBADF called `operation`; where `operation` is NULL, returns IP_NO_DESCRIPTOR instead, for which a system call
+   reports EBADF. [-0, +0, v] */
+int ip_file_descriptor_argument(lua_State *L, int arg, const char *operation);
+
 #endif
