@@ -1,12 +1,19 @@
-/* module.c: luaopen_ip_core. Puts the rooms together; the modules in lua/ give them their public names. */
+/* module.c: luaopen_ip_core. Puts everything together; the modules in lua/ give them their public names. */
 #include "base/util.h"
 #include "binding/class.h"
 #include "binding/error.h"
 #include "fiber/fiber.h"
+#include "fiber/host_loop.h"
+#include "fiber/nested_wait.h"
+#include "fiber/scope.h"
+#include "fiber/signal.h"
+#include "fiber/wait_fd.h"
 #include "loop/runtime.h"
 #include "resolve/interface.h"
 #include "resolve/resolver.h"
-#include "udp/socket.h"
+#include "udp/batch_io.h"
+#include "udp/class.h"
+#include "udp/message_flag.h"
 #include "value/address.h"
 #include "value/batch.h"
 #include "value/byte_span_class.h"
@@ -36,18 +43,18 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   ip_file_descriptor_open(L, 1);
   lua_setfield(L, 2, "file_descriptor");
   ip_batch_open(L, 1);
-  ip_batch_add_info(L, 1);
+  ip_batch_io_open(L, 1);
   lua_setfield(L, 2, "batch");
   ip_socket_open_class(L, 1);
   lua_setfield(L, 2, "socket");
   ip_fiber_open(L, 1);
   ip_scope_open(L, 1);
-  ip_descriptor_wait_open(L, 1);
+  ip_wait_fd_open(L, 1);
   ip_signal_open(L, 1);
   ip_host_loop_open(L, 1);
-  ip_relay_open(L, 1);
+  ip_nested_wait_open(L, 1);
   lua_setfield(L, 2, "fiber");
-  ip_socket_push_message_flags(L);
+  ip_message_flag_push(L);
   lua_setfield(L, 2, "message_flag");
   ip_address_add_functions(L, 1);
   ip_resolver_add_functions(L, 1);

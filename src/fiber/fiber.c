@@ -1,26 +1,28 @@
 /* fiber.c: spawn, join, interrupt, detach, sleep, yield, run.
 
-   A fiber is a userdata that begins with the engine's struct ip_task. While its coroutine has not ended it is
-   in the registry table of tasks (keyed by the coroutine's address), so nobody has to hold it. Its user value
-   is its coroutine, and from its end on what the coroutine left: its error, its only result, or a table of
-   its results. */
+   A fiber is a userdata that begins with the engine's struct ip_task. While its coroutine has not ended the table of
+   tasks anchors it, so nobody has to hold it. Its user value is its coroutine, and from its end on what the coroutine
+   left: its error, its only result, or a table of its results. */
 #include "fiber/fiber.h"
 
 #include "base/util.h"
 #include "binding/argument.h"
+#include "binding/raise.h"
+#include "loop/dispatch.h"
+#include "loop/task.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <time.h>
 
-enum fiber_outcome { FIBER_ALIVE, FIBER_DONE, FIBER_FAILED, FIBER_INTERRUPTED, FIBER_CLOSED };
+enum fiber_state { FIBER_ALIVE, FIBER_DONE, FIBER_FAILED, FIBER_INTERRUPTED, FIBER_CLOSED };
 
 struct fiber {
   struct ip_task task; /* first */
   struct ip_operation *joiner;
-  struct ip_queue watchers; /* struct ip_operation, by their member `watch` */
-  int results;              /* how many, of a fiber that is done */
-  uint8_t outcome;          /* enum fiber_outcome */
+  struct ip_queue watches; /* struct ip_fiber_watch */
+  int results;             /* how many, of a fiber that is done */
+  uint8_t state;           /* enum fiber_state */
   bool joined, detached;
 };
 
@@ -36,34 +38,24 @@ static struct fiber *fiber_of(struct ip_task *task) {
 
 /* Did the fiber die of its interruption? The error value is on its coroutine's stack, and goes back there. */
 static bool died_interrupted(lua_State *L, const struct ip_runtime *runtime, const struct fiber *fiber) {
-  lua_xmove(fiber->task.thread, L, 1);
+  lua_xmove(ip_task_thread(&fiber->task), L, 1);
   bool interruption = ip_error_is(L, runtime, -1, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED);
-  lua_xmove(L, fiber->task.thread, 1);
+  lua_xmove(L, ip_task_thread(&fiber->task), 1);
   return interruption && fiber->task.context.interrupted;
 }
 
-static enum fiber_outcome outcome_of(lua_State *L, const struct ip_runtime *runtime,
-                                     const struct fiber *fiber, int status) {
+static enum fiber_state state_after(lua_State *L, const struct ip_runtime *runtime, const struct fiber *fiber,
+                                    int status) {
   if (status == IP_TASK_CLOSED) return FIBER_CLOSED;
   if (status == LUA_OK) return FIBER_DONE;
   return died_interrupted(L, runtime, fiber) ? FIBER_INTERRUPTED : FIBER_FAILED;
 }
 
-/* Takes the fiber out of the table of tasks and out of the accounts. [-0, +0, -] */
+/* Removes the fiber from the table of tasks and from the accounts. [-0, +0, -] */
 static void unanchor(lua_State *L, struct ip_runtime *runtime, struct fiber *fiber) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_tasks_key);
-  lua_pushnil(L);
-  lua_rawsetp(L, -2, fiber->task.thread); /* the key exists: nothing is allocated */
-  lua_pop(L, 1);
-  if (!fiber->detached) runtime->attached_fibers--;
-  if (fiber->task.context.interrupted) runtime->attention--;
-}
-
-/* Pushes the fiber of a task that is still anchored. [-0, +1, -] */
-static void push_task(lua_State *L, const struct ip_task *task) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_tasks_key);
-  lua_rawgetp(L, -1, task->thread);
-  lua_remove(L, -2);
+  ip_task_remove(L, &fiber->task);
+  if (!fiber->detached) runtime->attached_tasks--;
+  if (fiber->task.context.interrupted) runtime->pending_raises--;
 }
 
 /* (thread as light userdata, number of results) -> table of them. Runs protected, for it allocates. */
@@ -81,27 +73,29 @@ static int pack_results(lua_State *L) {
 /* Pushes what the coroutine left, as one value, and empties the coroutine's stack: to others it is dead then,
    and does not seem to wait for a resume with its results as the function to start. [-0, +1, -] */
 static void push_remains(lua_State *L, struct fiber *fiber) {
-  lua_State *thread = fiber->task.thread;
+  lua_State *thread = ip_task_thread(&fiber->task);
   fiber->results = lua_gettop(thread);
-  if (fiber->results == 1 && fiber->outcome != FIBER_CLOSED) {
+  if (fiber->results == 1 && fiber->state != FIBER_CLOSED) {
     lua_xmove(thread, L, 1);
     return;
   }
-  if (fiber->results > 1 && fiber->outcome != FIBER_CLOSED) {
+  if (fiber->results > 1 && fiber->state != FIBER_CLOSED) {
     lua_pushcfunction(L, pack_results);
     lua_pushlightuserdata(L, thread);
     lua_pushinteger(L, fiber->results);
-    if (lua_pcall(L, 2, 1, 0) != LUA_OK) fiber->outcome = FIBER_FAILED; /* the memory error is its error */
+    if (lua_pcall(L, 2, 1, 0) != LUA_OK) fiber->state = FIBER_FAILED; /* the memory error is its error */
   } else {
     lua_pushnil(L);
   }
   lua_settop(thread, 0);
 }
 
-static void tell_watchers(struct fiber *fiber) {
-  while (!ip_queue_is_empty(&fiber->watchers)) /* completing takes the operation out */
-    ip_operation_complete(ip_container_of(fiber->watchers.next, struct ip_operation, watch), IP_ERROR_FIBER,
-                          IP_FIBER_ENDED);
+static void notify_watches(struct fiber *fiber) {
+  for (struct ip_queue *link = ip_queue_pop(&fiber->watches); link != NULL;
+       link = ip_queue_pop(&fiber->watches)) {
+    struct ip_fiber_watch *watch = ip_container_of(link, struct ip_fiber_watch, link);
+    watch->ended(watch);
+  }
 }
 
 /* Called by the dispatcher: the coroutine has returned (its results are on its stack), died (its error is),
@@ -109,33 +103,25 @@ static void tell_watchers(struct fiber *fiber) {
    +0, -] */
 static void end_fiber(lua_State *L, struct ip_runtime *runtime, struct ip_task *task, int status) {
   struct fiber *fiber = fiber_of(task);
-  push_task(L, task); /* keeps it while it leaves the table */
-  ip_queue_remove(
-      &task->ready.link); /* a call that failed before it waited has queued it, for one that is closed */
+  ip_task_push(L, task); /* keeps it while it leaves the table */
+  ip_operation_release(L, &task->operation);
+  ip_queue_remove(&task->operation.ready.link); /* it may be queued to be looked at, which happens here */
   int index = lua_gettop(L);
-  fiber->outcome = (uint8_t)outcome_of(L, runtime, fiber, status);
+  fiber->state = (uint8_t)state_after(L, runtime, fiber, status);
   unanchor(L, runtime, fiber);
-  if (fiber->outcome == FIBER_FAILED && fiber->joiner == NULL) ip_runtime_report(L, task->thread, index);
-  if (status != LUA_OK) ip_compat_close_thread(task->thread, L);
+  if (fiber->state == FIBER_FAILED && fiber->joiner == NULL) ip_loop_report(L, ip_task_thread(task), index);
+  if (status != LUA_OK) ip_compat_close_thread(ip_task_thread(task), L);
   push_remains(L, fiber);
   lua_setiuservalue(L, index, 1); /* from here on the coroutine may be collected */
-  task->thread = NULL;
-  if (fiber->joiner != NULL) ip_operation_complete(fiber->joiner, IP_ERROR_SYSTEM, 0);
-  tell_watchers(fiber);
+  task->operation.thread = NULL;
+  if (fiber->joiner != NULL) ip_operation_succeed(fiber->joiner);
+  notify_watches(fiber);
   lua_pop(L, 1);
 }
 
 /* --- spawning --- */
 
-/* Anchors the fiber at `index`. [-0, +0, m] */
-static void register_task(lua_State *L, int index, const struct ip_task *task) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_tasks_key);
-  lua_pushvalue(L, index);
-  lua_rawsetp(L, -2, task->thread);
-  lua_pop(L, 1);
-}
-
-/* spawn(fn, ...) -> fiber: starts fn(...) at the next turn of the loop. Suspends: no. */
+/* spawn(fn, ...) -> fiber: starts fn(...) in the next iteration of the loop. Suspends: no. */
 static int fiber_spawn(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   luaL_checktype(L, 1, LUA_TFUNCTION);
@@ -145,29 +131,23 @@ static int fiber_spawn(lua_State *L) {
   struct fiber *fiber = lua_newuserdatauv(L, sizeof *fiber, 1);
   lua_State *thread = lua_newthread(L);
   fiber->joiner = NULL;
-  ip_queue_init(&fiber->watchers);
-  fiber->outcome = FIBER_ALIVE;
+  ip_queue_init(&fiber->watches);
+  fiber->state = FIBER_ALIVE;
   fiber->joined = fiber->detached = false;
   fiber->results = 0;
   ip_task_init(runtime, &fiber->task, thread);
   lua_setiuservalue(L, -2, 1);
   ip_class_set(L, IP_CLASS_FIBER);
   lua_insert(L, 1); /* fiber, fn, ... */
-  if (!lua_checkstack(thread, arguments + 3)) return luaL_error(L, "too many arguments to spawn");
-  register_task(L, 1, &fiber->task);
+  if (!lua_checkstack(thread, arguments + 3)) return ip_error_text(L, "too many arguments to spawn");
+  ip_task_add(L, 1, &fiber->task);
   lua_xmove(L, thread, arguments + 1);
-  runtime->attached_fibers++;
-  ip_runtime_enqueue(runtime, &fiber->task.ready);
+  runtime->attached_tasks++;
+  ip_task_enqueue(&fiber->task);
   return 1;
 }
 
 /* --- joining --- */
-
-/* Operations that no descriptor completes are never attempted. */
-static bool never_attempted(struct ip_operation *operation) {
-  (void)operation;
-  return true;
-}
 
 static void on_join_unlinked(struct ip_operation *operation) {
   struct fiber *fiber = operation->object;
@@ -178,12 +158,12 @@ static void on_join_unlinked(struct ip_operation *operation) {
 static int take_results(lua_State *L, struct fiber *fiber) {
   luaL_checkstack(L, fiber->results + 2, "too many results to join");
   fiber->joined = true;
-  if (fiber->outcome == FIBER_INTERRUPTED) return 0;
-  if (fiber->outcome == FIBER_CLOSED) return ip_error_raise(L, ECANCELED, "join");
+  if (fiber->state == FIBER_INTERRUPTED) return 0;
+  if (fiber->state == FIBER_CLOSED) return ip_error_raise(L, ECANCELED, "join");
   lua_getiuservalue(L, 1, 1);
   lua_pushnil(L);
   lua_setiuservalue(L, 1, 1);
-  if (fiber->outcome == FIBER_FAILED) return lua_error(L);
+  if (fiber->state == FIBER_FAILED) return ip_error_throw(L);
   if (fiber->results <= 1) return fiber->results;
   int table = lua_gettop(L);
   for (int i = 1; i <= fiber->results; i++)
@@ -191,18 +171,16 @@ static int take_results(lua_State *L, struct fiber *fiber) {
   return fiber->results;
 }
 
-static int push_join_results(lua_State *L, const struct ip_outcome *outcome) {
-  return take_results(L, outcome->object);
+static int push_join_results(lua_State *L, struct ip_result *result) {
+  return take_results(L, result->object);
 }
 
-static const struct ip_operation_kind join_kind = {.name = "join",
-                                                   .attempt = never_attempted,
-                                                   .unlinked = on_join_unlinked,
-                                                   .push_results = push_join_results};
+static const struct ip_operation_type join_type = {
+    .name = "join", .unlinked = on_join_unlinked, .push_results = push_join_results};
 
 static struct fiber *joined_by(const struct fiber *fiber) {
   const struct ip_operation *waiting = fiber->task.context.waiting;
-  bool joins = waiting != NULL && waiting->kind == &join_kind && waiting->state == IP_OPERATION_ARMED;
+  bool joins = waiting != NULL && waiting->type == &join_type && waiting->state == IP_OPERATION_ARMED;
   return joins ? waiting->object : NULL;
 }
 
@@ -223,12 +201,12 @@ static bool is_circle(lua_State *L, struct ip_runtime *runtime, const struct fib
 static int fiber_join(lua_State *L) {
   struct fiber *fiber = check_fiber(L, 1);
   struct ip_runtime *runtime = ip_runtime(L);
-  ip_operation_check(L, runtime, &join_kind);
+  ip_operation_check(L, runtime, &join_type);
   if (is_circle(L, runtime, fiber)) return ip_error_raise(L, EDEADLK, "join");
   if (fiber->joined || fiber->detached || fiber->joiner != NULL) return ip_error_raise(L, EINVAL, "join");
   lua_settop(L, 1);
-  if (fiber->outcome != FIBER_ALIVE) return take_results(L, fiber);
-  struct ip_operation *operation = ip_operation_acquire(L, runtime, &join_kind, -1, false);
+  if (fiber->state != FIBER_ALIVE) return take_results(L, fiber);
+  struct ip_operation *operation = ip_operation_acquire(L, runtime, &join_type, IP_NEVER, false);
   operation->object = fiber;
   fiber->joiner = operation;
   return ip_operation_suspend(L, operation);
@@ -239,7 +217,7 @@ static int fiber_detach(lua_State *L) {
   struct fiber *fiber = check_fiber(L, 1);
   if (fiber->detached || fiber->joined || fiber->joiner != NULL) return ip_error_raise(L, EINVAL, "detach");
   fiber->detached = true;
-  if (fiber->outcome == FIBER_ALIVE) ip_runtime(L)->attached_fibers--;
+  if (fiber->state == FIBER_ALIVE) ip_runtime(L)->attached_tasks--;
   return 0;
 }
 
@@ -248,22 +226,22 @@ static int fiber_detach(lua_State *L) {
 static int fiber_interrupt(lua_State *L) {
   struct fiber *fiber = check_fiber(L, 1);
   struct ip_context *context = &fiber->task.context;
-  if (fiber->outcome != FIBER_ALIVE || context->interrupted) return 0;
+  if (fiber->state != FIBER_ALIVE || context->interrupted) return 0;
   context->interrupted = true;
-  ip_runtime(L)->attention++;
+  ip_runtime(L)->pending_raises++;
   if (context->waiting != NULL && context->shields == 0)
-    ip_operation_complete(context->waiting, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED);
+    ip_operation_complete(context->waiting, IP_ERROR_FIBER, ip_failure(IP_FIBER_INTERRUPTED));
   return 0;
 }
 
 /* --- watching --- */
 
 bool ip_fiber_has_ended(lua_State *L, int arg) {
-  return check_fiber(L, arg)->outcome != FIBER_ALIVE;
+  return check_fiber(L, arg)->state != FIBER_ALIVE;
 }
 
-void ip_fiber_watch(lua_State *L, int arg, struct ip_operation *operation) {
-  ip_queue_append(&check_fiber(L, arg)->watchers, &operation->watch);
+void ip_fiber_watch(lua_State *L, int arg, struct ip_fiber_watch *watch) {
+  ip_queue_append(&check_fiber(L, arg)->watches, &watch->link);
 }
 
 /* --- properties --- */
@@ -275,7 +253,7 @@ static int fiber_get_joinable(lua_State *L) {
 }
 
 static int fiber_get_interruption_caught(lua_State *L) {
-  lua_pushboolean(L, check_fiber(L, 1)->outcome == FIBER_INTERRUPTED);
+  lua_pushboolean(L, check_fiber(L, 1)->state == FIBER_INTERRUPTED);
   return 1;
 }
 
@@ -284,7 +262,7 @@ static const char *status_of(lua_State *L, const struct fiber *fiber) {
                                       [FIBER_FAILED] = "failed",
                                       [FIBER_INTERRUPTED] = "interrupted",
                                       [FIBER_CLOSED] = "failed"};
-  if (fiber->outcome != FIBER_ALIVE) return ended[fiber->outcome];
+  if (fiber->state != FIBER_ALIVE) return ended[fiber->state];
   if (ip_runtime(L)->current == &fiber->task) return "running";
   const struct ip_operation *waiting = fiber->task.context.waiting;
   return waiting != NULL && waiting->state == IP_OPERATION_ARMED ? "waiting" : "ready";
@@ -303,53 +281,53 @@ static int fiber_mt_tostring(lua_State *L) {
 
 /* --- sleep, yield, run --- */
 
-static int push_nothing(lua_State *L, const struct ip_outcome *outcome) {
+static int push_nothing(lua_State *L, struct ip_result *result) {
   (void)L;
-  (void)outcome;
+  (void)result;
   return 0;
 }
 
-static const struct ip_operation_kind sleep_kind = {
-    .name = "sleep", .attempt = never_attempted, .push_results = push_nothing, .ends_by_time = true};
-static const struct ip_operation_kind yield_kind = {
-    .name = "yield", .attempt = never_attempted, .push_results = push_nothing};
+static const struct ip_operation_type sleep_type = {
+    .name = "sleep", .push_results = push_nothing, .ends_by_time = true};
+static const struct ip_operation_type yield_type = {.name = "yield", .push_results = push_nothing};
 
-static const struct ip_operation_kind run_kind = {
-    .name = "run", .attempt = never_attempted, .push_results = push_nothing, .ends_when_idle = true};
+static const struct ip_operation_type run_type = {
+    .name = "run", .push_results = push_nothing, .ends_when_idle = true};
 
-static int give_way(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_kind *kind) {
-  struct ip_operation *operation = ip_operation_acquire(L, runtime, kind, -1, true);
-  ip_operation_complete(operation, IP_ERROR_SYSTEM, 0);
+static int yield(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_type *type) {
+  struct ip_operation *operation = ip_operation_acquire(L, runtime, type, IP_NEVER, true);
+  ip_operation_succeed(operation);
   return ip_operation_suspend(L, operation);
 }
 
 /* yield(): lets every other ready fiber run once. Suspends: yes. */
 static int fiber_yield(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
-  ip_operation_check(L, runtime, &yield_kind);
-  return give_way(L, runtime, &yield_kind);
+  ip_operation_check(L, runtime, &yield_type);
+  return yield(L, runtime, &yield_type);
 }
 
 /* sleep(seconds): zero or less is a yield. Suspends: yes. */
 static int fiber_sleep(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   double seconds = ip_argument_seconds(L, 1);
-  ip_operation_check(L, runtime, &sleep_kind);
-  if (seconds <= 0) return give_way(L, runtime, &sleep_kind);
-  return ip_operation_suspend(L, ip_operation_acquire(L, runtime, &sleep_kind, seconds, false));
+  ip_operation_check(L, runtime, &sleep_type);
+  if (seconds <= 0) return yield(L, runtime, &sleep_type);
+  return ip_operation_suspend(
+      L, ip_operation_acquire(L, runtime, &sleep_type, ip_deadline_after(seconds), false));
 }
 
 static void check_main(lua_State *L, struct ip_runtime *runtime) {
-  if (L != runtime->main) luaL_error(L, "run is for the main thread: a fiber cannot drive the event loop");
-  if (runtime->driving) luaL_error(L, "the main thread is already driving the event loop");
+  if (L != runtime->main) ip_error_text(L, "run is for the main thread: a fiber cannot drive the event loop");
+  if (runtime->driving) ip_error_text(L, "the main thread is already driving the event loop");
 }
 
 /* run_all(): drives the loop until no fiber is left. */
 static int fiber_run_all(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   check_main(L, runtime);
-  ip_operation_check(L, runtime, &run_kind);
-  return ip_operation_suspend(L, ip_operation_acquire(L, runtime, &run_kind, -1, false));
+  ip_operation_check(L, runtime, &run_type);
+  return ip_operation_suspend(L, ip_operation_acquire(L, runtime, &run_type, IP_NEVER, false));
 }
 
 /* check_main(): raises where run may not be called. */
@@ -362,7 +340,7 @@ static int fiber_check_main(lua_State *L) {
 static int fiber_current(lua_State *L) {
   struct ip_task *task = ip_context_task(ip_context_of(L, ip_runtime(L)));
   if (task != NULL)
-    push_task(L, task);
+    ip_task_push(L, task);
   else
     lua_pushnil(L);
   return 1;
@@ -386,7 +364,7 @@ static int fiber_time(lua_State *L) {
 static int fiber_set_reporter(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
   lua_settop(L, 1);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &ip_runtime_reporter_key);
+  ip_loop_set_reporter(L);
   return 0;
 }
 
@@ -396,9 +374,9 @@ static int fiber_statistics(lua_State *L) {
   lua_createtable(L, 0, 4);
   lua_pushinteger(L, (lua_Integer)runtime->operations);
   lua_setfield(L, -2, "operations");
-  lua_pushinteger(L, (lua_Integer)runtime->sockets);
+  lua_pushinteger(L, (lua_Integer)ip_runtime_count_resources(runtime, "socket"));
   lua_setfield(L, -2, "sockets");
-  lua_pushinteger(L, (lua_Integer)runtime->attached_fibers);
+  lua_pushinteger(L, (lua_Integer)runtime->attached_tasks);
   lua_setfield(L, -2, "fibers");
   lua_pushinteger(L, (lua_Integer)runtime->external_waits);
   lua_setfield(L, -2, "external_waits");

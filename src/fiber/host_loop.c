@@ -1,8 +1,10 @@
 /* host_loop.c: the event loop's face to another loop that drives it. Owns nothing. */
-#include "fiber/fiber.h"
+#include "fiber/host_loop.h"
 
 #include "base/util.h"
 #include "binding/argument.h"
+#include "binding/raise.h"
+#include "loop/dispatch.h"
 
 #include <lua_ip.h>
 
@@ -15,7 +17,7 @@ static int loop_pollfd(lua_State *L) {
 }
 
 static void check_idle(lua_State *L, const struct ip_runtime *runtime) {
-  if (runtime->driving) luaL_error(L, "the event loop is already being driven");
+  if (runtime->driving) ip_error_text(L, "the event loop is already being driven");
 }
 
 /* loop_timeout() -> seconds until the loop has to be stepped at the latest, or nil. libuv registers descriptors with the
@@ -24,7 +26,7 @@ static int loop_timeout(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   ip_runtime_check(L, runtime);
   check_idle(L, runtime);
-  double seconds = ip_runtime_harvest(runtime);
+  double seconds = ip_loop_poll_nowait(runtime);
   if (seconds < 0)
     lua_pushnil(L);
   else
@@ -39,7 +41,7 @@ static int loop_step(lua_State *L) {
   ip_runtime_check(L, runtime);
   check_idle(L, runtime);
   luaL_checkstack(L, LUA_MINSTACK, "too many arguments");
-  lua_pushboolean(L, ip_runtime_step(L, runtime, seconds));
+  lua_pushboolean(L, ip_loop_step(L, runtime, seconds));
   return 1;
 }
 
@@ -66,7 +68,7 @@ IP_EXPORT int lua_ip_use_loop(lua_State *L, struct uv_loop_s *loop) {
     return UV_EINVAL;
   }
   struct ip_runtime *runtime = lua_touserdata(L, -1);
-  int error = ip_runtime_use_loop(L, runtime, loop);
+  int error = ip_runtime_use_loop(L, runtime, loop, ip_loop_on_check);
   lua_pop(L, 1);
   return -error;
 }

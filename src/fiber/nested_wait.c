@@ -1,11 +1,15 @@
-/* relay.c: what ip.fiber.coroutine is made of: a coroutine that waits inside another one.
+/* nested_wait.c: what ip.fiber.coroutine is made of: a coroutine that waits inside another one.
 
-   When a generator that a fiber has resumed suspends in an operation, the fiber suspends too, in a relay: an operation
-   that waits for the generator's. The dispatcher then resumes the fiber instead of the generator, and the fiber resumes
-   the generator, in the same breath. Deadlines and interruption of the fiber end the generator's operation itself. */
-#include "fiber/fiber.h"
+   When a generator that a fiber has resumed suspends in an operation, the fiber suspends too, as the delegate of the
+   generator: in an operation that waits for the generator's. The dispatcher then resumes the fiber instead of the
+   generator, and the fiber resumes the generator, in the same breath. Deadlines and interruption of the fiber end the
+   generator's operation itself. */
+#include "fiber/nested_wait.h"
 
 #include "base/util.h"
+#include "binding/argument.h"
+#include "loop/pooled_operation.h"
+#include "loop/task.h"
 
 /* The operation that the coroutine at `arg` is suspended in, or NULL: its frame has it on top. It is looked at from
    this stack: nothing is pushed on a coroutine that is not running but what was just taken off it. */
@@ -20,47 +24,35 @@ static struct ip_operation *check_operation(lua_State *L, int arg) {
   return operation;
 }
 
-static bool never_attempted(struct ip_operation *operation) {
-  (void)operation;
-  return true;
+/* The delegate's operation ends before the generator's does: nobody would resume the generator. */
+static void on_unlinked(struct ip_operation *delegate) {
+  struct ip_operation *inner = delegate->object;
+  ip_pooled(inner)->delegate = NULL;
 }
 
-/* The relay is withdrawn before the generator's operation is over: nobody would resume the generator. */
-static void on_unlinked(struct ip_operation *relay) {
-  struct ip_operation *inner = relay->object;
-  inner->relay = NULL;
-}
-
-/* The fiber is closed, or resumed by a stranger: the generator that it waits in is closed with it, for nobody would
+/* Somebody closes the fiber, or a stranger resumes it: the generator that it waits in is closed with it, for nobody would
    go on with it, and what it waits for is for the next waiter. */
-static void close_generator(lua_State *L, struct ip_operation *relay) {
-  struct ip_operation *inner = relay->object;
+static void close_generator(lua_State *L, struct ip_operation *delegate) {
+  struct ip_operation *inner = delegate->object;
   if (inner == NULL || lua_status(inner->thread) != LUA_YIELD) return;
-  lua_State *thread = inner->thread; /* the first value of the relay's frame */
-  inner->relay = NULL;
-  relay->object = NULL;
+  lua_State *thread = inner->thread; /* the first value of the delegate's frame */
+  ip_pooled(inner)->delegate = NULL;
+  delegate->object = NULL;
   ip_compat_close_thread(thread, L);
 }
 
-static int push_true(lua_State *L, const struct ip_outcome *outcome) {
-  (void)outcome;
+static int push_true(lua_State *L, struct ip_result *result) {
+  (void)result;
   lua_pushboolean(L, true);
   return 1;
 }
 
-static const struct ip_operation_kind relay_kind = {.name = "resume",
-                                                    .attempt = never_attempted,
-                                                    .unlinked = on_unlinked,
-                                                    .abandoned = close_generator,
-                                                    .push_results = push_true};
-
-static bool can_suspend(lua_State *L, const struct ip_runtime *runtime) {
-  return L == runtime->main ? !runtime->driving && !ip_compat_in_finalizer(L) : lua_isyieldable(L);
-}
+static const struct ip_operation_type nested_wait_type = {
+    .name = "resume", .unlinked = on_unlinked, .cancelled = close_generator, .push_results = push_true};
 
 /* What the coroutine in `operation` waits for in the end: generators may be inside generators. */
 static struct ip_operation *innermost(struct ip_operation *operation) {
-  while (operation->kind == &relay_kind && operation->object != NULL)
+  while (operation->type == &nested_wait_type && operation->object != NULL)
     operation = operation->object;
   return operation;
 }
@@ -72,8 +64,8 @@ static void adopt(lua_State *L, struct ip_runtime *runtime, struct ip_operation 
   if (inner->context != NULL && inner->context->waiting == inner) inner->context->waiting = NULL;
   inner->context = context;
   context->waiting = inner;
-  if (inner->counts && (context == &runtime->main_context || context->is_task)) {
-    inner->counts = false;
+  if (inner->foreign && (context == &runtime->main_context || context->is_task)) {
+    inner->foreign = false;
     runtime->foreign_waits--;
   }
 }
@@ -86,38 +78,27 @@ static int coroutine_wait_inside(lua_State *L) {
   struct ip_operation *inner = check_operation(L, 1);
   if (inner == NULL || (inner->state != IP_OPERATION_ARMED && inner->state != IP_OPERATION_READY)) return 0;
   lua_settop(L, 1);
-  if (!can_suspend(L, runtime)) {
+  if (!ip_operation_can_suspend(L, runtime)) {
     lua_pushboolean(L, false);
     return 1;
   }
   adopt(L, runtime, inner);
-  struct ip_operation *relay = ip_operation_acquire(L, runtime, &relay_kind, -1, true);
+  struct ip_operation *delegate = ip_operation_acquire(L, runtime, &nested_wait_type, IP_NEVER, true);
   /* the fiber waits in the generator's operation: that is what deadlines and interruption are to end */
-  if (relay->context != NULL) relay->context->waiting = innermost(inner);
-  relay->object = inner;
-  inner->relay = relay;
-  return ip_operation_suspend(L, relay);
+  if (delegate->context != NULL) delegate->context->waiting = innermost(inner);
+  delegate->object = inner;
+  ip_pooled(inner)->delegate = delegate;
+  return ip_operation_suspend(L, delegate);
 }
 
-/* enter(co): while `co` runs, the context of this coroutine bounds its calls. leave(co) ends that. */
+/* enter(co) -> true | nothing: while `co` runs, the context of this coroutine bounds its calls. leave(co) ends that. */
 static int coroutine_enter(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   luaL_checktype(L, 1, LUA_TTHREAD);
   struct ip_context *context = ip_context_of(L, runtime);
   if (context == NULL) return 0;
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_contexts_key);
-  lua_pushvalue(L, 1);
-  if (context == &runtime->main_context) {
-    lua_pushlightuserdata(L, context);
-  } else if (context->is_task) {
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_tasks_key);
-    lua_rawgetp(L, -1, ((struct ip_task *)context)->thread);
-    lua_remove(L, -2);
-  } else {
-    lua_pushthread(L);
-    lua_rawget(L, 2);
-  }
-  lua_rawset(L, 2);
+  ip_context_push_owner(L, runtime, context);
+  ip_context_assign(L, 1);
   runtime->nested_coroutines++;
   lua_pushboolean(L, true);
   return 1;
@@ -125,10 +106,8 @@ static int coroutine_enter(lua_State *L) {
 
 static int coroutine_leave(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTHREAD);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_contexts_key);
-  lua_pushvalue(L, 1);
   lua_pushnil(L);
-  lua_rawset(L, -3);
+  ip_context_assign(L, 1);
   ip_runtime(L)->nested_coroutines--;
   return 0;
 }
@@ -138,6 +117,6 @@ static const luaL_Reg functions[] = {{"wait_inside", coroutine_wait_inside},
                                      {"leave", coroutine_leave},
                                      {NULL, NULL}};
 
-void ip_relay_open(lua_State *L, int core) {
+void ip_nested_wait_open(lua_State *L, int core) {
   ip_class_functions(L, core, functions);
 }

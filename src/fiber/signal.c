@@ -1,9 +1,13 @@
-/* signal.c: wait_signal. A signal that was once waited for stays caught, by a uv_signal_t that the runtime owns until
-   its end; one that comes while nobody waits is remembered, once. Callbacks contain no Lua. */
-#include "fiber/fiber.h"
+/* signal.c: wait_signal. A signal that was once waited for stays caught, by a uv_signal_t that lives until the end of the
+   state; one that comes while nobody waits is remembered, once. Callbacks contain no Lua.
+
+   The state of this file is a userdata, the second upvalue of wait_signal. */
+#include "fiber/signal.h"
 
 #include "base/util.h"
 #include "binding/argument.h"
+#include "binding/raise.h"
+#include "loop/operation.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -27,14 +31,21 @@ static const struct {
 #endif
 };
 
+struct signals {
+  struct ip_resource resource; /* closes the watches at the end of the state; detached until there is one */
+  struct ip_runtime *runtime;
+  struct ip_queue waiters;      /* operations of wait_signal */
+  struct signal_watch *watches; /* caught signals */
+};
+
 /* A caught signal. */
 struct signal_watch {
-  uv_signal_t uv; /* first: the runtime frees it when it closes it */
+  uv_signal_t uv; /* first: freed when it is closed */
   struct signal_watch *next;
+  struct signals *signals;
   bool remembered;
 };
 
-/* Operations keep the set of names they wait for in `flags`, a bit for each. */
 static uint32_t bit_of(int number) {
   for (size_t i = 0; i < ip_count_of(names); i++)
     if (names[i].number == number) return (uint32_t)1 << i;
@@ -47,68 +58,78 @@ static const char *name_of(int number) {
   return NULL;
 }
 
-static struct ip_operation *find_waiter(struct ip_runtime *runtime, uint32_t bit) {
-  for (struct ip_queue *link = runtime->signal_waiters.next; link != &runtime->signal_waiters;
-       link = link->next) {
+static struct ip_operation *find_waiter(struct signals *signals, uint32_t bit) {
+  for (struct ip_queue *link = signals->waiters.next; link != &signals->waiters; link = link->next) {
     struct ip_ready *ready = ip_container_of(link, struct ip_ready, link);
     struct ip_operation *operation = ip_container_of(ready, struct ip_operation, ready);
-    if ((uint32_t)operation->flags & bit) return operation;
+    if (operation->payload.signal.set & bit) return operation;
   }
   return NULL;
 }
 
 static void on_signal(uv_signal_t *uv, int number) {
   struct signal_watch *watch = ip_container_of(uv, struct signal_watch, uv);
-  struct ip_operation *waiter = find_waiter(uv->data, bit_of(number));
+  struct ip_operation *waiter = find_waiter(watch->signals, bit_of(number));
   if (waiter == NULL) {
     watch->remembered = true;
     return;
   }
-  waiter->flags = number;
-  ip_operation_complete(waiter, IP_ERROR_SYSTEM, 0);
+  waiter->payload.signal.number = number;
+  ip_operation_succeed(waiter);
 }
 
-static struct signal_watch *find_watch(const struct ip_runtime *runtime, int number) {
-  struct signal_watch *watch = runtime->signals;
+static struct signal_watch *find_watch(const struct signals *signals, int number) {
+  struct signal_watch *watch = signals->watches;
   while (watch != NULL && watch->uv.signum != number)
     watch = watch->next;
   return watch;
 }
 
+static void close_watches(struct ip_resource *resource) {
+  struct signals *signals = ip_container_of(resource, struct signals, resource);
+  struct signal_watch *watch = signals->watches;
+  ip_queue_remove(&resource->link);
+  signals->watches = NULL;
+  while (watch != NULL) {
+    struct signal_watch *next = watch->next;
+    ip_runtime_close_handle((uv_handle_t *)&watch->uv, ip_runtime_free_handle);
+    watch = next;
+  }
+}
+
+static const struct ip_resource_type signals_type = {.name = "signals", .close = close_watches};
+
 /* Catches a signal from now on; 0 or an errno value. */
-static int catch_signal(struct ip_runtime *runtime, int number) {
-  if (find_watch(runtime, number) != NULL) return 0;
+static int catch_signal(struct signals *signals, int number) {
+  if (find_watch(signals, number) != NULL) return 0;
   struct signal_watch *watch = calloc(1, sizeof *watch);
   if (watch == NULL) return ENOMEM;
-  int status = uv_signal_init(runtime->loop, &watch->uv);
+  int status = uv_signal_init(signals->runtime->loop, &watch->uv);
   if (status != 0) {
     free(watch);
     return -status;
   }
-  watch->uv.data = runtime;
-  ip_runtime_handle_opened(runtime);
+  watch->uv.data = signals->runtime;
+  ip_runtime_handle_opened(signals->runtime);
   status = uv_signal_start(&watch->uv, on_signal, number);
   if (status != 0) {
-    ip_runtime_close_handle(runtime, (uv_handle_t *)&watch->uv, ip_runtime_free_handle);
+    ip_runtime_close_handle((uv_handle_t *)&watch->uv, ip_runtime_free_handle);
     return -status;
   }
-  watch->next = runtime->signals;
-  runtime->signals = watch;
+  watch->signals = signals;
+  watch->next = signals->watches;
+  signals->watches = watch;
+  if (!ip_queue_is_linked(&signals->resource.link))
+    ip_runtime_add_resource(signals->runtime, &signals->resource, &signals_type);
   return 0;
 }
 
-static bool never_attempted(struct ip_operation *operation) {
-  (void)operation;
-  return true;
-}
-
-static int push_name(lua_State *L, const struct ip_outcome *outcome) {
-  lua_pushstring(L, name_of(outcome->flags));
+static int push_name(lua_State *L, struct ip_result *result) {
+  lua_pushstring(L, name_of(result->payload.signal.number));
   return 1;
 }
 
-static const struct ip_operation_kind wait_signal_kind = {
-    .name = "wait_signal", .attempt = never_attempted, .push_results = push_name};
+static const struct ip_operation_type wait_signal_type = {.name = "wait_signal", .push_results = push_name};
 
 /* The number of the signal named at `arg`. [-0, +0, v] */
 static int check_signal(lua_State *L, int arg) {
@@ -116,14 +137,14 @@ static int check_signal(lua_State *L, int arg) {
   const char *name = ip_argument_string(L, arg, &length);
   for (size_t i = 0; i < ip_count_of(names); i++)
     if (strlen(names[i].name) == length && memcmp(names[i].name, name, length) == 0) return names[i].number;
-  luaL_argerror(L, arg, lua_pushfstring(L, "unknown signal '%s'", name));
+  ip_argument_error(L, arg, lua_pushfstring(L, "unknown signal '%s'", name));
   return 0;
 }
 
 /* A signal named in the arguments that has come since the last wait; 0 when there is none. */
-static int take_remembered(lua_State *L, const struct ip_runtime *runtime) {
+static int take_remembered(lua_State *L, const struct signals *signals) {
   for (int arg = 1; arg <= lua_gettop(L); arg++) {
-    struct signal_watch *watch = find_watch(runtime, check_signal(L, arg));
+    struct signal_watch *watch = find_watch(signals, check_signal(L, arg));
     if (watch == NULL || !watch->remembered) continue;
     watch->remembered = false;
     return watch->uv.signum;
@@ -132,13 +153,13 @@ static int take_remembered(lua_State *L, const struct ip_runtime *runtime) {
 }
 
 /* Catches all signals named in the arguments; returns their set. [-0, +0, e] */
-static uint32_t catch_all(lua_State *L, struct ip_runtime *runtime) {
+static uint32_t catch_all(lua_State *L, struct signals *signals) {
   uint32_t set = 0;
   for (int arg = 1; arg <= lua_gettop(L); arg++)
     set |= bit_of(check_signal(L, arg));
   for (int arg = 1; arg <= lua_gettop(L); arg++) {
-    int error = catch_signal(runtime, check_signal(L, arg));
-    if (error != 0) ip_error_raise(L, error, wait_signal_kind.name);
+    int error = catch_signal(signals, check_signal(L, arg));
+    if (error != 0) ip_error_raise(L, error, wait_signal_type.name);
   }
   return set;
 }
@@ -148,24 +169,29 @@ static uint32_t catch_all(lua_State *L, struct ip_runtime *runtime) {
    be caught. Suspends: yes. Source: uv_signal_start, signal(7). */
 static int fiber_wait_signal(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
+  struct signals *signals = lua_touserdata(L, lua_upvalueindex(2));
   check_signal(L, 1);
-  ip_operation_check(L, runtime, &wait_signal_kind);
-  uint32_t set = catch_all(L, runtime);
-  int number = take_remembered(L, runtime);
+  ip_operation_check(L, runtime, &wait_signal_type);
+  uint32_t set = catch_all(L, signals);
+  int number = take_remembered(L, signals);
   if (number != 0) {
     lua_pushstring(L, name_of(number));
     return 1;
   }
-  struct ip_operation *operation = ip_operation_acquire(L, runtime, &wait_signal_kind, -1, false);
-  operation->flags = (int)set;
-  operation->external = true;
-  runtime->external_waits++;
-  ip_queue_append(&runtime->signal_waiters, &operation->ready.link);
+  struct ip_operation *operation = ip_operation_acquire(L, runtime, &wait_signal_type, IP_NEVER, false);
+  operation->payload.signal.set = set;
+  ip_operation_wait_externally(operation);
+  ip_queue_append(&signals->waiters, &operation->ready.link);
   return ip_operation_suspend(L, operation);
 }
 
-static const luaL_Reg functions[] = {{"wait_signal", fiber_wait_signal}, {NULL, NULL}};
-
 void ip_signal_open(lua_State *L, int core) {
-  ip_class_functions(L, core, functions);
+  core = lua_absindex(L, core);
+  lua_pushvalue(L, core);
+  struct signals *signals = lua_newuserdatauv(L, sizeof *signals, 0);
+  *signals = (struct signals){.runtime = lua_touserdata(L, core), .watches = NULL};
+  ip_queue_init(&signals->resource.link);
+  ip_queue_init(&signals->waiters);
+  lua_pushcclosure(L, fiber_wait_signal, 2);
+  lua_setfield(L, -2, "wait_signal");
 }

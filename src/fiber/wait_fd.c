@@ -1,10 +1,12 @@
-/* descriptor_wait.c: wait_fd. Each call has a uv_poll_t of its own, which libuv owns until its close callback; from the
+/* wait_fd.c: waiting for descriptors of others. Each call has a uv_poll_t of its own, which libuv owns until its close callback; from the
    start of the wait until then the struct belongs to the wait. libuv takes a descriptor once per loop: where it is
    there already (a socket of this library, another wait) a duplicate is watched instead. */
-#include "fiber/fiber.h"
+#include "fiber/wait_fd.h"
 
 #include "base/util.h"
 #include "binding/argument.h"
+#include "loop/operation.h"
+#include "value/file_descriptor.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -12,44 +14,44 @@
 
 struct descriptor_wait {
   uv_poll_t poll; /* first */
+  struct ip_resource resource;
   struct ip_operation *operation;
   int duplicate; /* to be closed with the wait, or -1 */
 };
 
-static void close_wait(struct ip_runtime *runtime, uv_handle_t *handle) {
-  struct descriptor_wait *wait = ip_container_of(handle, struct descriptor_wait, poll);
+static void close_wait(struct ip_resource *resource) {
+  struct descriptor_wait *wait = ip_container_of(resource, struct descriptor_wait, resource);
+  ip_queue_remove(&resource->link);
+  wait->operation->object = NULL;
   uv_poll_stop(&wait->poll);
   if (wait->duplicate >= 0) close(wait->duplicate);
-  ip_runtime_close_handle(runtime, handle, ip_runtime_free_handle);
+  ip_runtime_close_handle((uv_handle_t *)&wait->poll, ip_runtime_free_handle);
 }
+
+static const struct ip_resource_type wait_resource = {.name = "descriptor wait", .close = close_wait};
 
 /* POLLERR arrives as a negative status: whoever waits finds out by reading or writing. */
 static void on_ready(uv_poll_t *poll, int status, int events) {
   struct descriptor_wait *wait = ip_container_of(poll, struct descriptor_wait, poll);
   struct ip_operation *operation = wait->operation;
-  operation->flags = status < 0 ? operation->flags : operation->flags & events;
-  ip_operation_complete(operation, IP_ERROR_SYSTEM, 0);
+  if (status >= 0) operation->payload.descriptor.events &= events;
+  ip_operation_succeed(operation);
 }
 
 static void on_unlinked(struct ip_operation *operation) {
   struct descriptor_wait *wait = operation->object;
-  close_wait(operation->runtime, (uv_handle_t *)&wait->poll);
+  close_wait(&wait->resource);
 }
 
-static bool never_attempted(struct ip_operation *operation) {
-  (void)operation;
-  return true;
-}
-
-static int push_events(lua_State *L, const struct ip_outcome *outcome) {
+static int push_events(lua_State *L, struct ip_result *result) {
   static const char *const names[] = {
       [UV_READABLE] = "r", [UV_WRITABLE] = "w", [UV_READABLE | UV_WRITABLE] = "rw"};
-  lua_pushstring(L, names[outcome->flags]);
+  lua_pushstring(L, names[result->payload.descriptor.events]);
   return 1;
 }
 
-static const struct ip_operation_kind wait_fd_kind = {
-    .name = "wait_fd", .attempt = never_attempted, .unlinked = on_unlinked, .push_results = push_events};
+static const struct ip_operation_type wait_fd_type = {
+    .name = "wait_fd", .unlinked = on_unlinked, .push_results = push_events};
 
 /* 0 or an errno value; then nothing is left. */
 static int init_poll(struct ip_runtime *runtime, struct descriptor_wait *wait, int fd) {
@@ -74,18 +76,12 @@ static int start_wait(struct ip_operation *operation, int fd, int events) {
   wait->operation = operation;
   wait->poll.data = operation->runtime;
   ip_runtime_handle_opened(operation->runtime);
+  ip_runtime_add_resource(operation->runtime, &wait->resource, &wait_resource);
   operation->object = wait;
-  operation->flags = events;
-  operation->external = true;
-  operation->runtime->external_waits++;
+  operation->payload.descriptor.events = events;
+  ip_operation_wait_externally(operation);
   uv_poll_start(&wait->poll, events, on_ready); /* fails only on a closing handle */
   return 0;
-}
-
-/* The descriptor at `arg`: an integer or an ip.file_descriptor. [-0, +0, v] */
-static int check_descriptor(lua_State *L, int arg) {
-  const int *descriptor = ip_test_class(L, arg, IP_CLASS_FILE_DESCRIPTOR);
-  return descriptor != NULL ? *descriptor : (int)ip_argument_integer(L, arg, 0, INT32_MAX);
 }
 
 /* wait_fd(fd, events) -> events: waits until the descriptor is ready for one of `events` ("r", "w", "rw"), and tells for
@@ -95,10 +91,10 @@ static int fiber_wait_fd(lua_State *L) {
   static const char *const names[] = {"r", "w", "rw", NULL};
   static const int masks[] = {UV_READABLE, UV_WRITABLE, UV_READABLE | UV_WRITABLE};
   struct ip_runtime *runtime = ip_runtime(L);
-  int fd = check_descriptor(L, 1);
+  int fd = ip_file_descriptor_argument(L, 1, NULL);
   int events = masks[ip_argument_choice(L, 2, names)];
-  ip_operation_check(L, runtime, &wait_fd_kind);
-  struct ip_operation *operation = ip_operation_acquire(L, runtime, &wait_fd_kind, -1, false);
+  ip_operation_check(L, runtime, &wait_fd_type);
+  struct ip_operation *operation = ip_operation_acquire(L, runtime, &wait_fd_type, IP_NEVER, false);
   int error = start_wait(operation, fd, events);
   if (error != 0) return ip_operation_fail(L, operation, error);
   return ip_operation_suspend(L, operation);
@@ -106,7 +102,6 @@ static int fiber_wait_fd(lua_State *L) {
 
 static const luaL_Reg functions[] = {{"wait_fd", fiber_wait_fd}, {NULL, NULL}};
 
-void ip_descriptor_wait_open(lua_State *L, int core) {
-  ((struct ip_runtime *)lua_touserdata(L, core))->close_descriptor_wait = close_wait;
+void ip_wait_fd_open(lua_State *L, int core) {
   ip_class_functions(L, core, functions);
 }

@@ -1,13 +1,29 @@
-/* dispatch.c: the turns of the loop, and the only place that resumes coroutines.
+/* dispatch.c: the iterations of the loop, and the only place that resumes coroutines.
 
-   A turn polls libuv, whose callbacks only note what became ready, and then serves what was noted: no libuv
-   frame is on the C stack while Lua runs, so user code may close, raise and even close the state. Nothing
-   here raises. */
-#include "loop/watcher.h"
+   An iteration polls libuv, whose callbacks only note what became ready, and then serves what was noted: no libuv frame
+   is on the C stack while Lua runs, so user code may close, raise and even close the state. Nothing here raises. */
+#include "loop/dispatch.h"
 
 #include "base/util.h"
+#include "binding/raise.h"
+#include "loop/keyboard_interrupt.h"
+#include "loop/pooled_operation.h"
+#include "loop/task.h"
+#include "loop/watcher.h"
 
-const char ip_runtime_reporter_key;
+/* Registry: the function that errors are reported to, and one that does nothing. */
+static const char reporter_key, nothing_key;
+
+void ip_loop_open(lua_State *L) {
+  if (luaL_loadstring(L, "return") != LUA_OK) ip_error_throw(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &nothing_key);
+}
+
+void ip_loop_set_reporter(lua_State *L) {
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &reporter_key);
+}
+
+/* --- what is ready, and what is due --- */
 
 static void on_idle(uv_idle_t *idle) {
   (void)idle; /* that it is active keeps a host's poll from blocking */
@@ -22,9 +38,10 @@ void ip_runtime_enqueue(struct ip_runtime *runtime, struct ip_ready *ready) {
     uv_idle_start(&runtime->handles->idle, on_idle);
 }
 
-void ip_runtime_gather(struct ip_runtime *runtime, struct ip_queue *link) {
-  ip_queue_append(&runtime->gathered, link);
-  /* called by a host outside of our turns: there has to be one before its loop blocks */
+void ip_runtime_schedule(struct ip_runtime *runtime, struct ip_flusher *flusher) {
+  if (ip_queue_is_linked(&flusher->link)) return;
+  ip_queue_append(&runtime->flushers, &flusher->link);
+  /* called by a host between our iterations: there has to be one before its loop blocks */
   if (runtime->driver != NULL && runtime->opened && !runtime->driving)
     uv_idle_start(&runtime->handles->idle, on_idle);
 }
@@ -34,7 +51,7 @@ void ip_runtime_gather(struct ip_runtime *runtime, struct ip_queue *link) {
 /* (thread as light userdata, fiber or nil): calls the reporter. Runs protected. */
 static int report_protected(lua_State *L) {
   lua_State *thread = lua_touserdata(L, 1);
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_reporter_key) != LUA_TFUNCTION) return 0;
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &reporter_key) != LUA_TFUNCTION) return 0;
   /* a copy of the error value, without growing the other coroutine's stack */
   lua_xmove(thread, L, 1);
   lua_pushvalue(L, -1);
@@ -45,7 +62,7 @@ static int report_protected(lua_State *L) {
   return 0;
 }
 
-void ip_runtime_report(lua_State *L, lua_State *thread, int fiber) {
+void ip_loop_report(lua_State *L, lua_State *thread, int fiber) {
   lua_pushcfunction(L, report_protected);
   lua_pushlightuserdata(L, thread);
   if (fiber != 0)
@@ -63,88 +80,101 @@ void ip_runtime_report(lua_State *L, lua_State *thread, int fiber) {
 static void resume(lua_State *L, struct ip_runtime *runtime, lua_State *thread, struct ip_task *task,
                    int arguments) {
   struct ip_task *outer = runtime->current;
+  lua_State *outer_running = runtime->running;
   int results;
   runtime->current = task;
+  runtime->running = task != NULL ? thread : NULL;
   runtime->budget = IP_TRANSFER_BUDGET;
   int status = lua_resume(thread, L, arguments, &results);
   runtime->current = outer;
+  runtime->running = outer_running;
   if (status == LUA_YIELD) {
     lua_pop(thread, results); /* what a coroutine yields by itself is nobody's business */
-    if (task != NULL && task->context.waiting == NULL) ip_runtime_enqueue(runtime, &task->ready);
+    if (task != NULL && task->context.waiting == NULL) ip_task_enqueue(task);
     return;
   }
   if (task != NULL)
     runtime->end_task(L, runtime, task, status);
   else if (status != LUA_OK)
-    ip_runtime_report(L, thread, 0);
+    ip_loop_report(L, thread, 0);
+}
+
+/* Resumes the coroutine of a pooled operation, which must not be collected while it runs: the release of the operation
+   no longer anchors it. */
+static void resume_pooled(lua_State *L, struct ip_runtime *runtime, struct ip_operation *operation) {
+  lua_State *thread = operation->thread;
+  struct ip_task *task = ip_context_task(operation->context);
+  if (task != NULL && ip_task_thread(task) != thread)
+    task = NULL; /* a coroutine inside a fiber that waits without a delegate */
+  ip_operation_push_pooled(L, operation);
+  lua_getiuservalue(L, -1, 1);
+  if (lua_status(thread) == LUA_YIELD && lua_touserdata(thread, operation->slot) == operation)
+    resume(L, runtime, thread, task, 0);
+  lua_pop(L, 2);
 }
 
 void ip_operation_resume(lua_State *L, struct ip_operation *operation) {
   struct ip_runtime *runtime = operation->runtime;
   operation->state = IP_OPERATION_DONE;
-  if (operation->relay != NULL) {
-    struct ip_operation *relay = operation->relay;
-    operation->relay = NULL;
-    relay->object = NULL;
-    ip_operation_resume(L, relay);
+  if (IP_LIKELY(!operation->pooled)) { /* the table of tasks anchors the coroutine */
+    if (lua_status(operation->thread) == LUA_YIELD)
+      resume(L, runtime, operation->thread, ip_context_task(operation->context), 0);
     return;
   }
-  if (operation->on_main) {
-    runtime->main_done = true; /* ip_runtime_drive goes on */
-    return;
+  struct ip_operation *delegate = ip_pooled(operation)->delegate;
+  if (delegate != NULL) {
+    ip_pooled(operation)->delegate = NULL;
+    delegate->object = NULL;
+    ip_operation_resume(L, delegate);
+  } else if (operation->on_main) {
+    runtime->main_done = true; /* ip_loop_drive goes on */
+  } else {
+    resume_pooled(L, runtime, operation);
   }
-  lua_State *thread = operation->thread;
-  struct ip_task *task = ip_context_task(operation->context);
-  if (IP_LIKELY(operation->reference == 0)) { /* a task's own: the table of tasks holds the coroutine */
-    if (lua_status(thread) == LUA_YIELD) resume(L, runtime, thread, task, 0);
-    return;
-  }
-  if (task != NULL && task->thread != thread)
-    task = NULL; /* a coroutine inside a fiber that nobody relays for */
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_pool_key);
-  lua_rawgeti(L, -1, operation->reference);
-  lua_getiuservalue(L, -1, 1); /* the thread must not be collected while it runs: settling lets go of it */
-  if (lua_status(thread) == LUA_YIELD && lua_touserdata(thread, operation->slot) == operation)
-    resume(L, runtime, thread, task, 0);
-  lua_pop(L, 3);
 }
 
-/* Starts a fiber, goes on with one that yielded by itself, or finds that somebody else has ended its
-   coroutine. */
+/* Starts a task, goes on with one that yielded by itself, or finds that somebody else has ended its coroutine. */
 static void run_task(lua_State *L, struct ip_runtime *runtime, struct ip_task *task) {
   if (task->context.waiting != NULL)
-    return; /* resumed by somebody else meanwhile, and suspended in us again */
-  int status = lua_status(task->thread);
-  bool startable = status == LUA_OK && !task->context.started && lua_gettop(task->thread) > 0;
+    return; /* somebody else has resumed it meanwhile, and it waits in a pooled operation */
+  lua_State *thread = ip_task_thread(task);
+  int status = lua_status(thread);
+  bool startable = status == LUA_OK && !task->context.started && lua_gettop(thread) > 0;
   if (status != LUA_YIELD && !startable) {
     runtime->end_task(L, runtime, task, IP_TASK_CLOSED);
     return;
   }
-  resume(L, runtime, task->thread, task, startable ? ip_task_prepare(task) : 0);
+  resume(L, runtime, thread, task, startable ? ip_task_prepare(task) : 0);
 }
 
-/* --- turns --- */
+/* A task is queued by its own operation: with a result, or free. */
+static void serve_task(lua_State *L, struct ip_runtime *runtime, struct ip_task *task) {
+  if (task->operation.state == IP_OPERATION_READY)
+    ip_operation_resume(L, &task->operation);
+  else
+    run_task(L, runtime, task);
+}
+
+/* --- iterations --- */
 
 static bool is_done(const struct ip_operation *operation) {
   return operation != NULL && operation->state == IP_OPERATION_DONE;
 }
 
-/* Serves one entry of the batch. Fibers are anchored in the table of tasks, operations in the pool. */
+/* Serves one entry of the batch. Tasks are anchored in their table, operations in the pool. */
 static void serve(lua_State *L, struct ip_runtime *runtime, struct ip_ready *ready) {
-  switch (ready->kind) {
-  case IP_READY_READINESS:
-    ip_readiness_dispatch(L, ip_container_of(ready, struct ip_readiness, ready));
-    break;
+  switch (ready->type) {
+  case IP_READY_WATCHER: ip_watcher_dispatch(L, ip_container_of(ready, struct ip_watcher, ready)); break;
   case IP_READY_OPERATION: ip_operation_resume(L, ip_container_of(ready, struct ip_operation, ready)); break;
-  case IP_READY_TASK: run_task(L, runtime, ip_container_of(ready, struct ip_task, ready)); break;
+  case IP_READY_TASK: serve_task(L, runtime, ip_container_of(ready, struct ip_task, operation.ready)); break;
   }
 }
 
-/* Serves what is ready now; what becomes ready meanwhile is for the next turn. Stops early when the main
+/* Serves what is ready now; what becomes ready meanwhile is for the next iteration. Stops early when the main
    thread has got its result: it has waited long enough, and a finished read must not meet another change of
    the socket. */
 static void serve_batch(lua_State *L, struct ip_runtime *runtime, struct ip_operation *until) {
-  runtime->turn++;
+  runtime->iteration++;
   ip_queue_move(&runtime->batch, &runtime->ready);
   while (!is_done(until)) {
     struct ip_queue *link = ip_queue_pop(&runtime->batch);
@@ -155,9 +185,20 @@ static void serve_batch(lua_State *L, struct ip_runtime *runtime, struct ip_oper
   ip_queue_move(&runtime->ready, &runtime->batch);
 }
 
-/* The sends of a turn leave together, before anybody waits for what may answer them. */
+/* What is scheduled meanwhile is for the end of the next iteration. */
+static void flush_all(struct ip_runtime *runtime) {
+  struct ip_queue due;
+  ip_queue_init(&due);
+  ip_queue_move(&due, &runtime->flushers);
+  for (struct ip_queue *link = ip_queue_pop(&due); link != NULL; link = ip_queue_pop(&due)) {
+    struct ip_flusher *flusher = ip_container_of(link, struct ip_flusher, link);
+    flusher->flush(flusher);
+  }
+}
+
+/* The sends of an iteration leave together, before anybody waits for what may answer them. */
 static void flush(struct ip_runtime *runtime) {
-  if (IP_UNLIKELY(!ip_queue_is_empty(&runtime->gathered))) runtime->flush_gathered(runtime);
+  if (IP_UNLIKELY(!ip_queue_is_empty(&runtime->flushers))) flush_all(runtime);
 }
 
 static void dispatch(lua_State *L, struct ip_runtime *runtime, struct ip_operation *until) {
@@ -192,23 +233,24 @@ static void wait_for_events(struct ip_runtime *runtime) {
 /* After a signal: runs one Lua function on the main thread, so that a debug hook which the host's signal
    handler has set takes effect here, where the error can pass. True when there was none. [-0, +(0|1), -] */
 static bool run_hook(lua_State *L) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_runtime_nothing_key);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &nothing_key);
   return lua_pcall(L, 0, 0, 0) == LUA_OK;
 }
 
 /* Is `operation` DONE? One that waits for an idle runtime becomes so here. */
 static bool is_over(const struct ip_runtime *runtime, struct ip_operation *operation) {
   if (is_done(operation)) return true;
-  if (!operation->kind->ends_when_idle || operation->state != IP_OPERATION_ARMED) return false;
-  if (runtime->attached_fibers != 0 || runtime->foreign_waits != 0) return false;
-  ip_operation_complete(operation, IP_ERROR_SYSTEM, 0);
+  if (!operation->type->ends_when_idle || operation->state != IP_OPERATION_ARMED) return false;
+  if (runtime->attached_tasks != 0 || runtime->foreign_waits != 0) return false;
+  ip_operation_succeed(operation);
   ip_queue_remove(&operation->ready.link);
   operation->state = IP_OPERATION_DONE;
   return true;
 }
 
 /* The driver thread runs nothing itself: it is what coroutines are resumed from, and what handlers are called on. */
-void ip_runtime_serve_host(struct ip_runtime *runtime) {
+void ip_loop_on_check(uv_check_t *check) {
+  struct ip_runtime *runtime = check->data;
   if (runtime->driving) return; /* inside a uv_run of our own, whose caller serves */
   runtime->driving = true;
   dispatch(runtime->driver, runtime, NULL);
@@ -216,33 +258,45 @@ void ip_runtime_serve_host(struct ip_runtime *runtime) {
   if (ip_queue_is_empty(&runtime->ready)) uv_idle_stop(&runtime->handles->idle);
 }
 
-static void on_step_over(struct ip_timer *timer) {
-  (void)timer; /* it has ended the block */
-}
-
 static bool has_work(const struct ip_runtime *runtime) {
   return !ip_queue_is_empty(&runtime->ready) || runtime->external_waits != 0;
 }
 
-bool ip_runtime_step(lua_State *L, struct ip_runtime *runtime, double seconds) {
+static void on_step_over(struct ip_timer *timer) {
+  *(bool *)timer->owner = true;
+  uv_stop(
+      timer->uv.loop); /* libuv up to 1.44 runs timers before it polls, and would then block without one */
+}
+
+/* Polls for at most `seconds`. */
+static void poll_for(struct ip_runtime *runtime, double seconds) {
+  bool over = false;
+  struct ip_timer *timer = seconds > 0 ? ip_timer_new(runtime) : NULL; /* without memory it does not block */
+  if (timer == NULL) {
+    poll_loop(runtime, true);
+    return;
+  }
+  ip_deadline deadline = ip_deadline_after(seconds);
+  if (deadline != IP_NEVER) ip_timer_start(timer, deadline, on_step_over, &over);
+  ip_keyboard_interrupt_watch(runtime); /* Ctrl-C ends the block, and Lua's hook runs after the step */
+  double spinning = runtime->spin < seconds ? runtime->spin : seconds;
+  bool came = runtime->spin > 0 && spin(runtime, spinning);
+  if (!came) poll_loop(runtime, over);
+  ip_timer_free(timer);
+}
+
+bool ip_loop_step(lua_State *L, struct ip_runtime *runtime, double seconds) {
   flush(runtime);
   if (!has_work(runtime)) return false;
-  bool busy = !ip_queue_is_empty(&runtime->ready) || seconds <= 0;
-  struct ip_timer *timer = busy ? NULL : ip_timer_new(runtime);
-  if (timer != NULL) ip_timer_start(timer, seconds, on_step_over, NULL);
-  if (!busy)
-    ip_keyboard_interrupt_watch(runtime); /* Ctrl-C ends the block, and Lua's hook runs after the step */
   runtime->driving = true;
-  bool came = !busy && runtime->spin > 0 && spin(runtime, runtime->spin < seconds ? runtime->spin : seconds);
-  if (!came) poll_loop(runtime, busy || timer == NULL || !uv_is_active((uv_handle_t *)&timer->uv));
-  if (timer != NULL) ip_timer_free(timer);
+  poll_for(runtime, ip_queue_is_empty(&runtime->ready) ? seconds : 0);
   dispatch(L, runtime, NULL);
   runtime->driving = false;
   runtime->budget = IP_TRANSFER_BUDGET;
   return has_work(runtime);
 }
 
-double ip_runtime_harvest(struct ip_runtime *runtime) {
+double ip_loop_poll_nowait(struct ip_runtime *runtime) {
   flush(runtime);
   if (!has_work(runtime)) return -1;
   poll_loop(runtime, true);
@@ -252,8 +306,7 @@ double ip_runtime_harvest(struct ip_runtime *runtime) {
   return timeout < 0 ? -1 : timeout / 1000.0;
 }
 
-enum ip_drive_result ip_runtime_drive(lua_State *L, struct ip_runtime *runtime,
-                                      struct ip_operation *operation) {
+enum ip_drive_result ip_loop_drive(lua_State *L, struct ip_runtime *runtime, struct ip_operation *operation) {
   enum ip_drive_result result = IP_DRIVE_DONE;
   ip_keyboard_interrupt_watch(runtime);
   runtime->driving = true;

@@ -1,13 +1,13 @@
 /* keyboard_interrupt.c: Ctrl-C while the main thread is blocked in the loop.
 
    libuv retries epoll_wait when a signal interrupts it, so the debug hook that the standalone interpreter's
-   SIGINT handler sets would not run before the next event. This room puts a handler in front of the host's:
-   it calls the host's and then wakes the loops that wait. Where the host has none (the default action, or
-   ignored), nothing is installed.
+   SIGINT handler sets would not run before the next event. This file puts a handler in front of the host's: it calls
+   the host's and then wakes the loops that wait. Where the host has none (the default action, or ignored), nothing is
+   installed.
 
    The only static mutable data of the library is here, because a signal handler has no other: all of it is
    atomic or written before it is published. */
-#include "loop/runtime.h"
+#include "loop/keyboard_interrupt.h"
 
 #include "base/util.h"
 

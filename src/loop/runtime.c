@@ -1,20 +1,25 @@
 /* runtime.c: the runtime of a Lua state: its loop, its memory, its end.
 
-   Lua owns the runtime (a userdata in the registry and in the upvalues of every function); the runtime owns
-   the loop and everything registered with it. Objects of the library are younger than the runtime, so at the
-   end of the state they are finalized first; what is left is closed here. */
+   Lua owns the runtime (a userdata in the registry and in the upvalues of every function). The runtime owns the loop, and
+   at the end whatever is still registered with it: objects of the library are younger than the runtime, so they are
+   finalized first, and what they leave is closed here. */
 #include "loop/runtime.h"
 
 #include "base/util.h"
-#include "loop/watcher.h"
+#include "binding/error.h"
+#include "binding/raise.h"
+#include "loop/dispatch.h"
+#include "loop/keyboard_interrupt.h"
+#include "loop/task.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
-const char ip_runtime_key, ip_runtime_tasks_key, ip_runtime_contexts_key, ip_runtime_nothing_key;
+const char ip_runtime_key;
 
 /* Registry: the thread that serves inside a host's loop. */
-static const char ip_runtime_driver_key;
+static const char driver_key;
 
 void ip_runtime_handle_opened(struct ip_runtime *runtime) {
   runtime->open_handles++;
@@ -24,8 +29,7 @@ void ip_runtime_handle_closed(struct ip_runtime *runtime) {
   runtime->open_handles--;
 }
 
-void ip_runtime_close_handle(struct ip_runtime *runtime, uv_handle_t *handle, uv_close_cb closed) {
-  (void)runtime;
+void ip_runtime_close_handle(uv_handle_t *handle, uv_close_cb closed) {
   if (!uv_is_closing(handle)) uv_close(handle, closed);
 }
 
@@ -36,10 +40,6 @@ void *ip_runtime_scratch(struct ip_runtime *runtime) {
 
 static void on_wakeup(uv_async_t *async) {
   (void)async; /* it has ended the block; the dispatcher looks at `signalled` */
-}
-
-static void on_check(uv_check_t *check) {
-  ip_runtime_serve_host(check->data);
 }
 
 static void on_loop_handle_closed(uv_handle_t *handle) {
@@ -68,7 +68,7 @@ static int start_handles(struct ip_runtime *runtime, uv_loop_t *loop) {
 
 void ip_runtime_check(lua_State *L, struct ip_runtime *runtime) {
   if (IP_LIKELY(runtime->opened)) return;
-  if (runtime->closed) luaL_error(L, "ip: the runtime is closed");
+  if (runtime->closed) ip_error_text(L, "ip: the runtime is closed");
   int status = uv_loop_init(&runtime->own_loop);
   if (status != 0) ip_error_raise(L, -status, "open the event loop");
   status = start_handles(runtime, &runtime->own_loop);
@@ -77,10 +77,10 @@ void ip_runtime_check(lua_State *L, struct ip_runtime *runtime) {
   ip_error_raise(L, -status, "open the event loop");
 }
 
-int ip_runtime_use_loop(lua_State *L, struct ip_runtime *runtime, uv_loop_t *loop) {
+int ip_runtime_use_loop(lua_State *L, struct ip_runtime *runtime, uv_loop_t *loop, uv_check_cb on_check) {
   if (runtime->opened || runtime->closed) return EBUSY;
   lua_State *driver = lua_newthread(L);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &ip_runtime_driver_key);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &driver_key);
   int status = start_handles(runtime, loop);
   if (status != 0) return -status;
   uv_check_start(&runtime->handles->check, on_check);
@@ -94,17 +94,36 @@ void ip_runtime_free_handle(uv_handle_t *handle) {
   free(handle);
 }
 
-/* Closes what its owner has not closed: pooled timers, caught signals, waits on descriptors. A host's loop has handles
-   of others, whose data is not this runtime. */
-static void close_leftover(uv_handle_t *handle, void *argument) {
-  struct ip_runtime *runtime = argument;
+/* --- resources --- */
+
+void ip_runtime_add_resource(struct ip_runtime *runtime, struct ip_resource *resource,
+                             const struct ip_resource_type *type) {
+  resource->type = type;
+  ip_queue_append(&runtime->resources, &resource->link);
+}
+
+size_t ip_runtime_count_resources(const struct ip_runtime *runtime, const char *name) {
+  size_t count = 0;
+  for (const struct ip_queue *link = runtime->resources.next; link != &runtime->resources; link = link->next)
+    if (strcmp(ip_container_of(link, struct ip_resource, link)->type->name, name) == 0) count++;
+  return count;
+}
+
+static void close_resources(struct ip_runtime *runtime) {
+  while (!ip_queue_is_empty(&runtime->resources)) {
+    struct ip_resource *resource = ip_container_of(runtime->resources.next, struct ip_resource, link);
+    resource->type->close(resource);
+  }
+}
+
+/* --- the end --- */
+
+/* Closes the loop's own handles and the pooled timers. A host's loop has handles of others, whose data is not this
+   runtime. */
+static void close_handle(uv_handle_t *handle, void *runtime) {
   if (handle->data != runtime || uv_is_closing(handle)) return;
-  if (handle->type == UV_TIMER || handle->type == UV_SIGNAL)
-    ip_runtime_close_handle(runtime, handle, ip_runtime_free_handle);
-  else if (handle->type == UV_POLL)
-    runtime->close_descriptor_wait(runtime, handle);
-  else
-    ip_runtime_close_handle(runtime, handle, on_loop_handle_closed);
+  bool is_timer = handle->type == UV_TIMER;
+  ip_runtime_close_handle(handle, is_timer ? ip_runtime_free_handle : on_loop_handle_closed);
 }
 
 /* Runs the loop until libuv has let go of all handles; none of them can wait for anything any more. Where os.exit closes
@@ -112,7 +131,7 @@ static void close_leftover(uv_handle_t *handle, void *argument) {
    handles are left as they are. */
 static void close_loop(struct ip_runtime *runtime) {
   if (runtime->driver != NULL && runtime->driving) return;
-  uv_walk(runtime->loop, close_leftover, runtime);
+  uv_walk(runtime->loop, close_handle, runtime);
   while (runtime->open_handles > 0)
     uv_run(runtime->loop, UV_RUN_NOWAIT);
   if (runtime->loop == &runtime->own_loop) uv_loop_close(runtime->loop);
@@ -124,8 +143,7 @@ static int runtime_mt_gc(lua_State *L) {
   struct ip_runtime *runtime = lua_touserdata(L, 1);
   if (runtime->closed) return 0;
   runtime->closed = true;
-  while (!ip_queue_is_empty(&runtime->open_sockets))
-    runtime->close_socket(runtime->open_sockets.next);
+  close_resources(runtime);
   if (runtime->opened) {
     runtime->opened = false;
     ip_keyboard_interrupt_forget(runtime);
@@ -136,30 +154,12 @@ static int runtime_mt_gc(lua_State *L) {
   return 0;
 }
 
-/* An empty registry table under `key`. [-0, +0, m] */
-static void new_registry_table(lua_State *L, const char *key) {
-  lua_newtable(L);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, key);
-}
-
-/* Contexts of coroutines made by others, keyed by the coroutine, which they must not keep alive. [-0, +0, m]
- */
-static void new_contexts_table(lua_State *L) {
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "k");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &ip_runtime_contexts_key);
-}
-
 static void init(lua_State *L, struct ip_runtime *runtime) {
   *runtime = (struct ip_runtime){.budget = IP_TRANSFER_BUDGET};
   ip_queue_init(&runtime->ready);
   ip_queue_init(&runtime->batch);
-  ip_queue_init(&runtime->open_sockets);
-  ip_queue_init(&runtime->gathered);
-  ip_queue_init(&runtime->signal_waiters);
+  ip_queue_init(&runtime->resources);
+  ip_queue_init(&runtime->flushers);
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   runtime->main = lua_tothread(L, -1);
   lua_pop(L, 1);
@@ -174,11 +174,9 @@ struct ip_runtime *ip_runtime_push(lua_State *L) {
   lua_pushcfunction(L, runtime_mt_gc);
   lua_setfield(L, -2, "__gc");
   lua_setmetatable(L, -2);
-  ip_operation_define(L, -1);
-  new_registry_table(L, &ip_runtime_pool_key);
-  new_registry_table(L, &ip_runtime_tasks_key);
-  new_contexts_table(L);
-  if (luaL_loadstring(L, "return") != LUA_OK) lua_error(L);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &ip_runtime_nothing_key);
+  ip_operation_open(L, -1);
+  ip_task_open(L, -1);
+  ip_context_open(L);
+  ip_loop_open(L);
   return runtime;
 }

@@ -1,13 +1,23 @@
-/* timer.c: pooled libuv timers. The runtime owns them all; a timer is either in the free chain or lent to one
+/* timer.c: pooled libuv timers. The runtime owns all of them: a timer is in the chain of free ones, or lent to one
    owner. Nothing here calls Lua or raises. */
-#include "loop/runtime.h"
+#include "loop/timer.h"
 
 #include "base/util.h"
+#include "loop/runtime.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 static const double NANOSECONDS_PER_SECOND = 1e9;
 static const double LONGEST = 9e18; /* nanoseconds: 285 years, and fits uint64_t with room for the clock */
+enum { NANOSECONDS_PER_TICK = 1000000 };
+
+ip_deadline ip_deadline_after(double seconds) {
+  double wanted = seconds * NANOSECONDS_PER_SECOND;
+  if (seconds == 0) return IP_AT_ONCE;
+  if (seconds < 0 || isinf(seconds)) return IP_NEVER;
+  return uv_hrtime() + (uint64_t)(wanted < LONGEST ? wanted : LONGEST);
+}
 
 struct ip_timer *ip_timer_new(struct ip_runtime *runtime) {
   struct ip_timer *timer = runtime->free_timers;
@@ -33,20 +43,17 @@ static void on_timer(uv_timer_t *uv) {
   timer->fire(timer);
 }
 
-/* The loop counts in whole milliseconds of uv_hrtime's clock; the deadline is rounded up on that clock, so
-   that a timer never fires early. */
-void ip_timer_start(struct ip_timer *timer, double seconds, void (*fire)(struct ip_timer *timer),
+/* The loop counts in whole milliseconds of uv_hrtime's clock. The deadline is rounded up on that clock, so that a
+   timer never fires early. */
+void ip_timer_start(struct ip_timer *timer, ip_deadline deadline, void (*fire)(struct ip_timer *timer),
                     void *owner) {
   struct ip_runtime *runtime = timer->uv.data;
-  double wanted = seconds * NANOSECONDS_PER_SECOND;
-  uint64_t nanoseconds = wanted >= LONGEST ? (uint64_t)LONGEST : wanted > 0 ? (uint64_t)wanted : 0;
-  uint64_t deadline = (uv_hrtime() + nanoseconds + 999999) / 1000000;
+  uint64_t tick = deadline / NANOSECONDS_PER_TICK + (deadline % NANOSECONDS_PER_TICK != 0);
   uv_update_time(runtime->loop);
   uint64_t now = uv_now(runtime->loop);
   timer->fire = fire;
   timer->owner = owner;
-  uv_timer_start(&timer->uv, on_timer, deadline > now ? deadline - now : 0,
-                 0); /* fails only without a callback */
+  uv_timer_start(&timer->uv, on_timer, tick > now ? tick - now : 0, 0); /* fails only without a callback */
   runtime->external_waits++;
 }
 

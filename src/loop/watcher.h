@@ -1,77 +1,85 @@
-/* readiness.h: a descriptor in the event loop, and the operations that wait for it. Layer 4.
+/* watcher.h: a poll watcher: a descriptor in the event loop, and the operations that wait for it.
 
-   Arming is sticky: the descriptor stays in the loop while waiters come back, and is taken out when an event
-   finds nobody waiting, because uv_poll_start and uv_poll_stop each cost epoll_ctl calls. */
-#ifndef IP_READINESS_H
-#define IP_READINESS_H
+   Arming is sticky: the descriptor stays in the loop while waiters come back, and is removed when an event finds nobody
+   waiting, because uv_poll_start and uv_poll_stop each cost epoll_ctl calls. */
+#ifndef IP_WATCHER_H
+#define IP_WATCHER_H
 
-#include "loop/runtime.h"
+#include "loop/operation.h"
 
 enum ip_side { IP_SIDE_READ, IP_SIDE_WRITE, IP_SIDE_COUNT };
 
-struct ip_readiness {
+struct ip_watcher;
+
+struct ip_watcher_type {
+  struct ip_resource_type resource; /* first; it closes a watcher that its owner has not closed */
+  /* Gives back the memory around the watcher, when libuv has let go of it. No Lua. */
+  void (*release)(struct ip_watcher *watcher);
+  /* The descriptor takes data, and ip_watcher_set_writing has asked for it. No Lua. */
+  void (*writable)(struct ip_watcher *watcher);
+};
+
+struct ip_watcher {
   struct ip_ready ready;
-  union {
-    struct ip_queue waiters[IP_SIDE_COUNT];          /* struct ip_operation, oldest first */
-    void (*release)(struct ip_readiness *readiness); /* after ip_readiness_fini */
-  };
+  struct ip_resource resource;            /* its type is the first member of a struct ip_watcher_type */
+  struct ip_queue waiters[IP_SIDE_COUNT]; /* struct ip_operation, oldest first */
   struct ip_runtime *runtime;
   int fd;
   bool in_loop;    /* `poll` is initialised: its memory belongs to libuv until on_closed */
   uint8_t armed;   /* uv_poll_event bits that libuv watches */
   uint8_t pending; /* 1 << side for each side that an attempt is worth making on */
-  bool writes;     /* its owner has something to write, without an operation */
+  bool writing;    /* its owner has something to write, without an operation */
   uv_poll_t poll;
 };
 
-void ip_readiness_init(struct ip_readiness *readiness, struct ip_runtime *runtime, int fd);
+void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int fd,
+                     const struct ip_watcher_type *type);
 
 /* Registers the descriptor with the loop; 0 or an errno value (EEXIST, EPERM, ENOMEM). Idempotent. */
-int ip_readiness_prepare(struct ip_readiness *readiness);
+int ip_watcher_prepare(struct ip_watcher *watcher);
 
-static inline bool ip_readiness_has_waiters(const struct ip_readiness *readiness, enum ip_side side) {
-  return !ip_queue_is_empty(&readiness->waiters[side]);
+static inline bool ip_watcher_has_waiters(const struct ip_watcher *watcher, enum ip_side side) {
+  return !ip_queue_is_empty(&watcher->waiters[side]);
 }
 
-/* Behind the oldest one; there is one. */
-static inline bool ip_readiness_has_waiters_behind(const struct ip_readiness *readiness, enum ip_side side) {
-  const struct ip_queue *waiters = &readiness->waiters[side];
+/* Are there waiters behind the oldest one? There is one. */
+static inline bool ip_watcher_has_waiters_behind(const struct ip_watcher *watcher, enum ip_side side) {
+  const struct ip_queue *waiters = &watcher->waiters[side];
   return waiters->next != waiters->previous;
 }
 
-/* How many operations wait on a side, without those that carry nothing; adds their sizes to `bytes`. */
-size_t ip_readiness_count(const struct ip_readiness *readiness, enum ip_side side, size_t *bytes);
+/* How many sends wait; adds the bytes that they have not sent to `bytes`. Operations that carry nothing do not count. */
+size_t ip_watcher_count_sends(const struct ip_watcher *watcher, size_t *bytes);
 
-/* Queues an operation and watches the descriptor for it. The readiness is prepared. */
-void ip_readiness_wait(struct ip_readiness *readiness, enum ip_side side, struct ip_operation *operation);
+/* How an operation comes to wait. */
+enum ip_wait {
+  IP_WAIT,       /* behind the others, for an event */
+  IP_WAIT_FIRST, /* before the others: it was woken, and has to wait on */
+  /* Behind the others, and an attempt is made in the next iteration without an event: the call yields. A descriptor that
+     is so busy leaves the loop: being registered costs every datagram a wake-up. */
+  IP_WAIT_YIELDING
+};
 
-/* Likewise, at the head of the queue: for one that was served and found that it has to wait on. */
-void ip_readiness_wait_first(struct ip_readiness *readiness, enum ip_side side,
-                             struct ip_operation *operation);
+/* Queues an operation and watches the descriptor for it. The watcher is prepared. */
+void ip_watcher_wait(struct ip_watcher *watcher, enum ip_side side, struct ip_operation *operation,
+                     enum ip_wait wait);
 
-/* Queues an operation whose attempt is to be made at the next turn without waiting for an event: giving way.
-   A descriptor that is so busy leaves the loop: being registered costs every datagram a wake-up. */
-void ip_readiness_give_way(struct ip_readiness *readiness, enum ip_side side, struct ip_operation *operation);
+/* An attempt is made in the next iteration without an event: what is in this process makes none, and what arrived in
+   time must not be missed because a timer is looked at before the descriptor. No Lua. */
+void ip_watcher_attempt_soon(struct ip_watcher *watcher, enum ip_side side);
 
-/* A waiter of this side, marked immediate, has run out of time: the next turn attempts it once more, for what
-   arrived in time must not be missed because a timer is looked at before the descriptor. No Lua. */
-void ip_readiness_try_last(struct ip_readiness *readiness, enum ip_side side);
+/* Has the type's `writable` called whenever the descriptor takes data, until told otherwise; the program waits for that.
+   Returns 0 or what ip_watcher_prepare does; to false it cannot fail. Idempotent. No Lua. */
+int ip_watcher_set_writing(struct ip_watcher *watcher, bool writing);
 
-/* Has runtime->write_ready called whenever the descriptor takes data, until told otherwise; the program waits for that.
-   Returns 0 or what ip_readiness_prepare does. Idempotent. No Lua. */
-int ip_readiness_set_writes(struct ip_readiness *readiness, bool writes);
+/* Completes all waiters of a side with a system error. */
+void ip_watcher_fail(struct ip_watcher *watcher, enum ip_side side, int code);
 
-/* Completes all waiters of a side with a system error; 0 waiters is fine. */
-void ip_readiness_fail(struct ip_readiness *readiness, enum ip_side side, int status);
+/* The dispatcher's part: attempts the calls of those who waited before this iteration. Resumes coroutines. */
+void ip_watcher_dispatch(lua_State *L, struct ip_watcher *watcher);
 
-/* The dispatcher's part: attempts the calls of those who waited before this turn. Resumes coroutines. */
-void ip_readiness_dispatch(lua_State *L, struct ip_readiness *readiness);
-
-/* Takes the descriptor out of the loop, which does not close it, and gives the memory of the object that
-   contains the readiness back through `release` when libuv has let go of it. No operation may be queued. */
-void ip_readiness_fini(struct ip_readiness *readiness, void (*release)(struct ip_readiness *readiness));
-
-/* dispatch.c, for ip_readiness_dispatch: DONE, and the coroutine runs. [-0, +0, -] */
-void ip_operation_resume(lua_State *L, struct ip_operation *operation);
+/* Removes the descriptor from the loop, which does not close it, and from the runtime's resources. No operation may be
+   queued. The memory is given back by the type's `release` when libuv has let go of it. */
+void ip_watcher_fini(struct ip_watcher *watcher);
 
 #endif

@@ -11,7 +11,7 @@
 
 #include "base/util.h"
 #include "binding/argument.h"
-#include "loop/runtime.h"
+#include "loop/operation.h"
 #include "value/address.h"
 
 #include <limits.h>
@@ -107,10 +107,10 @@ static void complete(struct ip_operation *operation, int status) {
   if (status == UV_EAI_CANCELED) status = UV_ECANCELED;
   for (size_t i = 0; i < ip_count_of(resolver_codes); i++)
     if (resolver_codes[i].status == status) {
-      ip_operation_complete(operation, IP_ERROR_RESOLVER, resolver_codes[i].code);
+      ip_operation_complete(operation, IP_ERROR_RESOLVER, ip_failure(resolver_codes[i].code));
       return;
     }
-  ip_operation_complete(operation, IP_ERROR_SYSTEM, -status);
+  ip_operation_complete_with(operation, -status);
 }
 
 /* The common end of both callbacks. A look-up that was started while the state was ending has a box without a
@@ -158,9 +158,8 @@ static int suspend_in(lua_State *L, struct lookup *lookup, struct ip_operation *
   ip_runtime_handle_opened(lookup->runtime);
   lookup->operation = operation;
   operation->object = lookup;
-  operation->data = lookup->box; /* in the frame until the results have been pushed */
-  operation->external = true;
-  operation->runtime->external_waits++;
+  operation->payload.lookup.box = lookup->box; /* in the frame until the results have been pushed */
+  ip_operation_wait_externally(operation);
   return ip_operation_suspend(L, operation);
 }
 
@@ -300,8 +299,8 @@ static bool is_ip(const struct addrinfo *entry) {
 }
 
 /* The resolver tells the canonical name in the first member alone; it is that of all. */
-static int push_addresses(lua_State *L, const struct ip_outcome *outcome) {
-  struct lookup *lookup = ((struct lookup_box *)outcome->data)->lookup;
+static int push_addresses(lua_State *L, struct ip_result *result) {
+  struct lookup *lookup = ((struct lookup_box *)result->payload.lookup.box)->lookup;
   const struct addrinfo *list = lookup->list;
   lua_pushstring(L, list != NULL ? list->ai_canonname : NULL); /* NULL pushes nil */
   int name = lua_gettop(L);
@@ -316,7 +315,7 @@ static int push_addresses(lua_State *L, const struct ip_outcome *outcome) {
   return 1;
 }
 
-static int look_up_addresses(lua_State *L, const struct ip_operation_kind *kind, int family) {
+static int look_up_addresses(lua_State *L, const struct ip_operation_type *type, int family) {
   struct ip_runtime *runtime = ip_runtime(L);
   /* one socket type, or every address would come once for each */
   struct question question = {
@@ -325,14 +324,14 @@ static int look_up_addresses(lua_State *L, const struct ip_operation_kind *kind,
   read_flags(L, 3, &question);
   read_service(L, 2, &question);
   read_host(L, 1, &question);
-  ip_operation_check(L, runtime, kind);
+  ip_operation_check(L, runtime, type);
   if (question.refusal != 0) {
-    ip_error_push(L, IP_ERROR_RESOLVER, question.refusal, kind->name);
+    ip_error_push(L, IP_ERROR_RESOLVER, question.refusal, type->name);
     return ip_error_throw(L);
   }
   struct lookup *lookup = push_lookup(L);
   if (lookup == NULL) return ip_error_memory(L);
-  struct ip_operation *operation = ip_operation_acquire(L, runtime, kind, -1, false);
+  struct ip_operation *operation = ip_operation_acquire(L, runtime, type, IP_NEVER, false);
   int status = uv_getaddrinfo(runtime->loop, &lookup->request.addresses, on_addresses, question.host,
                               question.service, &question.hints);
   /* there is a host or a service: what libuv finds invalid is the name (no UTF-8, or too long) */
@@ -346,30 +345,30 @@ static int look_up_addresses(lua_State *L, const struct ip_operation_kind *kind,
    EAI_AGAIN, EAI_FAIL, EAI_ADDRFAMILY and what else getaddrinfo(3) reports, system errors, ETIMEDOUT of
    with_timeout. Suspends: yes, always. Source: getaddrinfo(3), RFC 3493 section 6.1. */
 static int resolver_get_address_info(lua_State *L) {
-  static const struct ip_operation_kind kind = {
+  static const struct ip_operation_type type = {
       .name = "get_address_info", .unlinked = unlink_lookup, .push_results = push_addresses};
-  return look_up_addresses(L, &kind, AF_UNSPEC);
+  return look_up_addresses(L, &type, AF_UNSPEC);
 }
 
 /* ip.udp.get_address_v4_info(host, service[, flags]) -> list: likewise, v4 addresses only. Suspends: yes. */
 static int resolver_get_address_v4_info(lua_State *L) {
-  static const struct ip_operation_kind kind = {
+  static const struct ip_operation_type type = {
       .name = "get_address_v4_info", .unlinked = unlink_lookup, .push_results = push_addresses};
-  return look_up_addresses(L, &kind, AF_INET);
+  return look_up_addresses(L, &type, AF_INET);
 }
 
 /* ip.udp.get_address_v6_info(host, service[, flags]) -> list: likewise, v6 addresses only; with v4_mapped also
    v4 addresses in that form. Suspends: yes. */
 static int resolver_get_address_v6_info(lua_State *L) {
-  static const struct ip_operation_kind kind = {
+  static const struct ip_operation_type type = {
       .name = "get_address_v6_info", .unlinked = unlink_lookup, .push_results = push_addresses};
-  return look_up_addresses(L, &kind, AF_INET6);
+  return look_up_addresses(L, &type, AF_INET6);
 }
 
 /* --- names of an address --- */
 
-static int push_names(lua_State *L, const struct ip_outcome *outcome) {
-  struct lookup *lookup = ((struct lookup_box *)outcome->data)->lookup;
+static int push_names(lua_State *L, struct ip_result *result) {
+  struct lookup *lookup = ((struct lookup_box *)result->payload.lookup.box)->lookup;
   lua_createtable(L, 1, 0);
   lua_createtable(L, 0, 2);
   lua_pushstring(L, lookup->request.names.host);
@@ -386,17 +385,17 @@ static int push_names(lua_State *L, const struct ip_outcome *outcome) {
    EAI_AGAIN, EAI_FAIL and what else getnameinfo(3) reports, ETIMEDOUT of with_timeout. Suspends: yes, always.
    Source: getnameinfo(3) with NI_DGRAM: the service is one of UDP. */
 static int resolver_get_name_info(lua_State *L) {
-  static const struct ip_operation_kind kind = {
+  static const struct ip_operation_type type = {
       .name = "get_name_info", .unlinked = unlink_lookup, .push_results = push_names};
   struct ip_runtime *runtime = ip_runtime(L);
   struct ip_address address;
   struct ip_endpoint endpoint;
   ip_address_argument(L, 1, &address);
   ip_endpoint_set(&endpoint, address.version == 6 ? AF_INET6 : AF_INET, &address, ip_argument_port(L, 2));
-  ip_operation_check(L, runtime, &kind);
+  ip_operation_check(L, runtime, &type);
   struct lookup *lookup = push_lookup(L);
   if (lookup == NULL) return ip_error_memory(L);
-  struct ip_operation *operation = ip_operation_acquire(L, runtime, &kind, -1, false);
+  struct ip_operation *operation = ip_operation_acquire(L, runtime, &type, IP_NEVER, false);
   int status = uv_getnameinfo(runtime->loop, &lookup->request.names, on_names, &endpoint.name.any, NI_DGRAM);
   return suspend_in(L, lookup, operation, status);
 }

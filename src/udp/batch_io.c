@@ -1,20 +1,27 @@
-/* udp_batch.c: receive_many and send_many: many datagrams in one system call where the system has recvmmsg and sendmmsg.
+/* batch_io.c: receive_many and send_many: many datagrams in one system call where the system has recvmmsg and sendmmsg.
 
-   Runs of equal size to one peer leave as one message that the system cuts into segments (UDP_SEGMENT), which costs a
-   fraction of as many messages. Where a path refuses that, the socket remembers, and they leave one by one. Both calls
-   suspend and continue like those for one datagram (udp_receive.c, udp_send.c). */
-#include "udp/message.h"
+   Trains of entries of equal size to one peer leave as one message that the system segments (UDP_SEGMENT), which costs a
+   fraction of as many messages. Where a path refuses that, the socket remembers it, and they leave one by one. Both calls
+   suspend and continue like those for one datagram (receive.c, send.c). */
+#include "udp/batch_io.h"
 
 #include "base/util.h"
 #include "binding/argument.h"
+#include "binding/error.h"
+#include "binding/raise.h"
+#include "net/datagram_io.h"
+#include "udp/error_queue.h"
+#include "udp/message.h"
+#include "udp/message_flag.h"
+#include "udp/receive.h"
+#include "udp/send.h"
+#include "udp/send_queue.h"
 #include "value/batch.h"
 
 #include <errno.h>
 #include <string.h>
 
-enum {
-  MOST_MESSAGES = 1024 /* what recvmmsg and sendmmsg take at once (UIO_MAXIOV) */
-};
+enum { MOST_MESSAGES = 1024 }; /* what recvmmsg accepts at once (UIO_MAXIOV) */
 
 /* --- receiving --- */
 
@@ -26,30 +33,30 @@ static void note_entry(struct ip_batch *batch, size_t index, size_t length, bool
   batch->has_info[index] = false; /* what the entry was to be sent with is the former one's */
 }
 
-/* The outcome of a call that met `error` behind `count` datagrams: they must not be lost, and neither must it. */
-static int end_of_taking(struct ip_socket *socket, size_t count, int error) {
-  if (count == 0) return error;
-  if (error != EAGAIN) socket->late_error = error;
-  return 0;
+/* The end of a call that met a failure behind `count` datagrams: they must not be lost, and neither must it. */
+static struct ip_failure end_receiving(struct ip_channel *channel, size_t count, struct ip_failure failure) {
+  if (count == 0) return failure;
+  if (failure.code != EAGAIN) channel->deferred_error = failure.code;
+  return ip_failure(0);
 }
 
-/* One by one: what recvmmsg cannot do (a look without taking, datagrams that were read together, errors that wait in
-   the socket) or the system lacks. */
-static int take_singly(struct ip_socket *socket, struct ip_batch *batch, int flags, size_t most,
-                       size_t *count) {
-  *count = 0;
-  while (*count < most) {
-    struct ip_datagram datagram;
-    int error = ip_transfer_take(socket, ip_batch_slot(batch, *count), batch->capacity, flags, &datagram,
-                                 IP_TAKE_ENTRY);
-    if (error != 0) return end_of_taking(socket, *count, error);
-    batch->peers[*count] = datagram.source;
-    batch->controls[*count] = socket->readiness.runtime->control;
-    ip_message_count_drops(socket, &batch->controls[*count]);
-    note_entry(batch, *count, datagram.length, datagram.truncated, datagram.source.length);
-    (*count)++;
+/* What recvmmsg cannot do (a look without consuming, read-ahead buffers, errors that wait in this process) or the system
+   lacks. */
+static struct ip_failure receive_one_by_one(struct ip_channel *channel, struct ip_batch *batch, int flags,
+                                            size_t most, size_t *count) {
+  for (*count = 0; *count < most; (*count)++) {
+    struct ip_received received;
+    struct ip_receive call = {ip_batch_slot(batch, *count), batch->capacity, flags,
+                              IP_WANTS_SOURCE | IP_WANTS_CONTROL};
+    struct ip_failure failure = ip_receive_path_receive(channel, &call, &received);
+    if (failure.code != 0) return end_receiving(channel, *count, failure);
+    const struct ip_datagram *datagram = &received.datagram;
+    ip_receive_path_count_drops(channel, &received.control);
+    batch->peers[*count] = datagram->source;
+    batch->controls[*count] = received.control;
+    note_entry(batch, *count, datagram->length, datagram->truncated, datagram->source.length);
   }
-  return 0;
+  return ip_failure(0);
 }
 
 #ifdef __linux__
@@ -74,41 +81,43 @@ static int receive_messages(int fd, struct mmsghdr *messages, size_t count, int 
   return received < 0 ? -errno : received;
 }
 
-static int take_many(struct ip_socket *socket, struct ip_batch *batch, int flags, size_t *count) {
+static struct ip_failure receive_together(struct ip_channel *channel, struct ip_batch *batch, int flags,
+                                          size_t *count) {
   struct mmsghdr *messages = batch->messages;
   *count = 0;
   while (*count < batch->slots) {
     size_t left = batch->slots - *count;
     size_t wanted = left < MOST_MESSAGES ? left : MOST_MESSAGES;
     prepare_to_receive(batch, messages, *count, *count + wanted);
-    int received = receive_messages(socket->readiness.fd, messages + *count, wanted, flags);
-    if (received < 0) return end_of_taking(socket, *count, -received);
+    int received = receive_messages(channel->fd, messages + *count, wanted, flags);
+    if (received < 0) return end_receiving(channel, *count, ip_error_queue_failure(channel, -received, 0));
     for (size_t end = *count + (size_t)received; *count < end; (*count)++) {
       const struct mmsghdr *message = &messages[*count];
       note_entry(batch, *count, message->msg_len, message->msg_hdr.msg_flags & MSG_TRUNC,
                  message->msg_hdr.msg_namelen);
       batch->controls[*count].items = 0;
       if (message->msg_hdr.msg_controllen != 0)
-        ip_control_parse(&message->msg_hdr, socket->is_v6, &batch->controls[*count]);
+        ip_control_parse(&message->msg_hdr, channel->is_v6, &batch->controls[*count]);
     }
-    if ((size_t)received < wanted) return 0;
+    if ((size_t)received < wanted) break;
   }
-  return 0;
+  return ip_failure(0);
 }
 
 #else
 
-static int take_many(struct ip_socket *socket, struct ip_batch *batch, int flags, size_t *count) {
-  return take_singly(socket, batch, flags, batch->slots, count);
+static struct ip_failure receive_together(struct ip_channel *channel, struct ip_batch *batch, int flags,
+                                          size_t *count) {
+  return receive_one_by_one(channel, batch, flags, batch->slots, count);
 }
 
 #endif
 
 /* Drops the entries that the connected peer did not send: they were queued before `connect`. How many are left. */
-static size_t keep_those_of_peer(const struct ip_socket *socket, struct ip_batch *batch, size_t count) {
+static size_t keep_entries_of_peer(const struct ip_channel *channel, struct ip_batch *batch, size_t count) {
   size_t kept = 0;
   for (size_t i = 0; i < count; i++) {
-    if (!ip_endpoint_equal(&batch->peers[i], &socket->connection->remote)) continue;
+    if (!ip_endpoint_equal(&batch->peers[i], &channel->connection->remote)) continue;
     if (kept != i) {
       size_t length = batch->parts[i].iov_len;
       if (length > 0) memcpy(ip_batch_slot(batch, kept), ip_batch_slot(batch, i), length);
@@ -121,85 +130,92 @@ static size_t keep_those_of_peer(const struct ip_socket *socket, struct ip_batch
   return kept;
 }
 
-static int take_entries(struct ip_socket *socket, struct ip_batch *batch, int flags, size_t *count) {
-  if (flags & MSG_PEEK) return take_singly(socket, batch, flags, 1, count);
-  if (socket->messages != NULL) return take_singly(socket, batch, flags, batch->slots, count);
-  return take_many(socket, batch, flags, count);
+static struct ip_failure receive_entries(struct ip_channel *channel, struct ip_batch *batch, int flags,
+                                         size_t *count) {
+  if (flags & MSG_PEEK) return receive_one_by_one(channel, batch, flags, 1, count);
+  if (channel->receive != NULL) return receive_one_by_one(channel, batch, flags, batch->slots, count);
+  return receive_together(channel, batch, flags, count);
 }
 
-/* Fills the batch from its first entry on; 0 or an errno value, EAGAIN when there is no datagram. An error that strikes
-   behind the first datagram is kept for the next call: by the system within one recvmmsg(2), else by the socket. While
-   strangers may be queued they are looked for afterwards: a full batch does not empty the queue, so that may last. */
-static int fill(struct ip_socket *socket, struct ip_batch *batch, int flags) {
+/* Fills the batch from its first entry on; EAGAIN when there is no datagram. An error that strikes behind the first datagram
+   is kept for the next call: by the system within one recvmmsg(2), else by the channel. While datagrams that the peer has not
+   sent may be queued they are looked for afterwards: a full batch does not empty the queue, so that may last. */
+static struct ip_failure fill(struct ip_channel *channel, struct ip_batch *batch, int flags) {
   size_t count = 0;
   do {
-    int error = socket->late_error;
-    socket->late_error = 0;
-    if (IP_LIKELY(error == 0)) error = take_entries(socket, batch, flags, &count);
-    if (error == EAGAIN) socket->filtering = false;
-    if (error != 0) return error;
-    if (IP_UNLIKELY(socket->filtering)) count = keep_those_of_peer(socket, batch, count);
+    struct ip_failure failure = ip_error_queue_failure(channel, channel->deferred_error, 0);
+    channel->deferred_error = 0;
+    if (IP_LIKELY(failure.code == 0)) failure = receive_entries(channel, batch, flags, &count);
+    if (failure.code == EAGAIN) channel->filters_peer = false;
+    if (failure.code != 0) return failure;
+    if (IP_UNLIKELY(channel->filters_peer)) count = keep_entries_of_peer(channel, batch, count);
   } while (count == 0);
   batch->count = count;
-  socket->readiness.runtime->budget -= (int)count;
-  return 0;
+  return ip_failure(0);
 }
 
 static bool attempt_fill(struct ip_operation *operation) {
   struct ip_socket *socket = operation->object;
-  int error = fill(socket, operation->data, operation->flags);
-  if (error == EAGAIN && ip_errors_drain(socket) != 0) error = ip_errors_next_report(socket);
-  if (error == EAGAIN) return false;
-  operation->status = error;
+  struct ip_batch *batch = operation->payload.receive.data;
+  struct ip_failure failure = fill(&socket->channel, batch, operation->payload.receive.flags);
+  failure = ip_receive_look_for_errors(&socket->channel, failure);
+  if (failure.code == EAGAIN) return false;
+  operation->failure = failure;
+  if (failure.code == 0) operation->runtime->budget -= (int)batch->count;
   return true;
 }
 
-static int push_count(lua_State *L, const struct ip_outcome *outcome) {
-  const struct ip_batch *batch = outcome->data;
+static int push_count(lua_State *L, struct ip_result *result) {
+  const struct ip_batch *batch = result->payload.receive.data;
   lua_pushinteger(L, (lua_Integer)batch->count);
   return 1;
 }
 
-static const struct ip_operation_kind receive_many_kind = {.name = "receive_many",
+static const struct ip_operation_type receive_many_type = {.name = "receive_many",
                                                            .attempt = attempt_fill,
-                                                           .try_last = ip_transfer_try_last_receive,
+                                                           .final_attempt = ip_receive_final_attempt,
                                                            .push_results = push_count};
 
-static int wait_to_fill(lua_State *L, struct ip_socket_box *box, struct ip_batch *batch, int flags,
-                        bool gives_way) {
-  struct ip_receive_call call = {.box = box, .data = batch, .flags = flags, .what = IP_TAKE_SOURCE};
-  return ip_transfer_wait_to_receive(L, &receive_many_kind, &call, gives_way);
-}
-
-/* sock:receive_many(batch[, flags]) -> count: waits for at least one datagram and takes as many as there are, up to the
+/* sock:receive_many(batch[, flags]) -> count: waits for at least one datagram and receives as many as there are, up to the
    batch's slots, into its entries from the first on. flags: ip.message_flag.peek, which looks at one. Raises what
    receive_from raises. Suspends: yes. Source: recvmmsg(2). */
 int ip_socket_receive_many(lua_State *L) {
-  const struct ip_operation_kind *kind = &receive_many_kind;
-  struct ip_socket_box *box = ip_socket_check_open(L, kind->name);
+  const struct ip_operation_type *type = &receive_many_type;
+  struct ip_receive_call call = {.box = ip_socket_check_open(L, type->name)};
   struct ip_runtime *runtime = ip_runtime(L);
   struct ip_batch *batch = ip_batch_check(L, 2);
-  int flags = ip_transfer_flags(L, 3, true, kind->name);
-  ip_operation_check(L, runtime, kind);
-  struct ip_socket *socket = box->socket;
-  if (socket->shut_receive) return ip_error_raise(L, ESHUTDOWN, kind->name);
-  bool gives_way = runtime->budget <= 0;
-  if (gives_way || ip_readiness_has_waiters(&socket->readiness, IP_SIDE_READ))
-    return wait_to_fill(L, box, batch, flags, gives_way);
-  int error = fill(socket, batch, flags);
-  if (error == EAGAIN) return wait_to_fill(L, box, batch, flags, false);
-  if (error != 0) ip_transfer_raise(L, runtime, error, kind->name);
+  call.receive = (struct ip_receive){
+      .data = batch, .flags = ip_message_flag_optional(L, 3, true, type->name), .wants = IP_WANTS_SOURCE};
+  ip_operation_check(L, runtime, type);
+  struct ip_socket *socket = call.box->socket;
+  if (socket->channel.shut_receive) return ip_error_raise(L, ESHUTDOWN, type->name);
+  bool yields = runtime->budget <= 0;
+  if (yields || ip_watcher_has_waiters(&socket->watcher, IP_SIDE_READ))
+    return ip_receive_wait(L, type, &call, yields);
+  struct ip_failure failure = fill(&socket->channel, batch, call.receive.flags);
+  if (failure.code == EAGAIN) return ip_receive_wait(L, type, &call, false);
+  if (failure.code != 0) return ip_socket_raise(L, failure, type->name);
+  runtime->budget -= (int)batch->count;
   lua_pushinteger(L, (lua_Integer)batch->count);
   return 1;
 }
 
-/* --- sending --- */
+/* --- sending together --- */
+
+/* An entry may have a v4 endpoint for a v6 socket. */
+static void convert_endpoint(const struct ip_channel *channel, struct ip_endpoint *endpoint) {
+  if (ip_endpoint_family(endpoint) == ip_channel_family(channel)) return;
+  struct ip_address address;
+  uint16_t port = ip_endpoint_port(endpoint);
+  ip_endpoint_get_address(endpoint, &address);
+  ip_endpoint_set(endpoint, ip_channel_family(channel), &address, port);
+}
 
 #ifdef __linux__
 
 /* How many entries from `first` on can leave as segments of one message: of one size and to one peer, but the last may
    be shorter. */
-static size_t run_length(const struct ip_batch *batch, size_t first, size_t end) {
+static size_t train_length(const struct ip_batch *batch, size_t first, size_t end) {
   size_t size = batch->parts[first].iov_len, total = size, count = 1;
   if (size == 0) return 1;
   for (size_t i = first + 1; i < end && count < IP_MOST_SEGMENTS; i++, count++) {
@@ -214,35 +230,32 @@ static size_t run_length(const struct ip_batch *batch, size_t first, size_t end)
   return count;
 }
 
-/* How many entries from `first` on leave as one message. */
-static size_t next_entries(struct ip_socket *socket, const struct ip_batch *batch, size_t first, size_t end) {
-  size_t count = socket->sends_singly ? 1 : run_length(batch, first, end);
-  return count > 1 && !ip_split_can_cut(socket) ? 1 : count;
-}
-
-/* Do the entries from `first` on begin with some that leave as segments? */
-static bool begins_with_run(struct ip_socket *socket, const struct ip_batch *batch, size_t first,
-                            size_t end) {
-  return next_entries(socket, batch, first, end) > 1;
+/* How many entries from `first` on leave as one message of at most `most` segments. */
+static size_t next_segments(struct ip_channel *channel, const struct ip_batch *batch, size_t first,
+                            size_t end, size_t most) {
+  if (most == 1) return 1;
+  size_t count = train_length(batch, first, end);
+  return count > 1 && !ip_send_path_can_segment(channel) ? 1 : count;
 }
 
 enum { MESSAGES_AT_ONCE = 64 };
 
-/* With receive_errors one message at a time: sendmmsg(2) does not tell what stopped it behind the first, and to try the
-   next one anew would put its error into the queue twice. */
-static unsigned most_at_once(const struct ip_socket *socket) {
-  return socket->messages != NULL && socket->messages->errors ? 1 : MESSAGES_AT_ONCE;
+/* With an error queue one message at a time: sendmmsg(2) does not say what stopped it behind the first, and another try of
+   that one would put its error into the queue twice. */
+static unsigned most_at_once(const struct ip_channel *channel) {
+  return channel->errors != NULL ? 1 : MESSAGES_AT_ONCE;
 }
 
-/* Hands entries from `first` to `end` to the system in one call; the number of entries that it took, or a negative errno
+/* Submits entries from `first` to `end` to the system in one call; the number of entries that it accepted, or a negative errno
    value. */
-static ssize_t send_some(struct ip_socket *socket, struct ip_batch *batch, size_t first, size_t end) {
+static ssize_t send_some(struct ip_channel *channel, struct ip_batch *batch, size_t first, size_t end,
+                         size_t most_segments) {
   struct mmsghdr messages[MESSAGES_AT_ONCE];
   union ip_segment_control controls[MESSAGES_AT_ONCE];
   size_t starts[MESSAGES_AT_ONCE + 1];
-  unsigned count = 0, most = most_at_once(socket);
+  unsigned count = 0, most = most_at_once(channel);
   for (; first < end && count < most; count++) {
-    size_t entries = next_entries(socket, batch, first, end);
+    size_t entries = next_segments(channel, batch, first, end, most_segments);
     struct ip_endpoint *peer = &batch->peers[first];
     messages[count] = (struct mmsghdr){.msg_hdr = {.msg_name = peer->length != 0 ? &peer->name : NULL,
                                                    .msg_namelen = peer->length,
@@ -256,127 +269,132 @@ static ssize_t send_some(struct ip_socket *socket, struct ip_batch *batch, size_
   starts[count] = first;
   int sent;
   do
-    sent = sendmmsg(socket->readiness.fd, messages, count, MSG_NOSIGNAL);
+    sent = sendmmsg(channel->fd, messages, count, MSG_NOSIGNAL);
   while (IP_UNLIKELY(sent < 0) && errno == EINTR);
   return sent < 0 ? -errno : (ssize_t)(starts[sent] - starts[0]);
 }
 
 #else
 
-static bool begins_with_run(struct ip_socket *socket, const struct ip_batch *batch, size_t first,
-                            size_t end) {
-  (void)socket, (void)batch, (void)first, (void)end;
-  return false;
+static size_t next_segments(struct ip_channel *channel, const struct ip_batch *batch, size_t first,
+                            size_t end, size_t most) {
+  (void)channel, (void)batch, (void)first, (void)end, (void)most;
+  return 1;
 }
 
-static ssize_t send_some(struct ip_socket *socket, struct ip_batch *batch, size_t first, size_t end) {
-  (void)end;
+static ssize_t send_some(struct ip_channel *channel, struct ip_batch *batch, size_t first, size_t end,
+                         size_t most_segments) {
+  (void)end, (void)most_segments;
   size_t sent;
   struct ip_endpoint peer = batch->peers[first];
-  if (peer.length != 0 && socket->is_v6 && ip_endpoint_family(&peer) == AF_INET) { /* Linux maps by itself */
-    struct ip_address address;
-    ip_endpoint_get_address(&batch->peers[first], &address);
-    ip_endpoint_set(&peer, AF_INET6, &address, ip_endpoint_port(&batch->peers[first]));
-  }
+  if (peer.length != 0) convert_endpoint(channel, &peer); /* Linux maps by itself */
   const struct ip_endpoint *to = peer.length != 0 ? &peer : NULL;
-  int error = ip_datagram_send(socket->readiness.fd, &batch->parts[first], 1, to, 0, &sent);
+  int error = ip_datagram_send(channel->fd, &batch->parts[first], 1, to, 0, &sent);
   return error != 0 ? -error : 1;
 }
 
 #endif
 
-/* Hands over entries from *next to `end`; 0, or an errno value with *next at the entry that failed. A path that cannot cut
-   segments says EIO or EINVAL, or, where a segment is larger than what it carries, EMSGSIZE (EINVAL before Linux 6.14); what
-   fails singly, too, was no matter of segments. */
-static int send_together(struct ip_socket *socket, struct ip_batch *batch, size_t *next, size_t end) {
-  bool on_trial = false;
-  int again = 0;
-  while (*next < end) {
-    if (socket->messages != NULL) socket->messages->local_mtu = 0;
-    ssize_t sent = send_some(socket, batch, *next, end);
-    if (sent < 0 && sent != -EAGAIN && ip_split_met_older(socket, (int)-sent, again)) {
-      again++;
-      continue;
-    }
-    again = 0;
-    bool refuses = sent == -EIO || sent == -EINVAL || sent == -EMSGSIZE;
-    if (refuses && begins_with_run(socket, batch, *next, end)) {
-      socket->sends_singly = on_trial = true;
-      continue;
-    }
-    if (sent < 0) {
-      if (on_trial) socket->sends_singly = false;
-      return (int)-sent;
-    }
-    on_trial = false;
-    *next += (size_t)sent;
-    socket->readiness.runtime->budget -= (int)sent;
-  }
-  return 0;
+/* Errors by which a path refuses segments: it does not segment (EIO, EINVAL), or a segment is larger than what it carries
+   (EMSGSIZE; EINVAL before Linux 6.14). */
+static bool refuses_segments(int error) {
+  return error == EIO || error == EINVAL || error == EMSGSIZE;
 }
+
+/* Sends entries from *next to `end`; when it fails, *next is the entry that failed. Where a train is refused, its entries are
+   tried one by one: if that works, segmentation was the reason. */
+static struct ip_failure send_together(struct ip_socket *socket, struct ip_batch *batch, size_t *next,
+                                       size_t end) {
+  struct ip_channel *channel = &socket->channel;
+  struct ip_send_retry retry = {.attempts = 0};
+  size_t most_segments = channel->gso_refused ? 1 : IP_MOST_SEGMENTS;
+  bool probing = false;
+  while (*next < end) {
+    ssize_t sent = send_some(channel, batch, *next, end, most_segments);
+    struct ip_failure failure = ip_failure(sent < 0 ? (int)-sent : 0);
+    size_t segments = sent < 0 ? next_segments(channel, batch, *next, end, most_segments) : 1;
+    enum ip_send_verdict verdict = ip_send_path_classify(channel, &retry, segments, &failure);
+    if (verdict == IP_SEND_RETRY_OLDER_ERROR) continue;
+    retry = (struct ip_send_retry){.attempts = 0};
+    if (verdict == IP_SEND_NOT_SEGMENTABLE && refuses_segments(failure.code)) {
+      most_segments = 1;
+      probing = true;
+      continue;
+    }
+    if (verdict != IP_SENT) return failure;
+    if (probing) channel->gso_refused = true;
+    probing = false;
+    *next += (size_t)sent;
+    socket->watcher.runtime->budget -= (int)sent;
+  }
+  return ip_failure(0);
+}
+
+/* --- sending one by one --- */
 
 /* What the frame of a send_many holds, also while it is suspended. */
 enum { BATCH = 2, FIRST, LAST, NEXT };
 
-/* One entry with what is to travel beside it, or of a socket that splits or gathers what it sends. `done`: bytes of it
-   that an earlier attempt has sent. [-0, +0, e] */
-static int send_entry(lua_State *L, struct ip_socket_box *box, const struct ip_batch *batch, size_t index,
-                      size_t *done) {
+/* One entry with ancillary data, or of a socket that segments or queues what it sends. `done`: bytes of it that an earlier
+   attempt has sent. [-0, +0, e] */
+static struct ip_failure send_entry(lua_State *L, struct ip_socket_box *box, const struct ip_batch *batch,
+                                    size_t index, size_t *done) {
   struct ip_socket *socket = box->socket;
-  struct ip_send_call call = {.box = box, .data = {.count = 1}, .remote = batch->peers[index], .done = *done};
-  call.data.parts = call.data.inline_parts;
-  call.data.inline_parts[0] = batch->parts[index];
-  if (call.remote.length != 0 && ip_endpoint_family(&call.remote) != ip_socket_family(socket)) {
-    struct ip_address address;
-    ip_endpoint_get_address(&batch->peers[index], &address);
-    ip_endpoint_set(&call.remote, ip_socket_family(socket), &address, ip_endpoint_port(&batch->peers[index]));
-  }
-  call.to = call.remote.length != 0 ? &call.remote : NULL;
-  if (call.to == NULL && socket->connection == NULL) return EDESTADDRREQ;
+  struct ip_channel *channel = &socket->channel;
+  struct ip_send_call call = {.box = box,
+                              .send = {.data = {.count = 1}, .remote = batch->peers[index], .done = *done}};
+  struct ip_send *send = &call.send;
+  send->data.parts = send->data.inline_parts;
+  send->data.inline_parts[0] = batch->parts[index];
+  if (send->remote.length != 0) convert_endpoint(channel, &send->remote);
+  send->to = send->remote.length != 0 ? &send->remote : NULL;
+  if (send->to == NULL && channel->connection == NULL) return ip_failure(EDESTADDRREQ);
   if (batch->has_info[index]) {
     lua_getiuservalue(L, BATCH, IP_BATCH_INFOS);
     lua_rawgeti(L, -1, (lua_Integer)index + 1);
     lua_remove(L, -2);
     ip_message_read_control(L, "send_many", &call);
-    if (box->socket != socket) return EBADF; /* a finalizer has closed it */
+    if (box->socket != socket) return ip_failure(EBADF); /* a finalizer has closed it */
   }
   size_t sent;
-  int error = ip_split_send(socket, &call, &sent);
-  *done = error == 0 ? 0 : call.done;
-  return error;
+  struct ip_failure failure = ip_send_queue_send(channel, send, &sent);
+  *done = failure.code == 0 ? 0 : send->done;
+  return failure;
 }
 
 /* The first entry from `first` on that has to be sent by itself. */
-static size_t find_apart(const struct ip_socket *socket, const struct ip_batch *batch, size_t first,
-                         size_t end) {
-  const struct ip_messages *messages = socket->messages;
-  if (messages != NULL && (messages->segment_size != 0 || messages->gather != NULL)) return first;
+static size_t find_single(const struct ip_channel *channel, const struct ip_batch *batch, size_t first,
+                          size_t end) {
+  const struct ip_send_state *state = channel->send;
+  if (state != NULL && (state->segment_size != 0 || state->queue != NULL)) return first;
   while (first < end && !batch->has_info[first])
     first++;
   return first;
 }
 
-/* Hands over entries from *next to `end`; 0, or an errno value with *next at the entry that failed. [-0, +0, e] */
-static int send_entries(lua_State *L, struct ip_socket_box *box, struct ip_batch *batch, size_t *next,
-                        size_t end, size_t *done) {
+/* Sends entries from *next to `end`; when it fails, *next is the entry that failed. [-0, +0, e] */
+static struct ip_failure send_entries(lua_State *L, struct ip_socket_box *box, struct ip_batch *batch,
+                                      size_t *next, size_t end, size_t *done) {
   while (*next < end) {
-    size_t apart = *done != 0 ? *next : find_apart(box->socket, batch, *next, end);
-    int error = send_together(box->socket, batch, next, apart);
-    if (error == 0 && apart < end) error = send_entry(L, box, batch, apart, done);
-    if (error != 0) return error;
-    if (apart < end) *next = apart + 1;
+    size_t single = *done != 0 ? *next : find_single(&box->socket->channel, batch, *next, end);
+    struct ip_failure failure = send_together(box->socket, batch, next, single);
+    if (failure.code == 0 && single < end) failure = send_entry(L, box, batch, single, done);
+    if (failure.code != 0) return failure;
+    if (single < end) *next = single + 1;
     ip_runtime(L)->budget--;
   }
-  return 0;
+  return ip_failure(0);
 }
 
-static int send_many_again(lua_State *L, const struct ip_outcome *outcome);
+/* --- send_many --- */
+
+static int continue_send_many(lua_State *L, struct ip_result *result);
 static void note_sent(lua_State *L, struct ip_error *error);
 
-static const struct ip_operation_kind send_many_kind = {.name = "send_many",
-                                                        .attempt = ip_transfer_attempt_send,
-                                                        .try_last = ip_transfer_try_last_send,
-                                                        .push_results = send_many_again,
+static const struct ip_operation_type send_many_type = {.name = "send_many",
+                                                        .attempt = ip_send_attempt,
+                                                        .final_attempt = ip_send_final_attempt,
+                                                        .push_results = continue_send_many,
                                                         .describe = note_sent};
 
 /* A wait that ends with an error, too, has sent what the frame says. */
@@ -385,11 +403,11 @@ static void note_sent(lua_State *L, struct ip_error *error) {
 }
 
 /* Raises with the number of entries that were sent before. [-0, +0, e] */
-static int fail_to_send(lua_State *L, int code, size_t sent) {
-  struct ip_error *error = ip_error_push(L, IP_ERROR_SYSTEM, code, send_many_kind.name);
+static int fail_to_send(lua_State *L, struct ip_failure failure, size_t sent) {
+  struct ip_error *error = ip_error_push(L, IP_ERROR_SYSTEM, failure.code, send_many_type.name);
   error->sent = (int)sent;
-  if (code == EMSGSIZE) error->mtu = ip_runtime(L)->error_mtu;
-  return lua_error(L);
+  error->mtu = failure.mtu;
+  return ip_error_throw(L);
 }
 
 /* Bytes of the entries that the frame says are left. */
@@ -401,45 +419,35 @@ static size_t bytes_left(lua_State *L) {
   return total;
 }
 
-static int wait_to_send(lua_State *L, const struct ip_socket_box *box, double timeout, bool gives_way,
-                        bool first, size_t done) {
-  struct ip_operation *operation =
-      ip_operation_acquire(L, ip_runtime(L), &send_many_kind, timeout, gives_way);
-  struct ip_socket *socket = ip_transfer_tie(L, operation, box);
-  operation->size = bytes_left(L);
-  operation->data = (void *)(uintptr_t)done;
-  if (gives_way)
-    ip_readiness_give_way(&socket->readiness, IP_SIDE_WRITE, operation);
-  else if (first)
-    ip_readiness_wait_first(&socket->readiness, IP_SIDE_WRITE, operation);
-  else
-    ip_readiness_wait(&socket->readiness, IP_SIDE_WRITE, operation);
-  return ip_operation_suspend(L, operation);
+static int wait_to_send(lua_State *L, const struct ip_socket_box *box, ip_deadline deadline, size_t done,
+                        enum ip_wait wait) {
+  union ip_payload payload = {.send = {.size = bytes_left(L), .done = done, .deadline = deadline}};
+  return ip_send_suspend(L, &send_many_type, box, payload, wait);
 }
 
-/* Sends what the frame says is left; waits when the system takes no more. [-0, +?, e] */
-static int send_rest(lua_State *L, double timeout, bool again, size_t done) {
-  struct ip_socket_box *box = ip_socket_check_open(L, send_many_kind.name);
+/* Sends what the frame says is left; waits when the system accepts no more. [-0, +?, e] */
+static int send_rest(lua_State *L, ip_deadline deadline, size_t done, enum ip_wait wait) {
+  struct ip_socket_box *box = ip_socket_check_open(L, send_many_type.name);
   struct ip_batch *batch = ip_batch_check(L, BATCH);
   size_t first = (size_t)lua_tointeger(L, FIRST), end = (size_t)lua_tointeger(L, LAST);
   size_t next = (size_t)lua_tointeger(L, NEXT);
-  if (box->socket->shut_send) return fail_to_send(L, EPIPE, next - first);
-  int error = send_entries(L, box, batch, &next, end, &done);
-  if (error != 0 && error != EAGAIN && box->socket != NULL) ip_errors_note(box->socket, error);
-  if (error == EAGAIN) {
+  if (box->socket->channel.shut_send) return fail_to_send(L, ip_failure(EPIPE), next - first);
+  struct ip_failure failure = send_entries(L, box, batch, &next, end, &done);
+  if (box->socket != NULL) ip_send_finish(box->socket);
+  if (failure.code == EAGAIN) {
     lua_pushinteger(L, (lua_Integer)next);
     lua_replace(L, NEXT);
-    if (timeout == 0 && next > first) return fail_to_send(L, ETIMEDOUT, next - first);
-    return wait_to_send(L, box, timeout, false, again, done);
+    if (deadline == IP_AT_ONCE && next > first) return fail_to_send(L, ip_failure(ETIMEDOUT), next - first);
+    return wait_to_send(L, box, deadline, done, wait);
   }
-  if (error != 0) return fail_to_send(L, error, next - first);
+  if (failure.code != 0) return fail_to_send(L, failure, next - first);
   lua_pushinteger(L, (lua_Integer)(end - first));
   return 1;
 }
 
-static int send_many_again(lua_State *L, const struct ip_outcome *outcome) {
+static int continue_send_many(lua_State *L, struct ip_result *result) {
   lua_settop(L, NEXT);
-  return send_rest(L, ip_transfer_time_left(outcome), true, (size_t)(uintptr_t)outcome->data);
+  return send_rest(L, result->payload.send.deadline, result->payload.send.done, IP_WAIT_FIRST);
 }
 
 /* Leaves (self, batch, first - 1, last, first - 1) in the frame. [-0, +?, v] */
@@ -455,19 +463,22 @@ static void check_range(lua_State *L) {
 }
 
 /* sock:send_many(batch[, first, last]) -> count: sends the entries first..last (default 1..batch.count) in order, each as a
-   datagram to its address, or to the connected peer where it has none; returns when the system has taken all. When one
+   datagram to its address, or to the connected peer where it has none; returns when the system has accepted all. When one
    fails, the error's field `sent` is the number of those before it. Suspends: yes, while the system's buffer is full.
    Source: sendmmsg(2), UDP_SEGMENT in udp(7). */
 int ip_socket_send_many(lua_State *L) {
-  struct ip_socket_box *box = ip_socket_check_open(L, send_many_kind.name);
+  struct ip_socket_box *box = ip_socket_check_open(L, send_many_type.name);
   struct ip_runtime *runtime = ip_runtime(L);
   check_range(L);
-  ip_operation_check(L, runtime, &send_many_kind);
-  bool gives_way = runtime->budget <= 0;
-  if (gives_way || ip_readiness_has_waiters(&box->socket->readiness, IP_SIDE_WRITE))
-    return wait_to_send(L, box, box->send_timeout, gives_way, false, 0);
-  return send_rest(L, box->send_timeout, false, 0);
+  ip_operation_check(L, runtime, &send_many_type);
+  ip_deadline deadline = ip_deadline_after(box->send_timeout);
+  bool yields = runtime->budget <= 0;
+  if (yields || ip_watcher_has_waiters(&box->socket->watcher, IP_SIDE_WRITE))
+    return wait_to_send(L, box, deadline, 0, yields ? IP_WAIT_YIELDING : IP_WAIT);
+  return send_rest(L, deadline, 0, IP_WAIT);
 }
+
+/* --- batch:info --- */
 
 /* batch:info(i[, info]) -> info: what travelled beside entry i (1..slots) of the last receive_many, in `info`, a table that
    is filled anew (a new one without the argument), with the fields of receive_message. Suspends: no. */
@@ -485,7 +496,7 @@ static int batch_info(lua_State *L) {
   return 1;
 }
 
-void ip_batch_add_info(lua_State *L, int core) {
+void ip_batch_io_open(lua_State *L, int core) {
   static const luaL_Reg methods[] = {{"info", batch_info}, {NULL, NULL}};
   core = lua_absindex(L, core);
   lua_newtable(L);

@@ -1,27 +1,21 @@
-/* udp_descriptor.c: assign and release, the ways in and out of a socket for a descriptor.
+/* descriptor.c: assign and release, the ways in and out of a socket for a descriptor. Owns nothing.
 
-   A descriptor that is refused has not been touched and stays with the caller. What a socket of ours would
-   know of its own doing (bound, connected, shut) is asked of the system here. */
-#include "udp/message.h"
+   A descriptor that is refused has not been touched and stays with the caller. What a socket of ours would know of its own
+   doing (bound, connected, shut) is asked of the system here. */
+#include "udp/descriptor.h"
 
 #include "binding/argument.h"
+#include "binding/error.h"
+#include "net/datagram_io.h"
+#include "udp/association.h"
+#include "udp/flusher.h"
+#include "udp/parts.h"
+#include "udp/receive_path.h"
+#include "udp/socket.h"
 #include "value/file_descriptor.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
-#include <stdlib.h>
-
-/* The descriptor that the integer or ip.file_descriptor at index 3 stands for. [-0, +0, e] */
-static int check_descriptor(lua_State *L) {
-  const struct ip_file_descriptor *object = ip_file_descriptor_test(L, 3);
-  if (object == NULL) {
-    if (lua_type(L, 3) != LUA_TNUMBER) luaL_typeerror(L, 3, "ip.file_descriptor or integer");
-    return (int)ip_argument_integer(L, 3, 0, INT_MAX);
-  }
-  if (object->fd == IP_NO_DESCRIPTOR) ip_error_raise(L, EBADF, "assign");
-  return object->fd;
-}
 
 /* 0 where the integer option has that value, EINVAL where it has another or the descriptor is no socket. */
 static int expect(int fd, int name, int value) {
@@ -48,13 +42,6 @@ static int expect_socket(int fd, bool is_v6, struct ip_endpoint *local) {
   return ip_endpoint_family(local) == (is_v6 ? AF_INET6 : AF_INET) ? 0 : EINVAL;
 }
 
-static bool is_held(const struct ip_runtime *runtime, int fd) {
-  const struct ip_queue *end = &runtime->open_sockets;
-  for (struct ip_queue *link = end->next; link != end; link = link->next)
-    if (ip_container_of(link, struct ip_socket, link)->readiness.fd == fd) return true;
-  return false;
-}
-
 /* Receiving is shut down: polling for data would never sleep. Sends tell by themselves. */
 static bool is_shut(int fd) {
 #ifdef POLLRDHUP
@@ -66,26 +53,14 @@ static bool is_shut(int fd) {
 #endif
 }
 
-/* The peer of a socket that is connected; 0 or an errno value. */
-static int note_connection(struct ip_socket *socket, const struct ip_endpoint *local) {
-  struct ip_endpoint remote;
-  int error = ip_datagram_remote(socket->readiness.fd, &remote);
-  if (error != 0) return error == ENOTCONN ? 0 : error;
-  socket->connection = malloc(sizeof *socket->connection);
-  if (socket->connection == NULL) return ENOMEM;
-  *socket->connection = (struct ip_connection){.remote = remote, .local = *local};
-  return 0;
-}
-
-/* Who bound the socket, and when it was connected, cannot be asked: it keeps its port when it is
-   disconnected, and what strangers sent before is looked for until the queue has once been empty. */
-static int note_state(struct ip_socket *socket, const struct ip_endpoint *local) {
-  int error = note_connection(socket, local);
+/* Who bound the socket cannot be asked: it keeps its port when it is disconnected. */
+static int note_state(struct ip_channel *channel, const struct ip_endpoint *local) {
+  int error = ip_association_adopt(channel, local);
+  if (error == 0) error = ip_parts_adopt(channel);
   if (error != 0) return error;
-  socket->bound = ip_endpoint_port(local) != 0;
-  socket->filtering = socket->connection != NULL;
-  socket->shut_receive = is_shut(socket->readiness.fd);
-  return ip_datagram_set_nonblocking(socket->readiness.fd); /* last: what fails must leave no trace */
+  channel->bound = ip_endpoint_port(local) != 0;
+  channel->shut_receive = is_shut(channel->fd);
+  return ip_datagram_set_nonblocking(channel->fd); /* last: what fails must leave no trace */
 }
 
 /* sock:assign(family, fd): takes over an open UDP socket. family: "v4", "v6" or an ip.address; fd: an
@@ -97,16 +72,15 @@ int ip_socket_assign(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   struct ip_socket_box *box = ip_socket_check(L, 1);
   bool is_v6 = ip_socket_check_family(L, 2);
-  int fd = check_descriptor(L);
+  int fd = ip_file_descriptor_argument(L, 3, "assign");
   ip_runtime_check(L, runtime);
   if (box->socket != NULL) return ip_error_raise(L, EALREADY, "assign");
   struct ip_endpoint local;
   int error = expect_socket(fd, is_v6, &local);
-  if (error == 0 && is_held(runtime, fd)) error = EEXIST;
+  if (error == 0 && ip_socket_holds(runtime, fd)) error = EEXIST;
   if (error != 0) return ip_error_raise(L, error, "assign");
   struct ip_socket *socket = ip_socket_adopt(L, box, fd, is_v6, "assign");
-  error = note_state(socket, &local);
-  if (error == 0) error = ip_intake_adopt(socket);
+  error = note_state(&socket->channel, &local);
   if (error != 0) {
     ip_socket_disown(box);
     return ip_error_raise(L, error, "assign");
@@ -117,19 +91,20 @@ int ip_socket_assign(lua_State *L) {
 }
 
 /* sock:release() -> fd: gives the descriptor away, as it is: bound, connected, non-blocking, with what has
-   arrived still in it. What coalesce keeps to be sent leaves before, and joining what arrives ends where nothing waits.
+   arrived still in it. What coalesce has queued to be sent leaves before, and GRO is disabled where nothing waits.
    The socket is closed afterwards and may be opened again. Pending operations raise ECANCELED. EBADF when the socket
-   is not open; EBUSY while datagrams that were read together are not all received, or kept ones cannot leave. Suspends:
+   is not open; EBUSY while read-ahead datagrams are not all received, or queued ones cannot leave. Suspends:
    no. Source: Emilua. */
 int ip_socket_release(lua_State *L) {
   ip_socket_check_open(L, "release");
   struct ip_file_descriptor *object = ip_file_descriptor_push(L);
   struct ip_socket_box *box = ip_socket_check_open(L, "release"); /* a finalizer may have closed it */
-  if (ip_messages_has_staged(box->socket) || !ip_gather_flush(box->socket))
+  struct ip_channel *channel = &box->socket->channel;
+  if (ip_receive_path_has_read_ahead(channel) || !ip_flusher_flush(box->socket->flusher))
     return ip_error_raise(L, EBUSY, "release");
-  if (box->socket->messages != NULL) {
-    box->socket->messages->coalesce = false;
-    ip_intake_stop_joining(box->socket);
+  if (channel->receive != NULL) {
+    channel->receive->coalesce = false;
+    ip_receive_path_disable_gro(channel);
   }
   object->fd = ip_socket_disown(box);
   return 1;

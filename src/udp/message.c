@@ -1,12 +1,16 @@
-/* udp_message.c: receive_message, send_message, reply_message: datagrams with what travels beside the bytes.
+/* message.c: receive_message, send_message, reply_message: datagrams with what travels beside the bytes.
 
-   An info table is the caller's. It is read and written without metamethods, which could close the socket. Reused, it
-   makes no garbage but the addresses that differ from the last ones. */
+   An info table is the caller's. It is read and written without metamethods, which could close the socket. Reused, it makes no
+   garbage but the addresses that differ from the last ones. */
 #include "udp/message.h"
 
 #include "base/util.h"
+#include "binding/argument.h"
+#include "binding/error.h"
+#include "binding/raise.h"
+#include "net/datagram_io.h"
+#include "udp/receive.h"
 #include "value/address.h"
-#include "value/byte_span.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -43,8 +47,8 @@ static const char *const keys[KEY_COUNT] = {[ADDRESS] = "address",
                                             [DROPPED] = "dropped",
                                             [SOURCE] = "source"};
 
-/* The keys are upvalues of the functions that use them, behind the core: to make a string of one would cost as much as
-   the access itself, and what is only ever cleared would be garbage. */
+/* The keys are upvalues of the functions that use them, behind the core: a string made for each access would cost as much as
+   the access itself, and be garbage. */
 enum { FIRST_KEY = 2 };
 
 void ip_message_add_functions(lua_State *L, int core, const luaL_Reg *functions) {
@@ -66,8 +70,8 @@ static int get_field(lua_State *L, enum key key) {
 
 /* --- receive_message --- */
 
-/* What is read to be compared stays on the stack until the call returns: to drop it costs a third of the access. There
-   are at most nine values, and a C function has room for twenty (LUA_MINSTACK). */
+/* What is read to be compared stays on the stack until the call returns: dropping it costs a third of the access. There are at
+   most nine values, and a C function has twenty slots (LUA_MINSTACK). */
 
 /* [-0, +(0|1), m] */
 static void clear_field(lua_State *L, enum key key) {
@@ -103,7 +107,7 @@ static void set_source(lua_State *L, const struct ip_socket_box *box, const stru
     held = is_object ? ip_test_class(L, -1, IP_CLASS_ADDRESS) : NULL;
   if (IP_LIKELY(held != NULL && ip_endpoint_has_address(source, held))) return;
   push_key(L, ADDRESS);
-  ip_transfer_push_source(L, source);
+  ip_receive_push_source(L, SELF, box, source);
   lua_rawset(L, INFO);
 }
 
@@ -116,16 +120,7 @@ static void set_destination(lua_State *L, const struct ip_address *address) {
   lua_rawset(L, INFO);
 }
 
-/* The system begins to tell with the first drop; the option promises a count. */
-void ip_message_count_drops(const struct ip_socket *socket, struct ip_control *control) {
-  struct ip_messages *messages = socket->messages;
-  if (messages == NULL || !messages->counts) return;
-  if (control->items & IP_CONTROL_DROPPED) messages->dropped = control->dropped;
-  control->dropped = messages->dropped;
-  control->items |= IP_CONTROL_DROPPED;
-}
-
-/* All but the addresses: it runs no finalizer, so that `control` may be the runtime's. [-0, +?, m] */
+/* All but the addresses: it runs no finalizer, so that nothing can change `control`. [-0, +?, m] */
 static void fill_numbers(lua_State *L, const struct ip_control *control, bool truncated) {
   uint32_t items = control->items;
   bool classed = (items & IP_CONTROL_TRAFFIC_CLASS) != 0;
@@ -163,39 +158,29 @@ void ip_message_set_peer(lua_State *L, bool known, uint16_t port) {
   set_integer(L, PORT, known, port);
 }
 
-/* Pushes n, info of what was just taken; what travelled beside it stands in the runtime until a new address object is made,
-   which may run a finalizer that receives. [-0, +?, m] */
-static int push_taken(lua_State *L, struct ip_runtime *runtime, const struct ip_datagram *datagram) {
+/* Pushes n, info of what was just received. [-0, +?, m] */
+static int push_message(lua_State *L, struct ip_received *received) {
   const struct ip_socket_box *box = lua_touserdata(L, SELF);
-  struct ip_control *control = &runtime->control;
-  if (box->socket != NULL) ip_message_count_drops(box->socket, control);
+  const struct ip_datagram *datagram = &received->datagram;
+  struct ip_control *control = &received->control;
+  if (box->socket != NULL) ip_receive_path_count_drops(&box->socket->channel, control);
   fill_numbers(L, control, datagram->truncated);
   set_integer(L, PORT, true, ip_endpoint_port(&datagram->source));
-  if (IP_LIKELY((control->items & IP_CONTROL_ADDRESS) == 0)) {
-    clear_field(L, DESTINATION);
-    set_source(L, box, &datagram->source);
-  } else {
-    struct ip_address destination = control->address;
-    set_source(L, box, &datagram->source);
-    set_destination(L, &destination);
-  }
+  if (IP_LIKELY((control->items & IP_CONTROL_ADDRESS) == 0)) clear_field(L, DESTINATION);
+  set_source(L, box, &datagram->source);
+  if ((control->items & IP_CONTROL_ADDRESS) != 0) set_destination(L, &control->address);
   lua_pushinteger(L, (lua_Integer)datagram->length);
   lua_pushvalue(L, INFO);
   return 2;
 }
 
-static bool attempt_receive_message(struct ip_operation *operation) {
-  return ip_transfer_attempt_take(operation, IP_TAKE_MESSAGE);
+static int push_received_message(lua_State *L, struct ip_result *result) {
+  return push_message(L, result->received);
 }
 
-static int push_received_message(lua_State *L, const struct ip_outcome *outcome) {
-  struct ip_datagram datagram = outcome->runtime->datagram; /* a finalizer may receive, too */
-  return push_taken(L, outcome->runtime, &datagram);
-}
-
-static const struct ip_operation_kind receive_message_kind = {.name = "receive_message",
-                                                              .attempt = attempt_receive_message,
-                                                              .try_last = ip_transfer_try_last_receive,
+static const struct ip_operation_type receive_message_type = {.name = "receive_message",
+                                                              .attempt = ip_receive_attempt,
+                                                              .final_attempt = ip_receive_final_attempt,
                                                               .push_results = push_received_message};
 
 /* Makes the info table where it is left out of a call. What else is wrong with that is found afterwards. [-0, +?, m] */
@@ -211,7 +196,7 @@ static void make_info(lua_State *L) {
    stays on the stack. [-0, +?, e] */
 static void check_receive(lua_State *L, const char *operation, struct ip_receive_call *call) {
   if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) make_info(L);
-  ip_transfer_read_receive(L, operation, FLAGS, IP_TAKE_MESSAGE, call);
+  ip_receive_read(L, operation, FLAGS, IP_WANTS_SOURCE | IP_WANTS_CONTROL | IP_WANTS_JOINED, call);
   if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) luaL_checktype(L, INFO, LUA_TTABLE);
 }
 
@@ -221,20 +206,19 @@ static void check_receive(lua_State *L, const char *operation, struct ip_receive
    dropped, and segment_size where the system has joined several datagrams. Raises what receive does. Suspends: yes.
    Source: recvmsg(2), RFC 3542. */
 static int receive_message(lua_State *L) {
-  const struct ip_operation_kind *kind = &receive_message_kind;
+  const struct ip_operation_type *type = &receive_message_type;
   struct ip_receive_call call;
-  struct ip_datagram datagram;
-  bool gives_way = false; /* in and out */
-  check_receive(L, kind->name, &call);
-  if (IP_LIKELY(ip_transfer_start_receive(L, kind, &call, &datagram, &gives_way)))
-    return push_taken(L, ip_runtime(L), &datagram);
-  return ip_transfer_wait_to_receive(L, kind, &call, gives_way);
+  struct ip_received received;
+  bool yields = false;
+  check_receive(L, type->name, &call);
+  if (IP_LIKELY(ip_receive_start(L, type, &call, &received, &yields))) return push_message(L, &received);
+  return ip_receive_wait(L, type, &call, yields);
 }
 
 /* --- the fields of what is sent --- */
 
 static int field_error(lua_State *L, enum key key, const char *problem) {
-  return luaL_argerror(L, INFO, lua_pushfstring(L, "field '%s': %s", keys[key], problem));
+  return ip_argument_error(L, INFO, lua_pushfstring(L, "field '%s': %s", keys[key], problem));
 }
 
 static int field_type_error(lua_State *L, enum key key, const char *expected) {
@@ -300,20 +284,21 @@ static void read_interface(lua_State *L, struct ip_control *control) {
 /* The class that the option gives every datagram of this path. */
 static int default_class(lua_State *L, const struct ip_socket *socket, bool v4_path, const char *operation) {
   int value;
-  int error = ip_datagram_get_option(socket->readiness.fd, v4_path ? IPPROTO_IP : IPPROTO_IPV6,
+  int error = ip_datagram_get_option(socket->channel.fd, v4_path ? IPPROTO_IP : IPPROTO_IPV6,
                                      v4_path ? IP_TOS : IPV6_TCLASS, &value);
   if (error != 0) ip_error_raise(L, error, operation);
   return value < 0 ? 0 : value;
 }
 
 static bool is_v4_call(const struct ip_send_call *call) {
-  const struct ip_socket *socket = call->box->socket;
-  return ip_socket_is_v4_path(socket, call->to != NULL ? call->to : &socket->connection->remote);
+  const struct ip_channel *channel = &call->box->socket->channel;
+  const struct ip_send *send = &call->send;
+  return ip_channel_is_v4_path(channel, send->to != NULL ? send->to : &channel->connection->remote);
 }
 
 /* The two low bits of the traffic class are the ECN field (RFC 3168): a datagram may set either part. */
 static void read_class(lua_State *L, const char *operation, struct ip_send_call *call) {
-  struct ip_control *control = &call->control;
+  struct ip_control *control = &call->send.control;
   lua_Integer class = 0, ecn = 0;
   bool has_class = read_integer(L, TRAFFIC_CLASS, 0, 255, &class);
   bool has_ecn = read_integer(L, ECN, 0, 3, &ecn);
@@ -339,27 +324,28 @@ static void read_sizes(lua_State *L, struct ip_control *control) {
 
 /* Checks the arguments (self, data, info[, flags]) but for the fields. [-?, +?, e] */
 static void check_call(lua_State *L, const char *operation, struct ip_send_call *call) {
-  ip_transfer_start_call(L, operation, INFO, call);
+  ip_send_read_call(L, operation, INFO, call);
   if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) luaL_checktype(L, INFO, LUA_TTABLE);
-  ip_transfer_read_data(L, operation, call);
+  ip_send_read_data(L, operation, call);
 }
 
 static void set_target(lua_State *L, const char *operation, const struct target *target,
                        struct ip_send_call *call) {
   const struct ip_socket *socket = call->box->socket;
   if (!target->given) {
-    if (socket->connection == NULL) ip_error_raise(L, EDESTADDRREQ, operation);
+    if (socket->channel.connection == NULL) ip_error_raise(L, EDESTADDRREQ, operation);
     return;
   }
-  ip_endpoint_set(&call->remote, ip_socket_family(socket), &target->address, target->port);
-  call->to = &call->remote;
+  ip_endpoint_set(&call->send.remote, ip_channel_family(&socket->channel), &target->address, target->port);
+  call->send.to = &call->send.remote;
 }
 
 /* What info asks for beside the target. [-0, +0, e] */
 static void read_control(lua_State *L, const char *operation, struct ip_send_call *call) {
-  if (read_address(L, SOURCE, NULL, &call->control.address)) call->control.items |= IP_CONTROL_ADDRESS;
-  read_interface(L, &call->control);
-  read_sizes(L, &call->control);
+  if (read_address(L, SOURCE, NULL, &call->send.control.address))
+    call->send.control.items |= IP_CONTROL_ADDRESS;
+  read_interface(L, &call->send.control);
+  read_sizes(L, &call->send.control);
   read_class(L, operation, call);
 }
 
@@ -381,7 +367,7 @@ void ip_message_read_control(lua_State *L, const char *operation, struct ip_send
   lua_call(L, 3, 0);
 }
 
-static void check_send_message(lua_State *L, const char *operation, struct ip_send_call *call) {
+static void read_send_message(lua_State *L, const char *operation, struct ip_send_call *call) {
   struct target target;
   check_call(L, operation, call);
   read_target(L, false, call->box->socket->peer, &target);
@@ -398,8 +384,8 @@ static bool is_for_many(const struct ip_address *address) {
 }
 
 /* A link-local address is on one interface; elsewhere routing chooses, which may well take another way back. */
-static void check_reply_message(lua_State *L, const char *operation, struct ip_send_call *call) {
-  struct ip_control *control = &call->control;
+static void read_reply_message(lua_State *L, const char *operation, struct ip_send_call *call) {
+  struct ip_control *control = &call->send.control;
   struct target target;
   check_call(L, operation, call);
   read_target(L, true, call->box->socket->peer, &target);
@@ -411,29 +397,8 @@ static void check_reply_message(lua_State *L, const char *operation, struct ip_s
   if (local_source || ip_address_is_link_local(&target.address)) read_interface(L, control);
 }
 
-static int send_message_again(lua_State *L, const struct ip_outcome *outcome);
-static int reply_message_again(lua_State *L, const struct ip_outcome *outcome);
-
-static const struct ip_operation_kind send_message_kind = {.name = "send_message",
-                                                           .attempt = ip_transfer_attempt_send,
-                                                           .try_last = ip_transfer_try_last_send,
-                                                           .push_results = send_message_again};
-static const struct ip_operation_kind reply_message_kind = {.name = "reply_message",
-                                                            .attempt = ip_transfer_attempt_send,
-                                                            .try_last = ip_transfer_try_last_send,
-                                                            .push_results = reply_message_again};
-
-static int send_message_again(lua_State *L, const struct ip_outcome *outcome) {
-  struct ip_send_call call;
-  check_send_message(L, send_message_kind.name, &call);
-  return ip_transfer_retry_send(L, &send_message_kind, &call, outcome);
-}
-
-static int reply_message_again(lua_State *L, const struct ip_outcome *outcome) {
-  struct ip_send_call call;
-  check_reply_message(L, reply_message_kind.name, &call);
-  return ip_transfer_retry_send(L, &reply_message_kind, &call, outcome);
-}
+static const struct ip_send_type send_message_type = IP_SEND_TYPE("send_message", read_send_message);
+static const struct ip_send_type reply_message_type = IP_SEND_TYPE("reply_message", read_reply_message);
 
 /* sock:send_message(data, info[, flags]) -> n: sends `data` as `info` says: address and port (without: the connected
    peer, else EDESTADDRREQ), source (address to send from; EINVAL unless it is this system's own and of the peer's
@@ -441,9 +406,7 @@ static int reply_message_again(lua_State *L, const struct ip_outcome *outcome) {
    system splits `data` into datagrams of that size; 0 does not split). Other keys are ignored. Raises what send_to
    does. Suspends: yes, while the system's buffer is full. Source: sendmsg(2), RFC 3542, udp(7). */
 static int send_message(lua_State *L) {
-  struct ip_send_call call;
-  check_send_message(L, send_message_kind.name, &call);
-  return ip_transfer_start_send(L, &send_message_kind, &call);
+  return ip_send_start(L, &send_message_type);
 }
 
 /* sock:reply_message(data, info[, flags]) -> n: answers what receive_message has reported in `info`: to its address
@@ -452,26 +415,22 @@ static int send_message(lua_State *L) {
    ENETUNREACH where `destination` is no longer an address of this system. Suspends: yes, while the system's buffer is
    full. */
 static int reply_message(lua_State *L) {
-  struct ip_send_call call;
-  check_reply_message(L, reply_message_kind.name, &call);
-  return ip_transfer_start_send(L, &reply_message_kind, &call);
+  return ip_send_start(L, &reply_message_type);
 }
 
 /* --- registration --- */
 
-void ip_socket_add_messages(lua_State *L, int core) {
-  static const luaL_Reg methods[] = {{"receive_message", receive_message},
-                                     {"send_message", send_message},
-                                     {"reply_message", reply_message},
-                                     {NULL, NULL}};
+const luaL_Reg ip_message_methods[] = {{"receive_message", receive_message},
+                                       {"send_message", send_message},
+                                       {"reply_message", reply_message},
+                                       {NULL, NULL}};
+
+void ip_message_open(lua_State *L, int core) {
   static const luaL_Reg internals[] = {{"read_control", read_control_apart}, {NULL, NULL}};
   core = lua_absindex(L, core);
-  lua_newtable(L);
-  ip_message_add_functions(L, core, methods);
-  ip_class_add_methods(L, IP_CLASS_SOCKET, -1);
   lua_newtable(L);
   ip_message_add_functions(L, core, internals);
   lua_getfield(L, -1, internals[0].name);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &control_reader_key);
-  lua_pop(L, 2);
+  lua_pop(L, 1);
 }

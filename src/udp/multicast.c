@@ -1,10 +1,13 @@
-/* udp_multicast.c: group membership and the interface of outgoing multicast.
+/* multicast.c: group membership and the interface of outgoing multicast.
 
    Owns nothing: memberships belong to the system's socket and end with it. Groups are joined by interface
    index with the requests of RFC 3678, which are the same for both families; a v4 group on a v6 socket is
    joined at the IP level. Raises bad-argument errors and what the system reports. */
 #include "udp/multicast.h"
 
+#include "binding/error.h"
+#include "net/datagram_io.h"
+#include "udp/association.h"
 #include "value/address.h"
 #include "value/interface_argument.h"
 
@@ -13,6 +16,14 @@
 #include <netinet/ip.h>
 #include <string.h>
 #include <sys/ioctl.h>
+
+/* [-0, +0, e] */
+static bool is_dual_stack(lua_State *L, const struct ip_channel *channel, const char *name) {
+  bool dual_stack;
+  int error = ip_association_is_dual_stack(channel, &dual_stack);
+  if (error != 0) ip_error_raise(L, error, name);
+  return dual_stack;
+}
 
 /* --- membership --- */
 
@@ -26,38 +37,38 @@ struct membership {
 
 /* The family of an address to this socket. What its own family does not include is EAFNOSUPPORT, as in
    bind. [-0, +0, e] */
-static int check_family(lua_State *L, const struct ip_socket *socket, struct ip_address *address,
+static int check_family(lua_State *L, const struct ip_channel *channel, struct ip_address *address,
                         const char *name) {
-  if (!socket->is_v6 && address->version == 6) ip_error_raise(L, EAFNOSUPPORT, name);
-  if (!socket->is_v6) return AF_INET;
+  if (!channel->is_v6 && address->version == 6) ip_error_raise(L, EAFNOSUPPORT, name);
+  if (!channel->is_v6) return AF_INET;
   *address = ip_address_unmapped(address);
   if (address->version == 6) return AF_INET6;
-  if (!ip_socket_is_dual_stack(L, socket, name)) ip_error_raise(L, EAFNOSUPPORT, name);
+  if (!is_dual_stack(L, channel, name)) ip_error_raise(L, EAFNOSUPPORT, name);
   return AF_INET;
 }
 
 /* A scope names the interface as well as an interface argument does, but not another one. [-0, +0, e] */
-static void take_scope(lua_State *L, struct membership *membership, uint32_t scope_id, const char *name) {
+static void use_scope(lua_State *L, struct membership *membership, uint32_t scope_id, const char *name) {
   if (scope_id == 0) return;
   if (membership->index != 0 && membership->index != scope_id) ip_error_raise(L, EINVAL, name);
   membership->index = scope_id;
 }
 
 /* Reads (group, source, interface) or (group, interface) from index 3 on. [-0, +0, v] */
-static void check_membership(lua_State *L, const struct ip_socket *socket, bool has_source, const char *name,
-                             struct membership *membership) {
+static void check_membership(lua_State *L, const struct ip_channel *channel, bool has_source,
+                             const char *name, struct membership *membership) {
   struct ip_address group, source;
   struct ip_interface interface;
   ip_address_argument(L, 3, &group);
   if (has_source) ip_address_argument(L, 4, &source);
   ip_interface_optional_argument(L, has_source ? 5 : 4, name, &interface);
   membership->index = interface.index;
-  membership->family = check_family(L, socket, &group, name);
-  take_scope(L, membership, group.scope_id, name);
+  membership->family = check_family(L, channel, &group, name);
+  use_scope(L, membership, group.scope_id, name);
   ip_endpoint_set(&membership->group, membership->family, &group, 0);
   if (!has_source) return;
-  if (check_family(L, socket, &source, name) != membership->family) ip_error_raise(L, EINVAL, name);
-  take_scope(L, membership, source.scope_id, name);
+  if (check_family(L, channel, &source, name) != membership->family) ip_error_raise(L, EINVAL, name);
+  use_scope(L, membership, source.scope_id, name);
   ip_endpoint_set(&membership->source, membership->family, &source, 0);
 }
 
@@ -74,13 +85,13 @@ static int change_source(int fd, int level, int request, const struct membership
   return setsockopt(fd, level, request, &source, sizeof source) != 0 ? errno : 0;
 }
 
-void ip_multicast_change(lua_State *L, const struct ip_socket *socket, int request, const char *name) {
+void ip_multicast_change(lua_State *L, const struct ip_channel *channel, int request, const char *name) {
   bool has_source = request == MCAST_JOIN_SOURCE_GROUP || request == MCAST_LEAVE_SOURCE_GROUP;
   struct membership membership;
-  check_membership(L, socket, has_source, name, &membership);
+  check_membership(L, channel, has_source, name, &membership);
   int level = membership.family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP;
-  int error = has_source ? change_source(socket->readiness.fd, level, request, &membership)
-                         : change_group(socket->readiness.fd, level, request, &membership);
+  int error = has_source ? change_source(channel->fd, level, request, &membership)
+                         : change_group(channel->fd, level, request, &membership);
   if (error != 0) ip_error_raise(L, error, name);
 }
 
@@ -96,16 +107,16 @@ static int set_v4_interface(int fd, const struct ip_interface *interface) {
   return errno == EADDRNOTAVAIL ? ENODEV : errno;
 }
 
-void ip_multicast_set_interface(lua_State *L, struct ip_socket *socket, const char *name) {
+void ip_multicast_set_interface(lua_State *L, struct ip_channel *channel, const char *name) {
   struct ip_interface interface;
   ip_interface_argument(L, 3, name, &interface);
-  int fd = socket->readiness.fd, error = 0;
-  bool v4_too = !socket->is_v6 || ip_socket_is_dual_stack(L, socket, name);
-  if (socket->is_v6)
+  int fd = channel->fd, error = 0;
+  bool v4_too = !channel->is_v6 || is_dual_stack(L, channel, name);
+  if (channel->is_v6)
     error = ip_datagram_set_option(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)interface.index);
   if (error == 0 && v4_too) error = set_v4_interface(fd, &interface);
   if (error != 0) ip_error_raise(L, error, name);
-  socket->multicast_interface = interface.index;
+  channel->multicast_interface = interface.index;
 }
 
 /* The primary v4 address of an interface, or 0.0.0.0 (netdevice(7)). */
@@ -120,23 +131,23 @@ static struct in_addr address_of_interface(int fd, unsigned index) {
 }
 
 /* Linux keeps the index apart from the address, and gives back the address alone. */
-static int push_v4_interface(lua_State *L, const struct ip_socket *socket, const char *name) {
+static int push_v4_interface(lua_State *L, const struct ip_channel *channel, const char *name) {
   struct in_addr value;
   socklen_t length = sizeof value;
-  int fd = socket->readiness.fd;
+  int fd = channel->fd;
   if (getsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &value, &length) != 0) ip_error_raise(L, errno, name);
-  if (value.s_addr == htonl(INADDR_ANY) && socket->multicast_interface != 0)
-    value = address_of_interface(fd, socket->multicast_interface);
+  if (value.s_addr == htonl(INADDR_ANY) && channel->multicast_interface != 0)
+    value = address_of_interface(fd, channel->multicast_interface);
   struct ip_address address = {.version = 4};
   memcpy(address.bytes, &value, sizeof value);
   ip_address_push(L, &address);
   return 1;
 }
 
-int ip_multicast_push_interface(lua_State *L, const struct ip_socket *socket, const char *name) {
-  if (!socket->is_v6) return push_v4_interface(L, socket, name);
+int ip_multicast_push_interface(lua_State *L, const struct ip_channel *channel, const char *name) {
+  if (!channel->is_v6) return push_v4_interface(L, channel, name);
   int index;
-  int error = ip_datagram_get_option(socket->readiness.fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, &index);
+  int error = ip_datagram_get_option(channel->fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, &index);
   if (error != 0) ip_error_raise(L, error, name);
   lua_pushinteger(L, index);
   return 1;

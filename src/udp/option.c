@@ -1,12 +1,20 @@
-/* udp_option.c: set_option, get_option. A table says what each option is; small functions do what differs.
+/* option.c: set_option, get_option. A table says what each option is; small functions do what differs.
 
    Owns nothing. An option that the platform lacks is absent from the table, and so is ENOTSUP like an unknown
    name. */
-#include "udp/message.h"
+#include "udp/option.h"
 
 #include "base/util.h"
 #include "binding/argument.h"
+#include "binding/error.h"
+#include "binding/raise.h"
+#include "net/datagram_io.h"
+#include "udp/association.h"
 #include "udp/multicast.h"
+#include "udp/parts.h"
+#include "udp/receive_path.h"
+#include "udp/send_queue.h"
+#include "udp/socket.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -39,7 +47,7 @@ static int get_integer(lua_State *L, const struct ip_socket *socket, int level, 
                        const char *name) {
   int value;
   if (number == NO_OPTION) ip_error_raise(L, ENOTSUP, name);
-  int error = ip_datagram_get_option(socket->readiness.fd, level, number, &value);
+  int error = ip_datagram_get_option(socket->channel.fd, level, number, &value);
   if (error != 0) ip_error_raise(L, error == ENOPROTOOPT ? ENOTSUP : error, name);
   return value;
 }
@@ -47,12 +55,8 @@ static int get_integer(lua_State *L, const struct ip_socket *socket, int level, 
 static void set_integer(lua_State *L, const struct ip_socket *socket, int level, int number, const char *name,
                         int value) {
   if (number == NO_OPTION) ip_error_raise(L, ENOTSUP, name);
-  int error = ip_datagram_set_option(socket->readiness.fd, level, number, value);
+  int error = ip_datagram_set_option(socket->channel.fd, level, number, value);
   if (error != 0) ip_error_raise(L, error == ENOPROTOOPT ? ENOTSUP : error, name);
-}
-
-bool ip_socket_is_dual_stack(lua_State *L, const struct ip_socket *socket, const char *name) {
-  return socket->is_v6 && get_integer(L, socket, IPPROTO_IPV6, IPV6_V6ONLY, name) == 0;
 }
 
 static bool is_of_family(const struct option *option) {
@@ -60,7 +64,7 @@ static bool is_of_family(const struct option *option) {
 }
 
 static int read_integer(lua_State *L, const struct ip_socket *socket, const struct option *option) {
-  if (socket->is_v6 && is_of_family(option))
+  if (socket->channel.is_v6 && is_of_family(option))
     return get_integer(L, socket, IPPROTO_IPV6, option->v6_number, option->name);
   return get_integer(L, socket, option->level, option->number, option->name);
 }
@@ -69,11 +73,12 @@ static int read_integer(lua_State *L, const struct ip_socket *socket, const stru
    set. */
 static void write_integer(lua_State *L, const struct ip_socket *socket, const struct option *option,
                           int value) {
-  bool of_family = is_of_family(option);
-  if (socket->is_v6 && of_family)
+  bool of_family = is_of_family(option), dual_stack;
+  if (socket->channel.is_v6 && of_family)
     set_integer(L, socket, IPPROTO_IPV6, option->v6_number, option->name, value);
-  bool v4_too = !socket->is_v6 || !of_family ||
-                (option->number != NO_OPTION && ip_socket_is_dual_stack(L, socket, option->name));
+  int error = ip_association_is_dual_stack(&socket->channel, &dual_stack);
+  if (error != 0) ip_error_raise(L, error, option->name);
+  bool v4_too = !socket->channel.is_v6 || !of_family || (option->number != NO_OPTION && dual_stack);
   if (v4_too) set_integer(L, socket, option->level, option->number, option->name, value);
 }
 
@@ -101,17 +106,17 @@ static void set_integer_option(lua_State *L, struct ip_socket *socket, const str
 
 static int get_multicast_interface(lua_State *L, const struct ip_socket *socket,
                                    const struct option *option) {
-  return ip_multicast_push_interface(L, socket, option->name);
+  return ip_multicast_push_interface(L, &socket->channel, option->name);
 }
 
 static void set_multicast_interface(lua_State *L, struct ip_socket *socket, const struct option *option) {
-  ip_multicast_set_interface(L, socket, option->name);
+  ip_multicast_set_interface(L, &socket->channel, option->name);
 }
 
 #ifdef MCAST_JOIN_GROUP
 
 static void change_membership(lua_State *L, struct ip_socket *socket, const struct option *option) {
-  ip_multicast_change(L, socket, option->number, option->name);
+  ip_multicast_change(L, &socket->channel, option->number, option->name);
 }
 
 #endif
@@ -120,29 +125,12 @@ static void change_membership(lua_State *L, struct ip_socket *socket, const stru
 
 #ifdef __linux__
 
-/* The path to a v4-mapped peer is a v4 path. ENOTCONN when not connected. */
-static int path_mtu(const struct ip_socket *socket, int *mtu) {
-  bool v4_path = !socket->is_v6;
-  if (socket->connection != NULL && socket->is_v6)
-    v4_path = IN6_IS_ADDR_V4MAPPED(&socket->connection->remote.name.v6.sin6_addr);
-  int fd = socket->readiness.fd;
-  return v4_path ? ip_datagram_get_option(fd, IPPROTO_IP, IP_MTU, mtu)
-                 : ip_datagram_get_option(fd, IPPROTO_IPV6, IPV6_MTU, mtu);
-}
-
 static int get_mtu(lua_State *L, const struct ip_socket *socket, const struct option *option) {
   int mtu;
-  int error = path_mtu(socket, &mtu);
+  int error = ip_association_path_mtu(&socket->channel, &mtu);
   if (error != 0) return ip_error_raise(L, error, option->name);
   lua_pushinteger(L, mtu);
   return 1;
-}
-
-#else
-
-static int path_mtu(const struct ip_socket *socket, int *mtu) {
-  (void)socket, (void)mtu;
-  return ENOTSUP;
 }
 
 #endif
@@ -153,7 +141,7 @@ static int get_error(lua_State *L, const struct ip_socket *socket, const struct 
   struct ip_error *value = ip_error_push(L, IP_ERROR_SYSTEM, 0, NULL);
   socket = ip_socket_check_open(L, "get_option")->socket;
   value->code = get_integer(L, socket, option->level, option->number, option->name);
-  if (value->code == EMSGSIZE && path_mtu(socket, &value->mtu) != 0) value->mtu = 0;
+  if (value->code == EMSGSIZE && ip_association_path_mtu(&socket->channel, &value->mtu) != 0) value->mtu = 0;
   if (value->code == 0) lua_pushnil(L);
   return 1;
 }
@@ -164,7 +152,7 @@ static int get_error(lua_State *L, const struct ip_socket *socket, const struct 
 static int get_device(lua_State *L, const struct ip_socket *socket, const struct option *option) {
   char name[IFNAMSIZ + 1] = {0};
   socklen_t length = IFNAMSIZ;
-  if (getsockopt(socket->readiness.fd, option->level, option->number, name, &length) != 0)
+  if (getsockopt(socket->channel.fd, option->level, option->number, name, &length) != 0)
     return ip_error_raise(L, errno, option->name);
   lua_pushstring(L, name);
   return 1;
@@ -175,32 +163,49 @@ static void set_device(lua_State *L, struct ip_socket *socket, const struct opti
   size_t length;
   const char *name = ip_argument_string(L, 3, &length);
   if (length >= IFNAMSIZ || strlen(name) != length) ip_error_raise(L, ENODEV, option->name);
-  if (setsockopt(socket->readiness.fd, option->level, option->number, name, (socklen_t)length) != 0)
+  if (setsockopt(socket->channel.fd, option->level, option->number, name, (socklen_t)length) != 0)
     ip_error_raise(L, errno, option->name);
 }
 
 #endif
 
-/* --- options that the socket itself has to know of (udp_message.h) --- */
+/* --- options that the parts of the socket have to know of --- */
 
-static struct ip_messages *messages_of(lua_State *L) {
-  struct ip_messages *messages = ip_messages_of(ip_socket_check(L, 1)->socket);
-  if (messages == NULL) luaL_error(L, "not enough memory");
-  return messages;
+static void check_part(lua_State *L, const void *part) {
+  if (part == NULL) ip_error_memory(L);
 }
 
 static int get_coalesce(lua_State *L, const struct ip_socket *socket, const struct option *option) {
   (void)option;
-  lua_pushboolean(L, ip_messages_coalesces(socket));
+  lua_pushboolean(L, ip_receive_path_coalesces(&socket->channel));
   return 1;
+}
+
+static int enable_coalesce(struct ip_socket *socket) {
+  struct ip_channel *channel = &socket->channel;
+  if (socket->flusher == NULL) socket->flusher = ip_flusher_new(&socket->watcher, channel);
+  if (socket->flusher == NULL) return ENOMEM;
+  int error = ip_send_queue_set(channel, true);
+  if (error == 0) error = ip_receive_path_set_coalesce(channel, true);
+  if (error != 0 && channel->send != NULL) (void)ip_send_queue_set(channel, false); /* cannot fail */
+  return error;
+}
+
+static void disable_coalesce(struct ip_socket *socket) {
+  struct ip_channel *channel = &socket->channel;
+  if (socket->flusher == NULL) return;
+  (void)ip_send_queue_set(channel, false); /* with their parts there already, neither can fail */
+  (void)ip_receive_path_set_coalesce(channel, false);
+  ip_flusher_schedule(socket->flusher);
 }
 
 static void set_coalesce(lua_State *L, struct ip_socket *socket, const struct option *option) {
   bool on = ip_argument_boolean(L, 3);
-  if (!on && socket->messages == NULL) return;
-  messages_of(L);
-  int error = ip_gather_set(socket, on);
-  if (error == 0) error = ip_intake_set_coalesce(socket, on);
+  int error = 0;
+  if (on)
+    error = enable_coalesce(socket);
+  else
+    disable_coalesce(socket);
   if (error != 0) ip_error_raise(L, error, option->name);
 }
 
@@ -226,7 +231,7 @@ static void set_path_mtu_discovery(lua_State *L, struct ip_socket *socket, const
 static int get_dropped(lua_State *L, const struct ip_socket *socket, const struct option *option) {
   uint32_t counters[SK_MEMINFO_VARS] = {0};
   socklen_t length = sizeof counters;
-  if (getsockopt(socket->readiness.fd, SOL_SOCKET, SO_MEMINFO, counters, &length) != 0)
+  if (getsockopt(socket->channel.fd, SOL_SOCKET, SO_MEMINFO, counters, &length) != 0)
     return ip_error_raise(L, errno == ENOPROTOOPT ? ENOTSUP : errno, option->name);
   lua_pushinteger(L, counters[SK_MEMINFO_DROPS]);
   return 1;
@@ -234,44 +239,40 @@ static int get_dropped(lua_State *L, const struct ip_socket *socket, const struc
 
 static void set_receive_errors(lua_State *L, struct ip_socket *socket, const struct option *option) {
   bool on = ip_argument_boolean(L, 3);
-  struct ip_messages *messages = messages_of(L);
+  if (on && ip_parts_set_errors(&socket->channel, true) != 0) ip_error_memory(L);
   write_integer(L, socket, option, on);
-  messages->errors = on;
-  if (!on) ip_errors_clear(messages); /* as the system does */
+  if (!on) (void)ip_parts_set_errors(&socket->channel, false); /* cannot fail */
 }
 
 static void set_receive_dropped(lua_State *L, struct ip_socket *socket, const struct option *option) {
   bool on = ip_argument_boolean(L, 3);
-  struct ip_messages *messages = messages_of(L);
+  check_part(L, ip_receive_path_state(&socket->channel));
   write_integer(L, socket, option, on);
-  messages->counts = on;
+  socket->channel.receive->counts_drops = on;
 }
 
 static int get_receive_offload(lua_State *L, const struct ip_socket *socket, const struct option *option) {
-  if (socket->messages == NULL) return get_boolean_option(L, socket, option);
-  lua_pushboolean(L, socket->messages->offload);
+  if (socket->channel.receive == NULL) return get_boolean_option(L, socket, option);
+  lua_pushboolean(L, socket->channel.receive->offload);
   return 1;
 }
 
 static void set_receive_offload(lua_State *L, struct ip_socket *socket, const struct option *option) {
-  bool on = ip_argument_boolean(L, 3);
-  (void)socket;
-  messages_of(L);
-  int error = ip_intake_set_offload(ip_socket_check(L, 1)->socket, on);
+  int error = ip_receive_path_set_offload(&socket->channel, ip_argument_boolean(L, 3));
   if (error != 0) ip_error_raise(L, error, option->name);
 }
 
 static int get_segment_size(lua_State *L, const struct ip_socket *socket, const struct option *option) {
-  if (socket->messages == NULL) return get_integer_option(L, socket, option);
-  lua_pushinteger(L, socket->messages->segment_size);
+  if (socket->channel.send == NULL) return get_integer_option(L, socket, option);
+  lua_pushinteger(L, socket->channel.send->segment_size);
   return 1;
 }
 
 static void set_segment_size(lua_State *L, struct ip_socket *socket, const struct option *option) {
   int size = (int)ip_argument_integer(L, 3, option->low, option->high);
-  struct ip_messages *messages = messages_of(L);
-  if (!socket->sends_singly) write_integer(L, socket, option, size);
-  messages->segment_size = size;
+  check_part(L, ip_send_path_state(&socket->channel));
+  if (!socket->channel.gso_refused) write_integer(L, socket, option, size);
+  socket->channel.send->segment_size = size;
 }
 
 #endif
@@ -338,10 +339,10 @@ int ip_socket_set_option(lua_State *L) {
   struct ip_socket *socket = ip_socket_check_open(L, "set_option")->socket;
   const struct option *option = check_option(L, "set_option");
   if (option->set == NULL) return ip_error_raise(L, ENOTSUP, "set_option");
-  ip_gather_flush(socket); /* the option is for what is sent from now on */
+  ip_flusher_flush(socket->flusher); /* the option is for what is sent from now on */
   option->set(L, socket, option);
   socket = ip_socket_check(L, 1)->socket; /* a finalizer may have closed it */
-  if (socket != NULL) ip_gather_look_again(socket);
+  if (socket != NULL) ip_send_queue_read_options(&socket->channel);
   return 0;
 }
 

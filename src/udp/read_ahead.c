@@ -1,7 +1,7 @@
-/* udp_stage.c: datagrams that were read ahead and have not been handed out. Owns the memory that they lie in. Raises
-   nothing; no Lua.
+/* read_ahead.c: a read-ahead buffer: datagrams that were read and have not been received. Owns the memory that they lie in.
+   Raises nothing; knows no Lua.
 
-   Each slot can take the largest joined read, 64 KiB, because the system may join any time. Pages that nothing was
+   Each slot can hold the largest joined read, 64 KiB, because the system may join any time. Pages that nothing was
    written to cost nothing. Large reads want a smaller working set: then fewer slots are offered. */
 #include "udp/read_ahead.h"
 
@@ -14,8 +14,7 @@
 
 enum {
   SLOT_SIZE = 65536,
-  SLOT_DISTANCE =
-      SLOT_SIZE + 320, /* slots at multiples of 64 KiB would compete for the same lines of the caches */
+  SLOT_DISTANCE = SLOT_SIZE + 320, /* at multiples of 64 KiB slots would compete for the same cache lines */
   LARGE_READ = 65536
 };
 
@@ -24,7 +23,7 @@ struct slot {
   struct iovec part;
 };
 
-struct ip_stage_memory {
+struct ip_read_ahead_memory {
 #ifdef __linux__
   struct mmsghdr *headers;
   union ip_control_buffer *controls;
@@ -37,25 +36,25 @@ struct ip_stage_memory {
 
 #ifdef __linux__
 
-static bool add_headers(struct ip_stage_memory *memory, size_t slots) {
+static bool add_headers(struct ip_read_ahead_memory *memory, size_t slots) {
   memory->headers = calloc(slots, sizeof *memory->headers);
   memory->controls = calloc(slots, sizeof *memory->controls);
   return memory->headers != NULL && memory->controls != NULL;
 }
 
-static void free_headers(struct ip_stage_memory *memory) {
+static void free_headers(struct ip_read_ahead_memory *memory) {
   free(memory->headers);
   free(memory->controls);
 }
 
 /* A read changes the lengths of what it has used. */
-static void prepare_slot(struct ip_stage_memory *memory, size_t index) {
+static void prepare_slot(struct ip_read_ahead_memory *memory, size_t index) {
   struct msghdr *header = &memory->headers[index].msg_hdr;
   header->msg_namelen = sizeof memory->slots[index].source.name;
   header->msg_controllen = sizeof memory->controls[index];
 }
 
-static void init_slot(struct ip_stage_memory *memory, size_t index) {
+static void init_slot(struct ip_read_ahead_memory *memory, size_t index) {
   struct slot *slot = &memory->slots[index];
   slot->part = (struct iovec){.iov_base = memory->bytes + index * SLOT_DISTANCE, .iov_len = SLOT_SIZE};
   memory->headers[index].msg_hdr = (struct msghdr){.msg_name = &slot->source.name,
@@ -67,31 +66,31 @@ static void init_slot(struct ip_stage_memory *memory, size_t index) {
 
 #else
 
-static bool add_headers(struct ip_stage_memory *memory, size_t slots) {
+static bool add_headers(struct ip_read_ahead_memory *memory, size_t slots) {
   (void)memory, (void)slots;
   return true;
 }
 
-static void free_headers(struct ip_stage_memory *memory) {
+static void free_headers(struct ip_read_ahead_memory *memory) {
   (void)memory;
 }
 
-static void init_slot(struct ip_stage_memory *memory, size_t index) {
+static void init_slot(struct ip_read_ahead_memory *memory, size_t index) {
   memory->slots[index].part =
       (struct iovec){.iov_base = memory->bytes + index * SLOT_DISTANCE, .iov_len = SLOT_SIZE};
 }
 
 #endif
 
-static void free_memory(struct ip_stage_memory *memory) {
+static void free_memory(struct ip_read_ahead_memory *memory) {
   if (memory == NULL) return;
   free_headers(memory);
   free(memory->bytes);
   free(memory);
 }
 
-static struct ip_stage_memory *new_memory(size_t slots) {
-  struct ip_stage_memory *memory = calloc(1, sizeof *memory + slots * sizeof memory->slots[0]);
+static struct ip_read_ahead_memory *new_memory(size_t slots) {
+  struct ip_read_ahead_memory *memory = calloc(1, sizeof *memory + slots * sizeof memory->slots[0]);
   if (memory == NULL) return NULL;
   memory->bytes = malloc(slots * SLOT_DISTANCE);
   if (memory->bytes != NULL && add_headers(memory, slots)) return memory;
@@ -99,120 +98,120 @@ static struct ip_stage_memory *new_memory(size_t slots) {
   return NULL;
 }
 
-struct ip_stage *ip_stage_new(size_t slots) {
-  struct ip_stage *stage = calloc(1, sizeof *stage);
-  if (stage == NULL) return NULL;
-  stage->memory = new_memory(slots);
-  if (stage->memory == NULL) {
-    free(stage);
+struct ip_read_ahead *ip_read_ahead_new(size_t slots) {
+  struct ip_read_ahead *buffer = calloc(1, sizeof *buffer);
+  if (buffer == NULL) return NULL;
+  buffer->memory = new_memory(slots);
+  if (buffer->memory == NULL) {
+    free(buffer);
     return NULL;
   }
-  stage->slots = stage->wanted = slots;
+  buffer->slots = buffer->wanted = slots;
   for (size_t i = 0; i < slots; i++)
-    init_slot(stage->memory, i);
-  return stage;
+    init_slot(buffer->memory, i);
+  return buffer;
 }
 
-void ip_stage_free(struct ip_stage *stage) {
-  if (stage == NULL) return;
-  free_memory(stage->memory);
-  free(stage);
+void ip_read_ahead_free(struct ip_read_ahead *buffer) {
+  if (buffer == NULL) return;
+  free_memory(buffer->memory);
+  free(buffer);
 }
 
-void ip_stage_take_over(struct ip_stage *stage, const struct ip_stage *from) {
-  struct slot *slot = &stage->memory->slots[0];
-  stage->next = 0;
-  stage->end = ip_stage_is_empty(from) ? 0 : 1;
-  if (stage->end == 0) return;
-  stage->at = 0;
-  stage->length = from->length - from->at;
-  stage->stride = from->stride;
-  stage->control = from->control;
-  stage->data = slot->part.iov_base;
+void ip_read_ahead_move(struct ip_read_ahead *buffer, const struct ip_read_ahead *from) {
+  struct slot *slot = &buffer->memory->slots[0];
+  buffer->next = 0;
+  buffer->end = ip_read_ahead_is_empty(from) ? 0 : 1;
+  if (buffer->end == 0) return;
+  buffer->at = 0;
+  buffer->length = from->length - from->at;
+  buffer->stride = from->stride;
+  buffer->control = from->control;
+  buffer->data = slot->part.iov_base;
   slot->source = *from->source;
-  stage->source = &slot->source;
-  if (stage->length != 0) memcpy(stage->data, from->data + from->at, stage->length);
+  buffer->source = &slot->source;
+  if (buffer->length != 0) memcpy(buffer->data, from->data + from->at, buffer->length);
 }
 
 /* --- reading --- */
 
 #ifdef __linux__
 
-/* Makes the slot `next` the one that is handed out. */
-static void begin(struct ip_stage *stage, bool is_v6) {
-  struct ip_stage_memory *memory = stage->memory;
-  const struct mmsghdr *header = &memory->headers[stage->next];
-  struct slot *slot = &memory->slots[stage->next];
-  stage->at = 0;
-  stage->length = header->msg_len;
-  stage->stride = SLOT_SIZE;
-  stage->data = slot->part.iov_base;
+/* Makes the slot `next` the current one. */
+static void begin(struct ip_read_ahead *buffer, bool is_v6) {
+  struct ip_read_ahead_memory *memory = buffer->memory;
+  const struct mmsghdr *header = &memory->headers[buffer->next];
+  struct slot *slot = &memory->slots[buffer->next];
+  buffer->at = 0;
+  buffer->length = header->msg_len;
+  buffer->stride = SLOT_SIZE;
+  buffer->data = slot->part.iov_base;
   slot->source.length = header->msg_hdr.msg_namelen;
-  stage->source = &slot->source;
-  stage->control.items = 0;
-  if (header->msg_hdr.msg_controllen != 0) ip_control_parse(&header->msg_hdr, is_v6, &stage->control);
-  bool joined = (stage->control.items & IP_CONTROL_SEGMENT_SIZE) != 0 && stage->control.segment_size > 0;
-  if (joined) stage->stride = (size_t)stage->control.segment_size;
+  buffer->source = &slot->source;
+  buffer->control.items = 0;
+  if (header->msg_hdr.msg_controllen != 0) ip_control_parse(&header->msg_hdr, is_v6, &buffer->control);
+  bool joined = (buffer->control.items & IP_CONTROL_SEGMENT_SIZE) != 0 && buffer->control.segment_size > 0;
+  if (joined) buffer->stride = (size_t)buffer->control.segment_size;
 }
 
 /* What is read at once should stay in the caches. */
-static void adapt(struct ip_stage *stage, size_t count) {
+static void adapt(struct ip_read_ahead *buffer, size_t count) {
   size_t bytes = 0;
   for (size_t i = 0; i < count; i++)
-    bytes += stage->memory->headers[i].msg_len;
-  if (bytes > LARGE_READ && stage->wanted > 1)
-    stage->wanted /= 2;
-  else if (bytes <= LARGE_READ / 2 && count == stage->wanted && stage->wanted * 2 <= stage->slots)
-    stage->wanted *= 2;
+    bytes += buffer->memory->headers[i].msg_len;
+  if (bytes > LARGE_READ && buffer->wanted > 1)
+    buffer->wanted /= 2;
+  else if (bytes <= LARGE_READ / 2 && count == buffer->wanted && buffer->wanted * 2 <= buffer->slots)
+    buffer->wanted *= 2;
 }
 
-int ip_stage_fill(struct ip_stage *stage, int fd, bool is_v6) {
-  struct ip_stage_memory *memory = stage->memory;
-  for (size_t i = 0; i < stage->end; i++)
+int ip_read_ahead_fill(struct ip_read_ahead *buffer, int fd, bool is_v6) {
+  struct ip_read_ahead_memory *memory = buffer->memory;
+  for (size_t i = 0; i < buffer->end; i++)
     prepare_slot(memory, i);
-  stage->next = stage->end = 0;
+  buffer->next = buffer->end = 0;
   int count;
   do
-    count = recvmmsg(fd, memory->headers, (unsigned)stage->wanted, 0, NULL);
+    count = recvmmsg(fd, memory->headers, (unsigned)buffer->wanted, 0, NULL);
   while (IP_UNLIKELY(count < 0) && errno == EINTR);
   if (count < 0) return errno;
-  stage->end = (size_t)count;
-  stage->drained = stage->end < stage->wanted;
-  stage->is_v6 = is_v6;
-  adapt(stage, stage->end);
-  begin(stage, is_v6);
+  buffer->end = (size_t)count;
+  buffer->drained = buffer->end < buffer->wanted;
+  buffer->is_v6 = is_v6;
+  adapt(buffer, buffer->end);
+  begin(buffer, is_v6);
   return 0;
 }
 
 #else
 
-/* One slot: there is neither joining nor reading of several. */
-static void begin(struct ip_stage *stage, bool is_v6) {
-  (void)stage, (void)is_v6;
+/* One slot: the system neither joins datagrams nor reads several. */
+static void begin(struct ip_read_ahead *buffer, bool is_v6) {
+  (void)buffer, (void)is_v6;
 }
 
-int ip_stage_fill(struct ip_stage *stage, int fd, bool is_v6) {
-  struct slot *slot = &stage->memory->slots[0];
-  struct ip_datagram *datagram = &stage->memory->datagram;
+int ip_read_ahead_fill(struct ip_read_ahead *buffer, int fd, bool is_v6) {
+  struct slot *slot = &buffer->memory->slots[0];
+  struct ip_datagram *datagram = &buffer->memory->datagram;
   int error =
-      ip_datagram_receive_message(fd, is_v6, slot->part.iov_base, SLOT_SIZE, 0, datagram, &stage->control);
+      ip_datagram_receive_message(fd, is_v6, slot->part.iov_base, SLOT_SIZE, 0, datagram, &buffer->control);
   if (error != 0) return error;
-  stage->next = 0;
-  stage->end = 1;
-  stage->at = 0;
-  stage->length = datagram->length;
-  stage->stride = SLOT_SIZE;
-  stage->drained = false;
-  stage->data = slot->part.iov_base;
-  stage->source = &datagram->source;
+  buffer->next = 0;
+  buffer->end = 1;
+  buffer->at = 0;
+  buffer->length = datagram->length;
+  buffer->stride = SLOT_SIZE;
+  buffer->drained = false;
+  buffer->data = slot->part.iov_base;
+  buffer->source = &datagram->source;
   return 0;
 }
 
 #endif
 
-void ip_stage_advance(struct ip_stage *stage, size_t length) {
-  stage->at += length;
-  if (stage->at < stage->length) return;
-  stage->next++;
-  if (stage->next < stage->end) begin(stage, stage->is_v6);
+void ip_read_ahead_advance(struct ip_read_ahead *buffer, size_t length) {
+  buffer->at += length;
+  if (buffer->at < buffer->length) return;
+  buffer->next++;
+  if (buffer->next < buffer->end) begin(buffer, buffer->is_v6);
 }

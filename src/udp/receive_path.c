@@ -1,244 +1,242 @@
-/* udp_intake.c: what stands between a receive and the system: datagrams that were read ahead, datagrams of
-   strangers that were queued before connect, and errors of datagrams sent earlier.
+/* receive_path.c: what stands between a receive and the system: datagrams that were read ahead, datagrams that others than
+   the peer sent before `connect`, and errors of datagrams sent earlier.
 
-   Owns nothing: the stage belongs to the socket's struct ip_messages. Raises nothing; no Lua. */
-#include "udp/message.h"
+   Owns the channel's struct ip_receive_state. Raises nothing; knows no Lua. */
+#include "udp/receive_path.h"
 
 #include "base/util.h"
 #include "net/datagram_message_io.h"
+#include "udp/error_queue.h"
+#include "udp/read_ahead.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef __linux__
-#include <netinet/udp.h>
-#endif
+struct ip_receive_state *ip_receive_path_state(struct ip_channel *channel) {
+  if (channel->receive == NULL) channel->receive = calloc(1, sizeof *channel->receive);
+  return channel->receive;
+}
 
-/* --- the stage --- */
+void ip_receive_path_free(struct ip_channel *channel) {
+  if (channel->receive == NULL) return;
+  ip_read_ahead_free(channel->receive->read_ahead);
+  free(channel->receive);
+  channel->receive = NULL;
+}
+
+/* --- the read-ahead buffer --- */
 
 /* Reads what may be several datagrams. A read that took all there was saves the next receive its try. */
-static int fill_stage(struct ip_socket *socket) {
-  struct ip_messages *messages = socket->messages;
-  int error = ip_stage_fill(messages->stage, socket->readiness.fd, socket->is_v6);
+static int fill(struct ip_channel *channel) {
+  struct ip_receive_state *state = channel->receive;
+  int error = ip_read_ahead_fill(state->read_ahead, channel->fd, channel->is_v6);
   if (error != 0) return error;
-  messages->has_staged = true;
-  if (messages->coalesce) socket->misses = messages->stage->drained ? IP_SKIP_AFTER : 0;
+  state->has_read_ahead = true;
+  if (state->coalesce) channel->would_block_streak = state->read_ahead->drained ? IP_SKIP_AFTER : 0;
   return 0;
 }
 
-/* Hands out the next datagram of the stage, or, `together`, all that is left of those that were joined with it. */
-static void hand_out(struct ip_socket *socket, void *data, size_t size, int flags, enum ip_take what,
-                     bool together, struct ip_datagram *datagram) {
-  struct ip_messages *messages = socket->messages;
-  struct ip_stage *stage = messages->stage;
-  size_t real = together ? stage->length - stage->at : ip_stage_next_length(stage);
-  datagram->length = real < size ? real : size;
-  datagram->truncated = real > size;
-  datagram->source = *stage->source;
-  if (datagram->length != 0) memcpy(data, stage->data + stage->at, datagram->length);
-  if (what >= IP_TAKE_MESSAGE) {
-    struct ip_control *control = &socket->readiness.runtime->control;
-    *control = stage->control;
-    if (real <= stage->stride) control->items &= ~(uint32_t)IP_CONTROL_SEGMENT_SIZE;
+/* Pops the next datagram, or, `joined`, all that is left of those that were joined with it. */
+static void pop(struct ip_channel *channel, const struct ip_receive *call, bool joined,
+                struct ip_received *received) {
+  struct ip_receive_state *state = channel->receive;
+  struct ip_read_ahead *buffer = state->read_ahead;
+  struct ip_datagram *datagram = &received->datagram;
+  size_t real = joined ? buffer->length - buffer->at : ip_read_ahead_next_length(buffer);
+  datagram->length = real < call->size ? real : call->size;
+  datagram->truncated = real > call->size;
+  datagram->source = *buffer->source;
+  if (datagram->length != 0) memcpy(call->data, buffer->data + buffer->at, datagram->length);
+  if (call->wants & IP_WANTS_CONTROL) {
+    received->control = buffer->control;
+    if (real <= buffer->stride) received->control.items &= ~(uint32_t)IP_CONTROL_SEGMENT_SIZE;
   }
-  if (flags & MSG_PEEK) return;
-  ip_stage_advance(stage, real);
-  messages->has_staged = !ip_stage_is_empty(stage);
+  if (call->flags & MSG_PEEK) return;
+  ip_read_ahead_advance(buffer, real);
+  state->has_read_ahead = !ip_read_ahead_is_empty(buffer);
 }
 
 /* --- one datagram --- */
 
-static int take_directly(struct ip_socket *socket, void *data, size_t size, int flags, enum ip_take what,
-                         struct ip_datagram *datagram) {
-  int fd = socket->readiness.fd;
-  int error = what >= IP_TAKE_MESSAGE
-                  ? ip_datagram_receive_message(fd, socket->is_v6, data, size, flags, datagram,
-                                                &socket->readiness.runtime->control)
-                  : ip_datagram_receive(fd, data, size, flags, datagram, true);
-  if (error == 0 && ip_messages_coalesces(socket)) socket->misses = 0;
+static int receive_directly(struct ip_channel *channel, const struct ip_receive *call,
+                            struct ip_received *received) {
+  int error =
+      call->wants & IP_WANTS_CONTROL
+          ? ip_datagram_receive_message(channel->fd, channel->is_v6, call->data, call->size, call->flags,
+                                        &received->datagram, &received->control)
+          : ip_datagram_receive(channel->fd, call->data, call->size, call->flags, &received->datagram, true);
+  if (error == 0 && ip_receive_path_coalesces(channel)) channel->would_block_streak = 0;
   return error;
 }
 
-/* Does a receive have to look here first? What a receive_message is to get in one piece it reads itself. */
-static bool goes_through_stage(const struct ip_messages *messages, bool together) {
-  if (messages == NULL) return false;
-  if (messages->has_staged) return true;
-  return messages->stage != NULL && (messages->joins || messages->coalesce) && !together;
+/* Does a receive have to look here first? Joined datagrams that it wants in one piece it reads itself. */
+static bool reads_ahead(const struct ip_receive_state *state, bool joined) {
+  if (state == NULL) return false;
+  if (state->has_read_ahead) return true;
+  return state->read_ahead != NULL && (state->gro_enabled || state->coalesce) && !joined;
 }
 
-static int take_one(struct ip_socket *socket, void *data, size_t size, int flags, enum ip_take what,
-                    struct ip_datagram *datagram) {
-  struct ip_messages *messages = socket->messages;
-  bool together = what == IP_TAKE_MESSAGE && messages != NULL && messages->offload;
-  if (!goes_through_stage(messages, together))
-    return take_directly(socket, data, size, flags, what, datagram);
-  int error = messages->has_staged ? 0 : fill_stage(socket);
-  if (error == 0) hand_out(socket, data, size, flags, what, together, datagram);
+static bool wants_joined(const struct ip_receive_state *state, const struct ip_receive *call) {
+  return (call->wants & IP_WANTS_JOINED) != 0 && state != NULL && state->offload;
+}
+
+static int receive_one(struct ip_channel *channel, const struct ip_receive *call,
+                       struct ip_received *received) {
+  bool joined = wants_joined(channel->receive, call);
+  if (!reads_ahead(channel->receive, joined)) return receive_directly(channel, call, received);
+  int error = channel->receive->has_read_ahead ? 0 : fill(channel);
+  if (error == 0) pop(channel, call, joined, received);
   return error;
 }
 
-/* Datagrams that were queued before `connect` are still delivered after it, whoever sent them: they are
-   dropped here until the queue has once been empty; from then on the kernel filters. */
-static int take_from_peer(struct ip_socket *socket, void *data, size_t size, int flags, enum ip_take what,
-                          struct ip_datagram *datagram) {
+/* Datagrams that were queued before `connect` are still delivered after it, whoever sent them: they are dropped here until
+   the queue has once been empty. From then on the kernel filters. */
+static int receive_from_peer(struct ip_channel *channel, const struct ip_receive *call,
+                             struct ip_received *received) {
   for (;;) {
-    int error = take_one(socket, data, size, flags, what, datagram);
-    if (error == EAGAIN) socket->filtering = false;
-    if (error != 0 || ip_endpoint_equal(&datagram->source, &socket->connection->remote)) return error;
-    if (!(flags & MSG_PEEK)) continue;
-    struct ip_datagram dropped;
-    error = take_one(socket, NULL, 0, 0, IP_TAKE_BYTES, &dropped);
+    int error = receive_one(channel, call, received);
+    if (error == EAGAIN) channel->filters_peer = false;
+    if (error != 0 || ip_endpoint_equal(&received->datagram.source, &channel->connection->remote))
+      return error;
+    if (!(call->flags & MSG_PEEK)) continue;
+    struct ip_received dropped;
+    error = receive_one(channel, &(struct ip_receive){.data = NULL}, &dropped);
     if (error != 0) return error;
   }
 }
 
-static int set_joining(struct ip_socket *socket, bool on) {
+/* --- receive offload (GRO) --- */
+
+static int set_gro(struct ip_channel *channel, bool on) {
 #ifdef UDP_GRO
-  int error = ip_datagram_set_option(socket->readiness.fd, IPPROTO_UDP, UDP_GRO, on);
-  if (error == 0) socket->messages->joins = on;
+  int error = ip_datagram_set_option(channel->fd, IPPROTO_UDP, UDP_GRO, on);
+  if (error == 0) channel->receive->gro_enabled = on;
   return error == ENOPROTOOPT ? ENOTSUP : error;
 #else
-  (void)socket, (void)on;
+  (void)channel, (void)on;
   return ENOTSUP;
 #endif
 }
 
-static bool is_readable(const struct ip_socket *socket) {
-  struct pollfd descriptor = {.fd = socket->readiness.fd, .events = POLLIN};
+static bool is_readable(const struct ip_channel *channel) {
+  struct pollfd descriptor = {.fd = channel->fd, .events = POLLIN};
   return poll(&descriptor, 1, 0) != 0 && (descriptor.revents & POLLIN) != 0;
 }
 
-/* What the system has joined stays joined, and with the option off it hands that out as one without telling. So it is
-   told to stop when the socket is empty; if something has come meanwhile, the option is needed for that still. */
-static void stop_joining(struct ip_socket *socket) {
-  if (set_joining(socket, false) == 0 && is_readable(socket)) (void)set_joining(socket, true);
+/* Datagrams that the system has joined stay joined, and with the option off it delivers them as one without telling. So
+   GRO is disabled when the socket is empty; if something has come meanwhile, it is still needed for that. */
+static void disable_gro(struct ip_channel *channel) {
+  if (set_gro(channel, false) == 0 && is_readable(channel)) (void)set_gro(channel, true);
 }
 
-static bool is_to_stop(const struct ip_messages *messages) {
-  return messages->joins && !messages->offload && !messages->coalesce;
+static bool is_gro_useless(const struct ip_receive_state *state) {
+  return state->gro_enabled && !state->offload && !state->coalesce;
 }
+
+void ip_receive_path_disable_gro(struct ip_channel *channel) {
+  const struct ip_receive_state *state = channel->receive;
+  if (state == NULL || state->has_read_ahead || !is_gro_useless(state)) return;
+  if (!is_readable(channel)) disable_gro(channel);
+}
+
+/* --- the whole path --- */
 
 /* Without errors of the past. */
-static int take_or_empty(struct ip_socket *socket, void *data, size_t size, int flags, enum ip_take what,
-                         struct ip_datagram *datagram) {
-  int error = socket->filtering ? take_from_peer(socket, data, size, flags, what, datagram)
-                                : take_one(socket, data, size, flags, what, datagram);
-  if (error != EAGAIN || socket->messages == NULL) return error;
-  if (is_to_stop(socket->messages)) stop_joining(socket);
+static int receive_or_empty(struct ip_channel *channel, const struct ip_receive *call,
+                            struct ip_received *received) {
+  int error = channel->filters_peer ? receive_from_peer(channel, call, received)
+                                    : receive_one(channel, call, received);
+  if (error == EAGAIN && channel->receive != NULL && is_gro_useless(channel->receive)) disable_gro(channel);
   return error;
 }
 
-int ip_intake_take(struct ip_socket *socket, void *data, size_t size, int flags, enum ip_take what,
-                   struct ip_datagram *datagram) {
-  struct ip_messages *messages = socket->messages;
-  if (messages != NULL && messages->report_count != 0) return ip_errors_next_report(socket);
-  if (messages != NULL && messages->has_staged && !socket->filtering) {
-    hand_out(socket, data, size, flags, what, what == IP_TAKE_MESSAGE && messages->offload, datagram);
-    return 0;
+struct ip_failure ip_receive_path_receive(struct ip_channel *channel, const struct ip_receive *call,
+                                          struct ip_received *received) {
+  if (ip_error_queue_has_report(channel)) return ip_error_queue_pop_report(channel);
+  if (ip_receive_path_has_read_ahead(channel) && !channel->filters_peer) {
+    pop(channel, call, wants_joined(channel->receive, call), received);
+    return ip_failure(0);
   }
-  int error = take_or_empty(socket, data, size, flags, what, datagram);
-  if (error == 0 || error == EAGAIN) return error;
-  ip_errors_drain(socket);
-  if (messages != NULL && messages->report_count != 0) return ip_errors_next_report(socket);
-  return ip_errors_note(socket, error);
+  int error = receive_or_empty(channel, call, received);
+  if (error == 0 || error == EAGAIN) return ip_failure(error);
+  struct ip_drained drained = ip_error_queue_drain(channel);
+  if (ip_error_queue_has_report(channel)) return ip_error_queue_pop_report(channel);
+  return ip_error_queue_failure(channel, error, drained.local_mtu);
 }
 
-/* --- what io_control and the option ask --- */
+void ip_receive_path_count_drops(const struct ip_channel *channel, struct ip_control *control) {
+  struct ip_receive_state *state = channel->receive;
+  if (state == NULL || !state->counts_drops) return;
+  if (control->items & IP_CONTROL_DROPPED) state->dropped = control->dropped;
+  control->dropped = state->dropped;
+  control->items |= IP_CONTROL_DROPPED;
+}
 
-int ip_socket_drop_strangers(struct ip_socket *socket) {
-  if (!socket->filtering) return 0;
-  struct ip_datagram datagram;
-  int error = take_or_empty(socket, NULL, 0, MSG_PEEK, IP_TAKE_BYTES, &datagram);
+/* --- what io_control and the options ask --- */
+
+/* Drops what others than the connected peer had sent before `connect` from the head of the queue. */
+static int drop_non_peer_datagrams(struct ip_channel *channel) {
+  if (!channel->filters_peer) return 0;
+  struct ip_received received;
+  int error = receive_or_empty(channel, &(struct ip_receive){.flags = MSG_PEEK}, &received);
   return error == EAGAIN ? 0 : error;
 }
 
-int ip_intake_bytes_readable(struct ip_socket *socket, int *bytes) {
-  struct ip_messages *messages = socket->messages;
-  int error = ip_socket_drop_strangers(socket);
-  if (error == 0 && messages != NULL && !messages->has_staged && goes_through_stage(messages, false))
-    error = fill_stage(socket);
+int ip_receive_path_bytes_readable(struct ip_channel *channel, int *bytes) {
+  int error = drop_non_peer_datagrams(channel);
+  if (error == 0 && !ip_receive_path_has_read_ahead(channel) && reads_ahead(channel->receive, false))
+    error = fill(channel);
   if (error != 0 && error != EAGAIN) {
-    if (messages == NULL || !messages->errors) return error;
-    ip_errors_drain(socket); /* for the next receive */
+    if (channel->errors == NULL) return error;
+    ip_error_queue_drain(channel); /* for the next receive */
   }
-  if (messages == NULL || !messages->has_staged)
-    return ip_datagram_bytes_readable(socket->readiness.fd, bytes);
-  *bytes = (int)ip_stage_next_length(messages->stage);
+  if (!ip_receive_path_has_read_ahead(channel)) return ip_datagram_bytes_readable(channel->fd, bytes);
+  *bytes = (int)ip_read_ahead_next_length(channel->receive->read_ahead);
   return 0;
 }
 
-/* A stage of at least so many slots; 0 or ENOMEM. */
-static int prepare_stage(struct ip_messages *messages, size_t slots) {
-  struct ip_stage *former = messages->stage;
+/* Provides a read-ahead buffer of at least so many slots; 0 or ENOMEM. */
+static int reserve(struct ip_receive_state *state, size_t slots) {
+  struct ip_read_ahead *former = state->read_ahead;
   if (former != NULL && former->slots >= slots) return 0;
-  struct ip_stage *stage = ip_stage_new(slots);
-  if (stage == NULL) return ENOMEM;
-  if (former != NULL) ip_stage_take_over(stage, former);
-  ip_stage_free(former);
-  messages->stage = stage;
+  struct ip_read_ahead *buffer = ip_read_ahead_new(slots);
+  if (buffer == NULL) return ENOMEM;
+  if (former != NULL) ip_read_ahead_move(buffer, former);
+  ip_read_ahead_free(former);
+  state->read_ahead = buffer;
   return 0;
 }
 
-void ip_intake_stop_joining(struct ip_socket *socket) {
-  struct ip_messages *messages = socket->messages;
-  if (messages == NULL || messages->has_staged || !is_to_stop(messages)) return;
-  if (!is_readable(socket)) stop_joining(socket);
-}
-
-int ip_intake_set_offload(struct ip_socket *socket, bool on) {
-  struct ip_messages *messages = socket->messages;
+int ip_receive_path_set_offload(struct ip_channel *channel, bool on) {
+  struct ip_receive_state *state = ip_receive_path_state(channel);
+  if (state == NULL) return ENOMEM;
   if (!on) {
-    messages->offload = false;
-    ip_intake_stop_joining(socket);
+    state->offload = false;
+    ip_receive_path_disable_gro(channel);
     return 0;
   }
-  int error = prepare_stage(messages, 1);
-  if (error == 0) error = set_joining(socket, true);
-  if (error == 0) messages->offload = true;
+  int error = reserve(state, 1);
+  if (error == 0) error = set_gro(channel, true);
+  if (error == 0) state->offload = true;
   return error;
 }
 
-/* What the system cannot join is read several at a time all the same. */
-int ip_intake_set_coalesce(struct ip_socket *socket, bool on) {
-  struct ip_messages *messages = socket->messages;
+/* Where the system cannot join datagrams, several are read at a time all the same. */
+int ip_receive_path_set_coalesce(struct ip_channel *channel, bool on) {
+  struct ip_receive_state *state = ip_receive_path_state(channel);
+  if (state == NULL) return ENOMEM;
   if (!on) {
-    messages->coalesce = false;
-    ip_intake_stop_joining(socket);
+    state->coalesce = false;
+    ip_receive_path_disable_gro(channel);
     return 0;
   }
 #ifdef __linux__
-  int error = prepare_stage(messages, IP_STAGE_MOST);
-  if (error == 0) error = set_joining(socket, true);
+  int error = reserve(state, IP_READ_AHEAD_MOST);
+  if (error == 0) error = set_gro(channel, true);
   if (error != 0 && error != ENOTSUP) return error;
 #endif
-  messages->coalesce = true;
+  state->coalesce = true;
   return 0;
-}
-
-/* 0 where the platform has no such option. */
-static int option_of(const struct ip_socket *socket, int level, int number) {
-  int value;
-  return ip_datagram_get_option(socket->readiness.fd, level, number, &value) == 0 ? value : 0;
-}
-
-int ip_intake_adopt(struct ip_socket *socket) {
-#if defined(UDP_GRO) && defined(UDP_SEGMENT) && defined(SO_RXQ_OVFL)
-  bool errors = socket->is_v6 ? option_of(socket, IPPROTO_IPV6, IPV6_RECVERR) != 0
-                              : option_of(socket, IPPROTO_IP, IP_RECVERR) != 0;
-  bool counts = option_of(socket, SOL_SOCKET, SO_RXQ_OVFL) != 0;
-  bool joins = option_of(socket, IPPROTO_UDP, UDP_GRO) != 0;
-  int segment_size = option_of(socket, IPPROTO_UDP, UDP_SEGMENT);
-  if (!errors && !counts && !joins && segment_size == 0) return 0;
-  struct ip_messages *messages = ip_messages_of(socket);
-  if (messages == NULL) return ENOMEM;
-  messages->errors = errors;
-  messages->counts = counts;
-  messages->segment_size = segment_size;
-  return joins ? ip_intake_set_offload(socket, true) : 0;
-#else
-  (void)socket;
-  return 0;
-#endif
 }

@@ -1,77 +1,136 @@
-/* udp_send.c: send, send_to, their try_ forms, and the sends of a buffer that was filled (send_with).
+/* send.c: send, send_to, their try_ forms, the sends of a buffer that was filled (send_with), flush.
 
-   Every call tries its system call first; only EAGAIN suspends. A suspended send is woken when the socket takes data again
+   Every call tries its system call first; only EAGAIN suspends. A suspended send is woken when the socket takes data again,
    and makes its system call itself: its arguments are still in its frame, so nothing has to be copied to wait. */
-#include "udp/message.h"
+#include "udp/send.h"
 
 #include "base/util.h"
+#include "binding/argument.h"
+#include "binding/error.h"
+#include "binding/raise.h"
+#include "net/datagram_io.h"
+#include "udp/error_queue.h"
+#include "udp/message_flag.h"
+#include "udp/send_queue.h"
 #include "value/address.h"
 #include "value/byte_span.h"
 
 #include <errno.h>
-#include <limits.h>
 
-static size_t total_of(const struct ip_data *data) {
-  size_t total = 0;
-  for (size_t i = 0; i < data->count; i++)
-    total += data->parts[i].iov_len;
-  return total;
-}
+/* --- waiting --- */
 
-/* Woken: the call itself tries again (push_results). What is left of its deadline travels in `flags`, in
-   milliseconds; negative for none. */
-bool ip_transfer_attempt_send(struct ip_operation *operation) {
-  uint64_t left = operation->timer != NULL ? uv_timer_get_due_in(&operation->timer->uv) : 0;
-  if (operation->immediate)
-    operation->flags = 0;
-  else if (operation->timer == NULL)
-    operation->flags = -1;
-  else
-    operation->flags = left < 1 ? 1 : left > INT_MAX ? INT_MAX : (int)left;
-  operation->status = 0;
-  ip_errors_drain(operation->object);
+/* Woken: the call itself tries again. Its deadline goes on with it. */
+bool ip_send_attempt(struct ip_operation *operation) {
+  struct ip_socket *socket = operation->object;
+  if (operation->nonblocking) operation->payload.send.deadline = IP_AT_ONCE;
+  ip_error_queue_drain(&socket->channel);
+  ip_flusher_wake_receives(&socket->watcher, &socket->channel);
   return true;
 }
 
-void ip_transfer_try_last_send(struct ip_operation *operation) {
+void ip_send_final_attempt(struct ip_operation *operation) {
   struct ip_socket *socket = operation->object;
-  ip_readiness_try_last(&socket->readiness, IP_SIDE_WRITE);
+  ip_watcher_attempt_soon(&socket->watcher, IP_SIDE_WRITE);
 }
 
-static int send_again(lua_State *L, const struct ip_outcome *outcome);
-static int send_to_again(lua_State *L, const struct ip_outcome *outcome);
-static int send_with_again(lua_State *L, const struct ip_outcome *outcome);
-static int send_to_with_again(lua_State *L, const struct ip_outcome *outcome);
+int ip_send_suspend(lua_State *L, const struct ip_operation_type *type, const struct ip_socket_box *box,
+                    union ip_payload payload, enum ip_wait wait) {
+  struct ip_operation *operation =
+      ip_operation_acquire(L, ip_runtime(L), type, payload.send.deadline, wait == IP_WAIT_YIELDING);
+  struct ip_socket *socket = ip_socket_tie(L, operation, box);
+  operation->payload = payload;
+  ip_watcher_wait(&socket->watcher, IP_SIDE_WRITE, operation, wait);
+  return ip_operation_suspend(L, operation);
+}
 
-static const struct ip_operation_kind send_kind = {.name = "send",
-                                                   .attempt = ip_transfer_attempt_send,
-                                                   .try_last = ip_transfer_try_last_send,
-                                                   .push_results = send_again};
-static const struct ip_operation_kind send_to_kind = {.name = "send_to",
-                                                      .attempt = ip_transfer_attempt_send,
-                                                      .try_last = ip_transfer_try_last_send,
-                                                      .push_results = send_to_again};
-static const struct ip_operation_kind send_with_kind = {.name = "send_with",
-                                                        .attempt = ip_transfer_attempt_send,
-                                                        .try_last = ip_transfer_try_last_send,
-                                                        .push_results = send_with_again};
-static const struct ip_operation_kind send_to_with_kind = {.name = "send_to_with",
-                                                           .attempt = ip_transfer_attempt_send,
-                                                           .try_last = ip_transfer_try_last_send,
-                                                           .push_results = send_to_with_again};
+static int wait_to_send(lua_State *L, const struct ip_send_type *type, const struct ip_send_call *call,
+                        ip_deadline deadline, enum ip_wait wait) {
+  union ip_payload payload = {.send = {.size = ip_data_size(&call->send.data) - call->send.done,
+                                       .done = call->send.done,
+                                       .deadline = deadline}};
+  return ip_send_suspend(L, &type->operation, call->box, payload, wait);
+}
 
-void ip_transfer_read_data(lua_State *L, const char *operation, struct ip_send_call *call) {
-  const struct ip_runtime *runtime = call->box->socket->readiness.runtime;
+/* --- one attempt --- */
+
+void ip_send_finish(struct ip_socket *socket) {
+  ip_flusher_schedule(socket->flusher);
+  ip_flusher_wake_receives(&socket->watcher, &socket->channel);
+}
+
+/* By the send path or the queue. */
+static struct ip_failure send_by_path(struct ip_socket *socket, struct ip_send *send, size_t *sent) {
+  struct ip_failure failure = ip_send_queue_send(&socket->channel, send, sent);
+  ip_send_finish(socket);
+  return failure;
+}
+
+/* Tries; true and the number of bytes when the system has accepted the datagram. Raises what is not EAGAIN. */
+static bool try_to_send(lua_State *L, const char *operation, struct ip_send_call *call, size_t *sent) {
+  struct ip_socket *socket = call->box->socket;
+  struct ip_channel *channel = &socket->channel;
+  struct ip_send *send = &call->send;
+  struct ip_failure failure;
+  if (IP_UNLIKELY(channel->shut_send)) ip_error_raise(L, EPIPE, operation);
+  if (IP_LIKELY(channel->send == NULL && send->control.items == 0)) {
+    int error =
+        ip_datagram_send(channel->fd, send->data.parts, send->data.count, send->to, send->flags, sent);
+    if (IP_LIKELY(error == 0)) return true;
+    failure = ip_error_queue_failure(channel, error, 0);
+  } else {
+    failure = send_by_path(socket, send, sent);
+  }
+  if (failure.code != 0 && failure.code != EAGAIN) ip_socket_raise(L, failure, operation);
+  return failure.code == 0;
+}
+
+static int push_sent(lua_State *L, size_t sent) {
+  lua_pushinteger(L, (lua_Integer)sent);
+  return 1;
+}
+
+int ip_send_continue(lua_State *L, struct ip_result *result) {
+  const struct ip_send_type *type = (const struct ip_send_type *)result->type;
+  struct ip_send_call call;
+  size_t sent;
+  type->read(L, type->operation.name, &call);
+  call.send.done = result->payload.send.done;
+  if (try_to_send(L, type->operation.name, &call, &sent)) return push_sent(L, sent);
+  return wait_to_send(L, type, &call, result->payload.send.deadline, IP_WAIT_FIRST);
+}
+
+int ip_send_start(lua_State *L, const struct ip_send_type *type) {
+  struct ip_send_call call;
+  type->read(L, type->operation.name, &call);
+  struct ip_socket *socket = call.box->socket;
+  struct ip_runtime *runtime = socket->watcher.runtime;
+  ip_operation_check(L, runtime, &type->operation);
+  if (IP_UNLIKELY(socket->channel.shut_send)) return ip_error_raise(L, EPIPE, type->operation.name);
+  bool yields = runtime->budget <= 0;
+  size_t sent;
+  if (IP_UNLIKELY(yields || ip_watcher_has_waiters(&socket->watcher, IP_SIDE_WRITE) ||
+                  !try_to_send(L, type->operation.name, &call, &sent))) {
+    ip_deadline deadline = ip_deadline_after(call.box->send_timeout);
+    return wait_to_send(L, type, &call, deadline, yields ? IP_WAIT_YIELDING : IP_WAIT);
+  }
+  runtime->budget--;
+  return push_sent(L, sent);
+}
+
+/* --- arguments --- */
+
+void ip_send_read_data(lua_State *L, const char *operation, struct ip_send_call *call) {
+  const struct ip_runtime *runtime = call->box->socket->watcher.runtime;
   const struct ip_bytes *span = ip_peek_class_of(L, &runtime->core, 2, IP_CLASS_BYTE_SPAN);
   if (IP_LIKELY(span != NULL)) {
-    ip_data_set(&call->data, span->data, span->length);
+    ip_data_set(&call->send.data, span->data, span->length);
     return;
   }
-  ip_argument_data(L, 2, &call->data); /* a vector of many parts is allocated, which may run a finalizer */
+  ip_argument_data(L, 2, &call->send.data); /* allocates a vector of many parts, which may run a finalizer */
   if (IP_UNLIKELY(call->box->socket == NULL)) ip_error_raise(L, EBADF, operation);
 }
 
-void ip_transfer_start_call(lua_State *L, const char *operation, int needed, struct ip_send_call *call) {
+void ip_send_read_call(lua_State *L, const char *operation, int needed, struct ip_send_call *call) {
   int count = lua_gettop(L);
   if (IP_LIKELY(count == needed))
     lua_pushnil(L);
@@ -79,14 +138,15 @@ void ip_transfer_start_call(lua_State *L, const char *operation, int needed, str
     lua_settop(L, needed + 1);
   call->box = ip_socket_peek_open(L, ip_runtime(L), operation);
   if (IP_UNLIKELY(count < needed)) lua_settop(L, count);
-  call->flags = IP_LIKELY(count <= needed) ? 0 : ip_transfer_flags(L, needed + 1, false, operation);
-  call->control.items = 0;
-  call->done = 0;
-  call->to = NULL;
+  struct ip_send *send = &call->send;
+  send->flags = IP_LIKELY(count <= needed) ? 0 : ip_message_flag_optional(L, needed + 1, false, operation);
+  send->control.items = 0;
+  send->done = 0;
+  send->to = NULL;
 }
 
-/* The addr argument at 3. Most answer the last sender, whose address the box holds: then it needs no look at its
-   class. [-0, +0, v] */
+/* The addr argument at 3. Most answer the last sender, whose address the box holds: then it needs no look at its class.
+   [-0, +0, v] */
 static void read_address(lua_State *L, const struct ip_socket_box *box, struct ip_address *address) {
   const struct ip_address *object = lua_touserdata(L, 3);
   if (IP_LIKELY(object != NULL && object == box->socket->peer))
@@ -95,138 +155,56 @@ static void read_address(lua_State *L, const struct ip_socket_box *box, struct i
     ip_address_argument(L, 3, address);
 }
 
-/* Checks the arguments (self, data[, flags]). [-0, +(0|1), e] */
-static void check_send_call(lua_State *L, const char *operation, struct ip_send_call *call) {
-  ip_transfer_start_call(L, operation, 2, call);
-  ip_transfer_read_data(L, operation, call);
-  if (IP_UNLIKELY(call->box->socket->connection == NULL)) ip_error_raise(L, EDESTADDRREQ, operation);
+/* Reads the arguments (self, data[, flags]). [-0, +(0|1), e] */
+static void read_send(lua_State *L, const char *operation, struct ip_send_call *call) {
+  ip_send_read_call(L, operation, 2, call);
+  ip_send_read_data(L, operation, call);
+  if (IP_UNLIKELY(call->box->socket->channel.connection == NULL)) ip_error_raise(L, EDESTADDRREQ, operation);
 }
 
-/* Checks the arguments (self, data, addr, port[, flags]). [-0, +(0|1), e] */
-static void check_send_to_call(lua_State *L, const char *operation, struct ip_send_call *call) {
-  ip_transfer_start_call(L, operation, 4, call);
+/* Reads the arguments (self, data, addr, port[, flags]). [-0, +(0|1), e] */
+static void read_send_to(lua_State *L, const char *operation, struct ip_send_call *call) {
+  ip_send_read_call(L, operation, 4, call);
   struct ip_address address;
   read_address(L, call->box, &address);
   uint16_t port = ip_argument_port(L, 4);
-  ip_transfer_read_data(L, operation, call);
-  ip_endpoint_set(&call->remote, ip_socket_family(call->box->socket), &address, port);
-  call->to = &call->remote;
+  ip_send_read_data(L, operation, call);
+  ip_endpoint_set(&call->send.remote, ip_channel_family(&call->box->socket->channel), &address, port);
+  call->send.to = &call->send.remote;
 }
 
-/* Suspends the running send. [-0, +?, e] */
-static int wait_to_send(lua_State *L, const struct ip_operation_kind *kind, const struct ip_send_call *call,
-                        double timeout, bool gives_way, bool first) {
-  struct ip_operation *operation = ip_operation_acquire(L, ip_runtime(L), kind, timeout, gives_way);
-  struct ip_socket *socket = ip_transfer_tie(L, operation, call->box);
-  struct ip_readiness *readiness = &socket->readiness;
-  operation->size = total_of(&call->data) - call->done;
-  operation->data = (void *)(uintptr_t)call->done;
-  if (gives_way)
-    ip_readiness_give_way(readiness, IP_SIDE_WRITE, operation);
-  else if (first)
-    ip_readiness_wait_first(readiness, IP_SIDE_WRITE, operation);
-  else
-    ip_readiness_wait(readiness, IP_SIDE_WRITE, operation);
-  return ip_operation_suspend(L, operation);
-}
+static const struct ip_send_type send_type = IP_SEND_TYPE("send", read_send);
+static const struct ip_send_type send_to_type = IP_SEND_TYPE("send_to", read_send_to);
+static const struct ip_send_type send_with_type = IP_SEND_TYPE("send_with", read_send);
+static const struct ip_send_type send_to_with_type = IP_SEND_TYPE("send_to_with", read_send_to);
 
-/* Tries; true and the number of bytes when the system has taken the datagram. Raises what is not EAGAIN. */
-static bool try_to_send(lua_State *L, const char *operation, struct ip_send_call *call, size_t *sent) {
-  struct ip_socket *socket = call->box->socket;
-  if (IP_UNLIKELY(socket->shut_send)) ip_error_raise(L, EPIPE, operation);
-  int error;
-  if (IP_UNLIKELY(socket->messages != NULL || call->control.items != 0))
-    error = ip_split_send(socket, call, sent);
-  else
-    error = ip_datagram_send(socket->readiness.fd, call->data.parts, call->data.count, call->to, call->flags,
-                             sent);
-  if (IP_LIKELY(error == 0)) return true;
-  if (error != EAGAIN)
-    ip_transfer_raise(L, socket->readiness.runtime, ip_errors_note(socket, error), operation);
-  return false;
-}
+/* --- methods --- */
 
-static int push_sent(lua_State *L, size_t sent) {
-  lua_pushinteger(L, (lua_Integer)sent);
-  return 1;
-}
-
-int ip_transfer_start_send(lua_State *L, const struct ip_operation_kind *kind, struct ip_send_call *call) {
-  struct ip_socket *socket = call->box->socket;
-  struct ip_runtime *runtime = socket->readiness.runtime;
-  ip_operation_check(L, runtime, kind);
-  if (IP_UNLIKELY(socket->shut_send)) return ip_error_raise(L, EPIPE, kind->name);
-  bool gives_way = runtime->budget <= 0;
-  size_t sent;
-  if (gives_way || ip_readiness_has_waiters(&socket->readiness, IP_SIDE_WRITE) ||
-      !try_to_send(L, kind->name, call, &sent))
-    return wait_to_send(L, kind, call, call->box->send_timeout, gives_way, false);
-  runtime->budget--;
-  return push_sent(L, sent);
-}
-
-int ip_transfer_retry_send(lua_State *L, const struct ip_operation_kind *kind, struct ip_send_call *call,
-                           const struct ip_outcome *outcome) {
-  size_t sent;
-  call->done = (size_t)(uintptr_t)outcome->data;
-  if (try_to_send(L, kind->name, call, &sent)) return push_sent(L, sent);
-  double timeout = ip_transfer_time_left(outcome);
-  return wait_to_send(L, kind, call, timeout, false, true);
-}
-
-static int send_again(lua_State *L, const struct ip_outcome *outcome) {
-  struct ip_send_call call;
-  check_send_call(L, send_kind.name, &call);
-  return ip_transfer_retry_send(L, &send_kind, &call, outcome);
-}
-
-static int send_to_again(lua_State *L, const struct ip_outcome *outcome) {
-  struct ip_send_call call;
-  check_send_to_call(L, send_to_kind.name, &call);
-  return ip_transfer_retry_send(L, &send_to_kind, &call, outcome);
-}
-
-static int send_with_again(lua_State *L, const struct ip_outcome *outcome) {
-  struct ip_send_call call;
-  check_send_call(L, send_with_kind.name, &call);
-  return ip_transfer_retry_send(L, &send_with_kind, &call, outcome);
-}
-
-static int send_to_with_again(lua_State *L, const struct ip_outcome *outcome) {
-  struct ip_send_call call;
-  check_send_to_call(L, send_to_with_kind.name, &call);
-  return ip_transfer_retry_send(L, &send_to_with_kind, &call, outcome);
-}
-
-/* sock:send(data[, flags]) -> n: sends one datagram to the connected peer. data: string, byte_span or a
-   sequence of those; an empty sequence is an empty datagram. EDESTADDRREQ when not connected; EMSGSIZE when
-   too large; ETIMEDOUT (send_timeout); EPIPE after shutdown; ECONNREFUSED speaks of an earlier datagram, and
-   this one was not sent. Suspends: yes, while the system's buffer is full. Source: send(2). */
+/* sock:send(data[, flags]) -> n: sends one datagram to the connected peer. data: string, byte_span or a sequence of those; an
+   empty sequence is an empty datagram. EDESTADDRREQ when not connected; EMSGSIZE when too large; ETIMEDOUT (send_timeout);
+   EPIPE after shutdown; ECONNREFUSED speaks of an earlier datagram, and this one was not sent. Suspends: yes, while the
+   system's buffer is full. Source: send(2). */
 int ip_socket_send(lua_State *L) {
-  struct ip_send_call call;
-  check_send_call(L, send_kind.name, &call);
-  return ip_transfer_start_send(L, &send_kind, &call);
+  return ip_send_start(L, &send_type);
 }
 
-/* sock:send_to(data, addr, port[, flags]) -> n: sends one datagram to an endpoint. EINVAL for port 0; EACCES
-   for a broadcast address without the option. Suspends: yes, while the system's buffer is full. Source:
-   sendto(2). */
+/* sock:send_to(data, addr, port[, flags]) -> n: sends one datagram to an endpoint. EINVAL for port 0; EACCES for a broadcast
+   address without the option. Suspends: yes, while the system's buffer is full. Source: sendto(2). */
 int ip_socket_send_to(lua_State *L) {
-  struct ip_send_call call;
-  check_send_to_call(L, send_to_kind.name, &call);
-  return ip_transfer_start_send(L, &send_to_kind, &call);
+  return ip_send_start(L, &send_to_type);
 }
 
-/* For lua/ip/udp_fill.lua, before it lets anybody fill a datagram. prepare_fill(sock[, addr]) -> boolean,
-   problem: raises EBADF, EPIPE and what keeps the call from suspending; `addr` makes it a send_to_with. Is
-   there somebody to send to, and what is wrong with an `addr` that is text? Suspends: no. */
+/* For lua/ip/udp_fill.lua, before it lets anybody fill a datagram. prepare_fill(sock[, addr]) -> boolean, problem: raises
+   EBADF, EPIPE and what keeps the call from suspending; `addr` makes it a send_to_with. Is there somebody to send to, and
+   what is wrong with an `addr` that is text? Suspends: no. */
 int ip_socket_prepare_fill(lua_State *L) {
   bool with_address = !lua_isnone(L, 2);
-  const struct ip_operation_kind *kind = with_address ? &send_to_with_kind : &send_with_kind;
-  const struct ip_socket *socket = ip_socket_check_open(L, kind->name)->socket;
-  ip_operation_check(L, socket->readiness.runtime, kind);
-  if (socket->shut_send) return ip_error_raise(L, EPIPE, kind->name);
-  lua_pushboolean(L, with_address || socket->connection != NULL);
+  const struct ip_operation_type *type =
+      with_address ? &send_to_with_type.operation : &send_with_type.operation;
+  const struct ip_socket *socket = ip_socket_check_open(L, type->name)->socket;
+  ip_operation_check(L, socket->watcher.runtime, type);
+  if (socket->channel.shut_send) return ip_error_raise(L, EPIPE, type->name);
+  lua_pushboolean(L, with_address || socket->channel.connection != NULL);
   if (lua_type(L, 2) != LUA_TSTRING) return 1;
   size_t length;
   const char *text = lua_tolstring(L, 2, &length);
@@ -237,38 +215,68 @@ int ip_socket_prepare_fill(lua_State *L) {
 
 /* For lua/ip/udp_fill.lua. send_filled(sock, span) -> n: send under the name of send_with. Suspends: yes. */
 int ip_socket_send_filled(lua_State *L) {
-  struct ip_send_call call;
-  check_send_call(L, send_with_kind.name, &call);
-  return ip_transfer_start_send(L, &send_with_kind, &call);
+  return ip_send_start(L, &send_with_type);
 }
 
-/* For lua/ip/udp_fill.lua. send_to_filled(sock, span, addr, port) -> n: send_to under the name of
-   send_to_with. Suspends: yes. */
+/* For lua/ip/udp_fill.lua. send_to_filled(sock, span, addr, port) -> n: send_to under the name of send_to_with. Suspends:
+   yes. */
 int ip_socket_send_to_filled(lua_State *L) {
-  struct ip_send_call call;
-  check_send_to_call(L, send_to_with_kind.name, &call);
-  return ip_transfer_start_send(L, &send_to_with_kind, &call);
+  return ip_send_start(L, &send_to_with_type);
 }
 
-/* Of what is split here the system may take a part: that is what n tells then. */
+/* Of what is segmented here the system may accept a part: that is what n says then. */
 static int send_at_once(lua_State *L, const char *operation, struct ip_send_call *call) {
   size_t sent;
-  bool queued = ip_readiness_has_waiters(&call->box->socket->readiness, IP_SIDE_WRITE);
+  bool queued = ip_watcher_has_waiters(&call->box->socket->watcher, IP_SIDE_WRITE);
   if (!queued && try_to_send(L, operation, call, &sent)) return push_sent(L, sent);
-  if (call->done != 0) return push_sent(L, call->done);
+  if (call->send.done != 0) return push_sent(L, call->send.done);
   return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, operation);
 }
 
 /* sock:try_send(data[, flags]) -> n | nil, err. Suspends: no. */
 int ip_socket_try_send(lua_State *L) {
   struct ip_send_call call;
-  check_send_call(L, "try_send", &call);
+  read_send(L, "try_send", &call);
   return send_at_once(L, "try_send", &call);
 }
 
 /* sock:try_send_to(data, addr, port[, flags]) -> n | nil, err. Suspends: no. */
 int ip_socket_try_send_to(lua_State *L) {
   struct ip_send_call call;
-  check_send_to_call(L, "try_send_to", &call);
+  read_send_to(L, "try_send_to", &call);
   return send_at_once(L, "try_send_to", &call);
+}
+
+/* --- flush --- */
+
+static bool attempt_flush(struct ip_operation *operation) {
+  struct ip_socket *socket = operation->object;
+  if (!ip_flusher_flush(socket->flusher)) return false;
+  operation->failure = ip_send_queue_pop_failure(&socket->channel);
+  return true;
+}
+
+static int push_nothing(lua_State *L, struct ip_result *result) {
+  (void)L, (void)result;
+  return 0;
+}
+
+static const struct ip_operation_type flush_type = {.name = "flush",
+                                                    .attempt = attempt_flush,
+                                                    .final_attempt = ip_send_final_attempt,
+                                                    .push_results = push_nothing,
+                                                    .carries_nothing = true};
+
+/* sock:flush(): submits what `coalesce` has queued to the system now; without that option there is nothing. Raises the error
+   of a datagram sent earlier, EBADF, ETIMEDOUT (send_timeout), ECANCELED. Suspends: yes, while the system's buffer is full. */
+int ip_socket_flush(lua_State *L) {
+  struct ip_socket_box *box = ip_socket_check_open(L, flush_type.name);
+  struct ip_runtime *runtime = ip_runtime(L);
+  ip_operation_check(L, runtime, &flush_type);
+  bool done = ip_flusher_flush(box->socket->flusher);
+  struct ip_failure failure = ip_send_queue_pop_failure(&box->socket->channel);
+  if (failure.code != 0) return ip_socket_raise(L, failure, flush_type.name);
+  if (done) return 0;
+  union ip_payload payload = {.send = {.deadline = ip_deadline_after(box->send_timeout)}};
+  return ip_send_suspend(L, &flush_type, box, payload, IP_WAIT_FIRST);
 }

@@ -1,148 +1,192 @@
-/* udp_split.c: one attempt to send on a socket that does more than send: ancillary data, splitting (GSO), and
-   errors of older datagrams that stand in the way.
+/* send_path.c: one attempt to send on a socket that does more than send: ancillary data, segmentation (GSO), and errors of
+   older datagrams that stand in the way.
 
-   Owns nothing; raises nothing; no Lua. The system splits what a path can checksum and what is at most 64 datagrams
-   (udp(7) UDP_SEGMENT, Linux 4.18; 128 on newer ones): more goes in several calls, and where the path refuses
-   (EIO), each datagram in a call of its own, from then on for that socket. */
-#include "udp/message.h"
+   Owns the channel's struct ip_send_state; send_queue.c frees it, for the queue is in there. Raises nothing; knows no Lua.
+   The system segments what a path can checksum and what is at most 64 datagrams (udp(7) UDP_SEGMENT, Linux 4.18; 128 on
+   newer ones): more goes in several calls. Where the path refuses (EIO), each datagram goes in a call of its own, from then
+   on for that socket. */
+#include "udp/send_path.h"
 
 #include "base/util.h"
+#include "net/datagram_io.h"
 #include "net/datagram_message_io.h"
+#include "udp/error_queue.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
-bool ip_split_can_cut(struct ip_socket *socket) {
-  if (IP_LIKELY(socket->asked_to_cut)) return !socket->sends_singly;
-  socket->asked_to_cut = true;
+enum { MOST_RETRIES = 8 }; /* of a send that meets errors of older datagrams */
+
+struct ip_send_state *ip_send_path_state(struct ip_channel *channel) {
+  if (channel->send == NULL) channel->send = calloc(1, sizeof *channel->send);
+  return channel->send;
+}
+
+bool ip_send_path_can_segment(struct ip_channel *channel) {
+  if (IP_LIKELY(channel->gso_probed)) return !channel->gso_refused;
+  channel->gso_probed = true;
 #ifdef UDP_SEGMENT
   int size;
-  if (ip_datagram_get_option(socket->readiness.fd, IPPROTO_UDP, UDP_SEGMENT, &size) != 0)
-    socket->sends_singly = true;
+  if (ip_datagram_get_option(channel->fd, IPPROTO_UDP, UDP_SEGMENT, &size) != 0) channel->gso_refused = true;
 #else
-  socket->sends_singly = true;
+  channel->gso_refused = true;
 #endif
-  return !socket->sends_singly;
+  return !channel->gso_refused;
 }
 
-static bool is_v4_path(const struct ip_socket *socket, const struct ip_send_call *call) {
-  return ip_socket_is_v4_path(socket, call->to != NULL ? call->to : &socket->connection->remote);
+/* --- what a failed send means --- */
+
+/* An error of an older datagram makes the next send fail, whomever that is for, once. With an error queue it is in there,
+   unless it came too late for that or did not fit; an error of the send itself is met again. */
+static bool is_older(struct ip_channel *channel, struct ip_send_retry *retry, int code) {
+  if (channel->errors == NULL && !retry->defers) return false;
+  struct ip_drained drained = ip_error_queue_drain(channel);
+  if (drained.local_mtu != 0) retry->local_mtu = drained.local_mtu;
+  if (retry->attempts++ == MOST_RETRIES) return false;
+  if (drained.reports == 0 && code == retry->suspected) return false;
+  if (drained.reports == 0 && code == EMSGSIZE && channel->errors != NULL)
+    return false; /* it would be queued */
+  retry->suspected = code;
+  return true;
 }
 
-static int put_once(struct ip_socket *socket, const struct ip_send_call *call, const struct iovec *parts,
-                    size_t count, const struct ip_control *control, size_t *sent) {
-  int fd = socket->readiness.fd;
-  if (control->items == 0) return ip_datagram_send(fd, parts, count, call->to, call->flags, sent);
-  return ip_datagram_send_message(fd, parts, count, call->to, call->flags, control, is_v4_path(socket, call),
-                                  sent);
+enum ip_send_verdict ip_send_path_classify(struct ip_channel *channel, struct ip_send_retry *retry,
+                                           size_t segments, struct ip_failure *failure) {
+  int code = failure->code;
+  if (IP_LIKELY(code == 0)) return IP_SENT;
+  if (code == EAGAIN) return IP_SEND_WOULD_BLOCK;
+  bool names_no_icmp_error = code == EIO || code == EINVAL || code == ENOBUFS;
+  bool segmented = segments > 1;
+  if ((!segmented || !names_no_icmp_error) && is_older(channel, retry, code))
+    return IP_SEND_RETRY_OLDER_ERROR;
+  *failure = ip_error_queue_failure(channel, code, retry->local_mtu);
+  return segmented ? IP_SEND_NOT_SEGMENTABLE : IP_SEND_OWN_ERROR;
 }
 
-/* An error of an older datagram makes the next send fail, whomever that is for: then it is sent again, and the error
-   waits. An error that is not in the queue either came too late for it or did not fit. */
-bool ip_split_met_older(struct ip_socket *socket, int error, int again) {
-  if (socket->messages == NULL || !socket->messages->errors) return false;
-  bool older = ip_errors_drain(socket) != 0 || (again == 0 && error != EMSGSIZE);
-  return older && again < IP_SEND_RETRIES;
+/* --- one message --- */
+
+static bool is_v4_path(const struct ip_channel *channel, const struct ip_send *call) {
+  return ip_channel_is_v4_path(channel, call->to != NULL ? call->to : &channel->connection->remote);
 }
 
-static int put(struct ip_socket *socket, const struct ip_send_call *call, const struct iovec *parts,
-               size_t count, const struct ip_control *control, size_t *sent) {
-  struct ip_messages *messages = socket->messages;
-  if (messages != NULL) messages->local_mtu = 0;
-  for (int again = 0;; again++) {
-    int error = put_once(socket, call, parts, count, control, sent);
-    if (error == 0 || error == EAGAIN || !ip_split_met_older(socket, error, again)) return error;
-  }
+/* What leaves in one system call: parts of the call's data. */
+struct message {
+  const struct iovec *parts;
+  size_t count;
+  size_t segments; /* datagrams in it */
+  const struct ip_control *control;
+};
+
+static int attempt(struct ip_channel *channel, const struct ip_send *call, const struct message *message,
+                   size_t *sent) {
+  if (message->control->items == 0)
+    return ip_datagram_send(channel->fd, message->parts, message->count, call->to, call->flags, sent);
+  return ip_datagram_send_message(channel->fd, message->parts, message->count, call->to, call->flags,
+                                  message->control, is_v4_path(channel, call), sent);
 }
 
-/* Sends `length` bytes of the data from `from` on. The vector is this call's own and is narrowed for the time. */
-static int put_range(struct ip_socket *socket, struct ip_send_call *call, size_t from, size_t length,
-                     const struct ip_control *control) {
+static struct ip_failure send_message(struct ip_channel *channel, const struct ip_send *call,
+                                      const struct message *message, size_t *sent) {
+  struct ip_send_retry retry = {.attempts = 0};
+  struct ip_failure failure;
+  do
+    failure = ip_failure(attempt(channel, call, message, sent));
+  while (ip_send_path_classify(channel, &retry, message->segments, &failure) == IP_SEND_RETRY_OLDER_ERROR);
+  return failure;
+}
+
+/* --- several messages --- */
+
+/* A range of the call's data, and the size of the datagrams in it. */
+struct range {
+  size_t from, length, segment;
+};
+
+static size_t segments_of(const struct range *range) {
+  return range->segment == 0 ? 1 : (range->length + range->segment - 1) / range->segment;
+}
+
+/* The vector is this call's own and is narrowed for the time. */
+static struct ip_failure send_range(struct ip_channel *channel, struct ip_send *call,
+                                    const struct ip_control *control, const struct range *range) {
+  size_t from = range->from;
   struct iovec *first = call->data.parts;
   while (from >= first->iov_len)
     from -= (first++)->iov_len;
   struct iovec *last = first;
-  size_t end = from + length;
+  size_t end = from + range->length;
   while (end > last->iov_len)
     end -= (last++)->iov_len;
   struct iovec whole_first = *first, whole_last = *last;
   last->iov_len = end;
   first->iov_base = (char *)first->iov_base + from;
   first->iov_len -= from;
+  struct message message = {first, (size_t)(last - first) + 1, segments_of(range), control};
   size_t sent;
-  int error = put(socket, call, first, (size_t)(last - first) + 1, control, &sent);
+  struct ip_failure failure = send_message(channel, call, &message, &sent);
   *last = whole_last;
   *first = whole_first;
-  return error;
+  return failure;
 }
 
-static size_t total_of(const struct ip_data *data) {
-  size_t total = 0;
-  for (size_t i = 0; i < data->count; i++)
-    total += data->parts[i].iov_len;
-  return total;
-}
-
-static size_t segment_of(const struct ip_socket *socket, const struct ip_send_call *call) {
-  if (call->control.items & IP_CONTROL_SEGMENT_SIZE) return (size_t)call->control.segment_size;
-  return socket->messages != NULL ? (size_t)socket->messages->segment_size : 0;
-}
-
-/* In calls of at most `piece` bytes, from where an earlier attempt had to stop. */
-static int put_pieces(struct ip_socket *socket, struct ip_send_call *call, size_t total, size_t piece,
-                      const struct ip_control *control, size_t *sent) {
-  while (call->done < total) {
-    size_t left = total - call->done;
-    size_t length = left < piece ? left : piece;
-    int error = put_range(socket, call, call->done, length, control);
-    if (error != 0) return error;
-    call->done += length;
+/* In messages of at most `piece` bytes, from where an earlier attempt had to stop. */
+static struct ip_failure send_pieces(struct ip_channel *channel, struct ip_send *call,
+                                     const struct ip_control *control, struct range whole, size_t piece) {
+  while (call->done < whole.length) {
+    size_t left = whole.length - call->done;
+    struct range range = {call->done, left < piece ? left : piece, whole.segment};
+    struct ip_failure failure = send_range(channel, call, control, &range);
+    if (failure.code != 0) return failure;
+    call->done += range.length;
   }
-  *sent = total;
-  return 0;
+  return ip_failure(0);
 }
 
-static int put_singly(struct ip_socket *socket, struct ip_send_call *call, size_t total, size_t segment,
-                      size_t *sent) {
+static struct ip_failure send_one_by_one(struct ip_channel *channel, struct ip_send *call,
+                                         struct range whole) {
   struct ip_control control = call->control;
   control.items &= ~(uint32_t)IP_CONTROL_SEGMENT_SIZE;
-  return put_pieces(socket, call, total, segment, &control, sent);
+  return send_pieces(channel, call, &control, whole, whole.segment);
 }
 
-/* The path refuses: from now on this socket's datagrams are split here. */
-static void remember_refusal(struct ip_socket *socket) {
-  socket->sends_singly = true;
+/* The path refuses: from now on this socket's datagrams are segmented here. */
+static void remember_refusal(struct ip_channel *channel) {
+  channel->gso_refused = true;
 #ifdef UDP_SEGMENT
-  if (socket->messages != NULL && socket->messages->segment_size != 0)
-    (void)ip_datagram_set_option(socket->readiness.fd, IPPROTO_UDP, UDP_SEGMENT, 0);
+  if (channel->send != NULL && channel->send->segment_size != 0)
+    (void)ip_datagram_set_option(channel->fd, IPPROTO_UDP, UDP_SEGMENT, 0);
 #endif
 }
 
-static int put_whole(struct ip_socket *socket, const struct ip_send_call *call, size_t *sent) {
+static struct ip_failure send_segmented(struct ip_channel *channel, struct ip_send *call,
+                                        struct range whole) {
+  if (!ip_send_path_can_segment(channel)) return send_one_by_one(channel, call, whole);
+  struct ip_failure failure =
+      send_pieces(channel, call, &call->control, whole, whole.segment * IP_MOST_SEGMENTS);
+  if (failure.code != EIO) return failure;
+  remember_refusal(channel);
+  return send_one_by_one(channel, call, whole);
+}
+
+/* One datagram. Its size is not that of a segment, which a system that does not segment would refuse to hear of. */
+static struct ip_failure send_whole(struct ip_channel *channel, const struct ip_send *call, size_t *sent) {
   struct ip_control control = call->control;
-  if (socket->sends_singly) control.items &= ~(uint32_t)IP_CONTROL_SEGMENT_SIZE;
-  return put(socket, call, call->data.parts, call->data.count, &control, sent);
+  if (channel->gso_refused) control.items &= ~(uint32_t)IP_CONTROL_SEGMENT_SIZE;
+  struct message message = {call->data.parts, call->data.count, 1, &control};
+  return send_message(channel, call, &message, sent);
 }
 
-static int put_split(struct ip_socket *socket, struct ip_send_call *call, size_t total, size_t segment,
-                     size_t *sent) {
-  size_t piece = segment * IP_MOST_SEGMENTS;
-  if (!ip_split_can_cut(socket)) return put_singly(socket, call, total, segment, sent);
-  int error = total > piece || call->done != 0 ? put_pieces(socket, call, total, piece, &call->control, sent)
-                                               : put_whole(socket, call, sent);
-  if (error != EIO) return error;
-  remember_refusal(socket);
-  return put_singly(socket, call, total, segment, sent);
+static size_t segment_of(const struct ip_channel *channel, const struct ip_send *call) {
+  if (call->control.items & IP_CONTROL_SEGMENT_SIZE) return (size_t)call->control.segment_size;
+  return channel->send != NULL ? (size_t)channel->send->segment_size : 0;
 }
 
-int ip_split_send_now(struct ip_socket *socket, struct ip_send_call *call, size_t *sent) {
-  size_t segment = segment_of(socket, call);
-  size_t total = total_of(&call->data);
-  if (segment == 0 || total <= segment) return put_whole(socket, call, sent);
-  size_t largest = is_v4_path(socket, call) ? IP_LARGEST_V4 : IP_LARGEST_V6;
-  return total > largest ? EMSGSIZE : put_split(socket, call, total, segment, sent);
-}
-
-int ip_split_send(struct ip_socket *socket, struct ip_send_call *call, size_t *sent) {
-  bool gathers = socket->messages != NULL && socket->messages->gather != NULL;
-  return gathers ? ip_gather_send(socket, call, sent) : ip_split_send_now(socket, call, sent);
+struct ip_failure ip_send_path_send(struct ip_channel *channel, struct ip_send *call, size_t *sent) {
+  struct range whole = {0, ip_data_size(&call->data), segment_of(channel, call)};
+  if (whole.segment == 0 || whole.length <= whole.segment) return send_whole(channel, call, sent);
+  size_t largest = is_v4_path(channel, call) ? IP_LARGEST_V4 : IP_LARGEST_V6;
+  if (whole.length > largest) return ip_error_queue_failure(channel, EMSGSIZE, 0);
+  struct ip_failure failure = send_segmented(channel, call, whole);
+  if (failure.code == 0) *sent = whole.length;
+  return failure;
 }

@@ -1,0 +1,99 @@
+/* context.c: deadlines and interruption of one coroutine's suspending calls. Contexts belong to tasks, to the runtime
+   (the main thread's), or to userdata in a weak table. Raises deadlines, interruptions and memory errors. */
+#include "loop/context.h"
+
+#include "base/util.h"
+#include "binding/error.h"
+#include "binding/raise.h"
+#include "loop/runtime.h"
+#include "loop/task.h"
+
+#include <errno.h>
+
+/* Registry: contexts of coroutines that others have made, keyed by the coroutine, which they must not keep alive. */
+static const char contexts_key;
+
+void ip_context_open(lua_State *L) {
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "k");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &contexts_key);
+}
+
+/* Pushes what ip_context_assign has stored for the running coroutine, or nil. [-0, +1, -] */
+static void push_assigned(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &contexts_key);
+  lua_pushthread(L);
+  lua_rawget(L, -2);
+  lua_remove(L, -2);
+}
+
+struct ip_context *ip_context_of(lua_State *L, struct ip_runtime *runtime) {
+  if (IP_LIKELY(runtime->running == L)) return &runtime->current->context;
+  if (L == runtime->main) return &runtime->main_context;
+  struct ip_task *task = ip_task_find(L);
+  if (task != NULL) return &task->context;
+  if (runtime->foreign_scopes == 0 && runtime->nested_coroutines == 0) return NULL;
+  push_assigned(L);
+  struct ip_context *context = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return context;
+}
+
+void ip_context_push_owner(lua_State *L, struct ip_runtime *runtime, struct ip_context *context) {
+  if (context == &runtime->main_context)
+    lua_pushlightuserdata(L, context);
+  else if (context->is_task)
+    ip_task_push(L, (const struct ip_task *)context);
+  else
+    push_assigned(L);
+}
+
+void ip_context_assign(lua_State *L, int thread) {
+  thread = lua_absindex(L, thread);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &contexts_key);
+  lua_pushvalue(L, thread);
+  lua_rotate(L, -3, -1); /* table, thread, context */
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+}
+
+struct ip_scope *ip_context_find_expired(const struct ip_context *context, bool waits) {
+  struct ip_scope *scope = context->scope;
+  while (scope != NULL && !scope->expired && !(waits && scope->at_once))
+    scope = scope->outer;
+  return scope;
+}
+
+bool ip_context_has_scope_at_once(const struct ip_context *context) {
+  const struct ip_scope *scope = context->scope;
+  while (scope != NULL && !scope->at_once)
+    scope = scope->outer;
+  return scope != NULL;
+}
+
+void ip_scope_expire(struct ip_runtime *runtime, struct ip_scope *scope) {
+  if (scope->expired) return;
+  scope->expired = true;
+  runtime->pending_raises++;
+}
+
+int ip_context_raise_deadline(lua_State *L, struct ip_context *context) {
+  struct ip_scope *scope = ip_context_find_expired(context, false);
+  if (scope != NULL) scope->raised = true;
+  return ip_error_raise(L, ETIMEDOUT, "with_timeout");
+}
+
+void ip_context_check(lua_State *L, struct ip_runtime *runtime, const char *operation,
+                      struct ip_context *context, bool waits) {
+  if (context->interrupted && context->shields == 0) {
+    ip_error_push(L, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED, operation);
+    ip_error_throw(L);
+  }
+  struct ip_scope *expired = ip_context_find_expired(context, waits);
+  if (expired == NULL) return;
+  ip_scope_expire(runtime, expired);
+  ip_context_raise_deadline(L, context);
+}

@@ -1,0 +1,13 @@
+/* keyboard_interrupt.h: Ctrl-C while the loop blocks. */
+#ifndef IP_KEYBOARD_INTERRUPT_H
+#define IP_KEYBOARD_INTERRUPT_H
+
+#include "loop/runtime.h"
+
+/* Makes sure that a SIGINT handler of the host also wakes this loop; cheap when it does already. */
+void ip_keyboard_interrupt_watch(struct ip_runtime *runtime);
+
+/* The loop of this runtime is woken no more. */
+void ip_keyboard_interrupt_forget(struct ip_runtime *runtime);
+
+#endif

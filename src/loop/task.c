@@ -1,0 +1,96 @@
+/* task.c: coroutines that the library has started. The registry's table of tasks anchors each task's userdata while
+   its coroutine has not ended. Only memory errors are raised. */
+#include "loop/task.h"
+
+/* Registry: the userdata of the tasks that have not ended, keyed by the address of their coroutine. */
+static const char tasks_key;
+
+/* Registry: what stands in the first frame of each task, to notice that somebody else closes its coroutine. */
+static const char close_guard_key;
+
+void ip_task_init(struct ip_runtime *runtime, struct ip_task *task, lua_State *thread) {
+  task->context = (struct ip_context){.is_task = true};
+  ip_operation_init(&task->operation, runtime, IP_READY_TASK);
+  task->operation.thread = thread;
+}
+
+void ip_task_add(lua_State *L, int index, const struct ip_task *task) {
+  index = lua_absindex(L, index);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &tasks_key);
+  lua_pushvalue(L, index);
+  lua_rawsetp(L, -2, ip_task_thread(task));
+  lua_pop(L, 1);
+}
+
+void ip_task_remove(lua_State *L, const struct ip_task *task) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &tasks_key);
+  lua_pushnil(L);
+  lua_rawsetp(L, -2, ip_task_thread(task)); /* the key exists: nothing is allocated */
+  lua_pop(L, 1);
+}
+
+/* Pushes what the table of tasks holds for a coroutine, or nil. [-0, +1, -] */
+static void push(lua_State *L, const lua_State *thread) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &tasks_key);
+  lua_rawgetp(L, -1, thread);
+  lua_remove(L, -2);
+}
+
+struct ip_task *ip_task_find(lua_State *L) {
+  push(L, L);
+  struct ip_task *task = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return task;
+}
+
+void ip_task_push(lua_State *L, const struct ip_task *task) {
+  push(L, ip_task_thread(task));
+}
+
+void ip_task_enqueue(struct ip_task *task) {
+  if (task->operation.state == IP_OPERATION_FREE)
+    ip_runtime_enqueue(task->operation.runtime, &task->operation.ready);
+}
+
+/* __close of the close guard, called on the coroutine's stack: the coroutine ends, or somebody closes it. In the latter
+   case the values of its frames are gone by now, but nothing has looked at them: only the dispatcher attempts, and what
+   closes a coroutine does not return to it meanwhile. */
+static int close_guard_mt_close(lua_State *L) {
+  struct ip_task *task = ip_task_find(L);
+  if (task != NULL) ip_operation_release(L, &task->operation);
+  return 0;
+}
+
+static int finish_task(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return lua_gettop(L) - 1;
+}
+
+/* The first frame of a task: (close guard, function, arguments ...) -> results. */
+static int task_main(lua_State *L) {
+  lua_toclose(L, 1);
+  lua_callk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, finish_task);
+  return finish_task(L, LUA_OK, 0);
+}
+
+int ip_task_prepare(struct ip_task *task) {
+  lua_State *thread = ip_task_thread(task);
+  int arguments = lua_gettop(thread) + 1; /* the function becomes one, and so does the close guard */
+  lua_pushcfunction(thread, task_main);
+  lua_rawgetp(thread, LUA_REGISTRYINDEX, &close_guard_key);
+  lua_rotate(thread, 1, 2);
+  task->context.started = task->context.guarded = true;
+  return arguments;
+}
+
+void ip_task_open(lua_State *L, int core) {
+  static const luaL_Reg metamethods[] = {{"__close", close_guard_mt_close}, {NULL, NULL}};
+  core = lua_absindex(L, core);
+  lua_newtable(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &tasks_key);
+  lua_newuserdatauv(L, 0, 0);
+  lua_newtable(L);
+  ip_class_functions(L, core, metamethods);
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &close_guard_key);
+}

@@ -1,0 +1,14 @@
+/* batch_io.h: receive_many and send_many. */
+#ifndef IP_BATCH_IO_H
+#define IP_BATCH_IO_H
+
+#include "base/compat.h"
+
+/* Methods. */
+int ip_socket_receive_many(lua_State *L);
+int ip_socket_send_many(lua_State *L);
+
+/* Completes ip.udp.batch by `info`, which needs to know messages. [-0, +0, m] */
+void ip_batch_io_open(lua_State *L, int core);
+
+#endif

@@ -1,0 +1,11 @@
+/* descriptor.h: the ways in and out of a socket for a descriptor. */
+#ifndef IP_DESCRIPTOR_H
+#define IP_DESCRIPTOR_H
+
+#include "base/compat.h"
+
+/* Methods. */
+int ip_socket_assign(lua_State *L);
+int ip_socket_release(lua_State *L);
+
+#endif

@@ -1,0 +1,52 @@
+/* receive.h: the receives that Lua calls, and the course that all of them share. */
+#ifndef IP_RECEIVE_H
+#define IP_RECEIVE_H
+
+#include "udp/receive_path.h"
+#include "udp/socket.h"
+
+struct ip_receive_call {
+  struct ip_socket_box *box;
+  struct ip_receive receive;
+};
+
+/* Reads the arguments of a receive: the socket at 1, the buffer at 2, the flags at `flags`, which is where they end. Leaves
+   on the stack what it has looked at. [-0, +2, e] */
+void ip_receive_read(lua_State *L, const char *operation, int flags, uint8_t wants,
+                     struct ip_receive_call *call);
+
+/* True when there is a datagram; false: `return ip_receive_wait(...)`. `yields`: in: the call has to wait in any case; out:
+   to be passed on. [-0, +0, e] */
+bool ip_receive_start(lua_State *L, const struct ip_operation_type *type, const struct ip_receive_call *call,
+                      struct ip_received *received, bool *yields);
+int ip_receive_wait(lua_State *L, const struct ip_operation_type *type, const struct ip_receive_call *call,
+                    bool yields);
+
+/* Lets an operation that was just acquired wait for its socket; EBADF when that has been closed meanwhile. [-0, +0, e] */
+void ip_receive_queue(lua_State *L, struct ip_operation *operation, const struct ip_receive_call *call,
+                      bool yields);
+
+/* For operation types. No Lua. */
+bool ip_receive_attempt(struct ip_operation *operation);
+void ip_receive_final_attempt(struct ip_operation *operation);
+
+/* Turns EAGAIN into an error that the system's error queue holds, if there is one: it reports that by POLLERR alone.
+   No Lua. */
+struct ip_failure ip_receive_look_for_errors(struct ip_channel *channel, struct ip_failure failure);
+
+/* Pushes the sender's address; the socket's box is at `index`, which may be a pseudo-index. [-0, +1, m] */
+void ip_receive_push_source(lua_State *L, int index, const struct ip_socket_box *box,
+                            const struct ip_endpoint *source);
+
+/* Pushes address, port, truncated. [-0, +3, m] */
+int ip_receive_push_sender(lua_State *L, int index, const struct ip_socket_box *box,
+                           const struct ip_datagram *datagram);
+
+/* Methods. */
+int ip_socket_receive(lua_State *L);
+int ip_socket_receive_from(lua_State *L);
+int ip_socket_receive_string(lua_State *L);
+int ip_socket_try_receive(lua_State *L);
+int ip_socket_try_receive_from(lua_State *L);
+
+#endif
