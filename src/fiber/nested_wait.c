@@ -64,8 +64,8 @@ static void adopt(lua_State *L, struct ip_runtime *runtime, struct ip_operation 
   if (inner->context != NULL && inner->context->waiting == inner) inner->context->waiting = NULL;
   inner->context = context;
   context->waiting = inner;
-  if (inner->foreign && (context == &runtime->main_context || context->is_task)) {
-    inner->foreign = false;
+  if (inner->is.foreign && (context == &runtime->main_context || context->is_task)) {
+    inner->is.foreign = false;
     runtime->foreign_waits--;
   }
 }

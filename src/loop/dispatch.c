@@ -116,7 +116,7 @@ static void resume_pooled(lua_State *L, struct ip_runtime *runtime, struct ip_op
 void ip_operation_resume(lua_State *L, struct ip_operation *operation) {
   struct ip_runtime *runtime = operation->runtime;
   operation->state = IP_OPERATION_DONE;
-  if (IP_LIKELY(!operation->pooled)) { /* the table of tasks anchors the coroutine */
+  if (IP_LIKELY(!operation->is.pooled)) { /* the table of tasks anchors the coroutine */
     if (lua_status(operation->thread) == LUA_YIELD)
       resume(L, runtime, operation->thread, ip_context_task(operation->context), 0);
     return;
@@ -126,7 +126,7 @@ void ip_operation_resume(lua_State *L, struct ip_operation *operation) {
     ip_pooled(operation)->delegate = NULL;
     delegate->object = NULL;
     ip_operation_resume(L, delegate);
-  } else if (operation->on_main) {
+  } else if (operation->is.on_main) {
     runtime->main_done = true; /* ip_loop_drive goes on */
   } else {
     resume_pooled(L, runtime, operation);

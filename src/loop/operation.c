@@ -62,7 +62,7 @@ static void extend_pool(lua_State *L, struct ip_runtime *runtime) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &pool_key);
   struct ip_pooled_operation *pooled = lua_newuserdatauv(L, sizeof *pooled, 1);
   ip_operation_init(&pooled->operation, runtime, IP_READY_OPERATION);
-  pooled->operation.pooled = true;
+  pooled->operation.is.pooled = true;
   pooled->delegate = NULL;
   ip_class_set(L, IP_CLASS_OPERATION);
   pooled->reference = luaL_ref(L, -2);
@@ -138,27 +138,27 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
   operation->received = NULL;
   operation->failure = ip_failure(0);
   operation->ready.iteration = runtime->iteration;
-  operation->by_scope = false;
-  operation->external = false;
-  operation->on_main = L == runtime->main;
-  operation->nonblocking =
-      yields && (deadline == IP_AT_ONCE || (context != NULL && ip_context_has_scope_at_once(context)));
-  operation->foreign = !operation->on_main && ip_context_task(context) == NULL;
+  operation->is = (struct ip_operation_facts){
+      .pooled = operation->is.pooled,
+      .nonblocking =
+          yields && (deadline == IP_AT_ONCE || (context != NULL && ip_context_has_scope_at_once(context))),
+      .on_main = L == runtime->main,
+      .foreign = L != runtime->main && ip_context_task(context) == NULL};
   operation->state = IP_OPERATION_ARMED;
   if (context != NULL) context->waiting = operation;
   if (timer != NULL) ip_timer_start(timer, deadline, on_deadline, operation);
-  if (operation->foreign) runtime->foreign_waits++;
+  if (operation->is.foreign) runtime->foreign_waits++;
   runtime->operations++;
   return operation;
 }
 
 void ip_operation_wait_externally(struct ip_operation *operation) {
-  operation->external = true;
+  operation->is.external = true;
   ip_runtime_begin_external_wait(operation->runtime);
 }
 
 void ip_operation_set_received(struct ip_operation *operation, struct ip_received *frame) {
-  operation->received = operation->pooled ? &ip_pooled(operation)->received : frame;
+  operation->received = operation->is.pooled ? &ip_pooled(operation)->received : frame;
 }
 
 /* --- complete and expire --- */
@@ -166,8 +166,8 @@ void ip_operation_set_received(struct ip_operation *operation, struct ip_receive
 /* Leaves the object's queue and accounts. */
 static void unlink_armed(struct ip_operation *operation) {
   ip_queue_remove(&operation->ready.link);
-  if (operation->external) ip_runtime_end_external_wait(operation->runtime);
-  operation->external = false;
+  if (operation->is.external) ip_runtime_end_external_wait(operation->runtime);
+  operation->is.external = false;
   if (operation->type->unlinked != NULL && operation->object != NULL) operation->type->unlinked(operation);
 }
 
@@ -202,7 +202,7 @@ void ip_operation_expire(struct ip_operation *operation) {
     ip_operation_time_out(operation);
     return;
   }
-  operation->nonblocking = true;
+  operation->is.nonblocking = true;
   operation->type->final_attempt(operation);
 }
 
@@ -210,10 +210,10 @@ void ip_operation_time_out(struct ip_operation *operation) {
   if (operation->state != IP_OPERATION_ARMED) return;
   const struct ip_context *context = operation->context;
   struct ip_scope *expired =
-      context != NULL ? ip_context_find_expired(context, operation->nonblocking) : NULL;
+      context != NULL ? ip_context_find_expired(context, operation->is.nonblocking) : NULL;
   if (expired != NULL) {
     ip_scope_expire(operation->runtime, expired);
-    operation->by_scope = true;
+    operation->is.by_scope = true;
   }
   ip_operation_complete_with(operation, ETIMEDOUT);
 }
@@ -235,14 +235,14 @@ static void make_free(struct ip_operation *operation) {
   if (operation->state == IP_OPERATION_ARMED) unlink_armed(operation);
   ip_queue_remove(&operation->ready.link);
   free_timer(operation);
-  if (operation->pooled) wake_delegate(operation);
+  if (operation->is.pooled) wake_delegate(operation);
   if (operation->context != NULL && operation->context->waiting == operation)
     operation->context->waiting = NULL;
-  if (operation->foreign) runtime->foreign_waits--;
+  if (operation->is.foreign) runtime->foreign_waits--;
   runtime->operations--;
   operation->context = NULL;
   operation->state = IP_OPERATION_FREE;
-  if (!operation->pooled) return;
+  if (!operation->is.pooled) return;
   operation->thread = NULL;
   operation->ready.link.next = (struct ip_queue *)(void *)runtime->free_operations;
   runtime->free_operations = operation;
@@ -270,7 +270,7 @@ static int operation_mt_close(lua_State *L) {
 }
 
 void ip_operation_release(lua_State *L, struct ip_operation *operation) {
-  if (operation->pooled)
+  if (operation->is.pooled)
     lua_closeslot(L, operation->slot); /* calls __close */
   else
     end_call(L, operation);
@@ -297,7 +297,7 @@ static int raise_failure(lua_State *L, const struct ip_operation_type *type, enu
 /* The release of a pooled operation calls a __close, and with that the debug hook: what that received by itself would lie
    where the result of this call lies (ip_runtime_scratch). */
 static void release_without_hook(lua_State *L, struct ip_operation *operation) {
-  lua_Hook hook = operation->pooled ? lua_gethook(L) : NULL;
+  lua_Hook hook = operation->is.pooled ? lua_gethook(L) : NULL;
   if (IP_LIKELY(hook == NULL)) {
     ip_operation_release(L, operation);
     return;
@@ -323,14 +323,14 @@ static int continue_operation(lua_State *L, int status, lua_KContext operation_c
   struct ip_result result = {operation->runtime, type, operation->object, operation->received,
                              operation->payload};
   struct ip_received copy;
-  if (operation->pooled && result.received != NULL) {
+  if (operation->is.pooled && result.received != NULL) {
     copy = *result.received;
     result.received = &copy;
   }
   struct ip_context *context = operation->context;
   struct ip_failure failure = operation->failure;
   enum ip_error_category category = operation->category;
-  bool by_scope = operation->by_scope;
+  bool by_scope = operation->is.by_scope;
   operation->state = IP_OPERATION_DONE; /* a stranger's resume delivers the result all the same */
   release_without_hook(L, operation);
   if (IP_LIKELY(failure.code == 0)) return type->push_results(L, &result);
@@ -349,7 +349,7 @@ static int drive(lua_State *L, struct ip_operation *operation) {
 
 int ip_operation_suspend(lua_State *L, struct ip_operation *operation) {
   operation->runtime->budget = IP_TRANSFER_BUDGET;
-  if (operation->on_main) return drive(L, operation);
+  if (operation->is.on_main) return drive(L, operation);
   return lua_yieldk(L, 0, (lua_KContext)operation, continue_operation);
 }
 

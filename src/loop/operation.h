@@ -73,6 +73,15 @@ union ip_payload {
   } lookup;
 };
 
+struct ip_operation_facts {
+  bool pooled : 1;      /* else a task's own */
+  bool nonblocking : 1; /* what is not there at the next attempt counts as timed out */
+  bool by_scope : 1;    /* ended by a with_timeout */
+  bool external : 1;    /* something outside this program can end it: counted in runtime->external_waits */
+  bool on_main : 1;     /* the main thread drives the loop until it is DONE */
+  bool foreign : 1;     /* of a coroutine that others have made: counted in runtime->foreign_waits */
+};
+
 struct ip_operation {
   struct ip_ready ready;
   struct ip_runtime *runtime;
@@ -86,13 +95,8 @@ struct ip_operation {
   struct ip_failure failure;
   int slot; /* height of the suspended C function's frame; one from the pool stands on top of it */
   uint8_t state;
-  uint8_t category;     /* of `failure` */
-  bool pooled : 1;      /* else a task's own */
-  bool nonblocking : 1; /* what is not there at the next attempt counts as timed out */
-  bool by_scope : 1;    /* ended by a with_timeout */
-  bool external : 1;    /* something outside this program can end it: counted in runtime->external_waits */
-  bool on_main : 1;     /* the main thread drives the loop until it is DONE */
-  bool foreign : 1;     /* of a coroutine that others have made: counted in runtime->foreign_waits */
+  uint8_t category; /* of `failure` */
+  struct ip_operation_facts is;
 };
 
 /* What a continuation gets after its operation has been released. */

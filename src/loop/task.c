@@ -56,7 +56,8 @@ void ip_task_enqueue(struct ip_task *task) {
    case the values of its frames are gone by now, but nothing has looked at them: only the dispatcher attempts, and what
    closes a coroutine does not return to it meanwhile. */
 static int close_guard_mt_close(lua_State *L) {
-  struct ip_task *task = ip_task_find(L);
+  const struct ip_runtime *runtime = ip_runtime(L);
+  struct ip_task *task = runtime->running == L ? runtime->current : ip_task_find(L);
   if (task != NULL) ip_operation_release(L, &task->operation);
   return 0;
 }

@@ -144,7 +144,7 @@ static void time_out_nonblocking(struct ip_watcher *watcher, enum ip_side side) 
   while (link != &watcher->waiters[side]) {
     struct ip_operation *operation = operation_of(link);
     link = link->next;
-    if (operation->nonblocking) ip_operation_time_out(operation);
+    if (operation->is.nonblocking) ip_operation_time_out(operation);
   }
 }
 

@@ -22,7 +22,7 @@
 /* Woken: the call itself tries again. Its deadline goes on with it. */
 bool ip_send_attempt(struct ip_operation *operation) {
   struct ip_socket *socket = operation->object;
-  if (operation->nonblocking) operation->payload.send.deadline = IP_AT_ONCE;
+  if (operation->is.nonblocking) operation->payload.send.deadline = IP_AT_ONCE;
   ip_error_queue_drain(&socket->channel);
   ip_flusher_wake_receives(&socket->watcher, &socket->channel);
   return true;
