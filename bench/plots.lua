@@ -28,7 +28,8 @@ local function escape(text)
   return (text:gsub("\\", "\\\\"):gsub('"', '\\"'))
 end
 
---- What gnuplot is told to draw a workload: bars of the ratios with their quartiles; nil where nothing can be compared.
+--- What gnuplot is told to draw a workload: bars of the ratios with their quartiles; nil where nothing can be
+--- compared.
 function plots.script(rows, workload, path)
   local bars = report.bars((report.entries(rows, workload)))
   if not bars then return nil end

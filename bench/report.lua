@@ -75,8 +75,8 @@ local columns = {
   },
 }
 
---- What a workload's table and plot are made of: a list of { name, own, ratio } of those that ran, and a list of
---- { name, reason } of those that did not.
+--- What a workload's table and plot are made of: a list of { name, own, ratio } of those that ran, and a list
+--- of { name, reason } of those that did not.
 function report.entries(rows, workload)
   local ran, absent = {}, {}
   for _, name in ipairs(summary.contenders(rows, workload.id)) do

@@ -1,6 +1,6 @@
---- A results file: tab-separated rows, and lines `#key<TAB>value` on where and when they were taken. `seconds` is wall
---- time; `cpu` and `delay` (how long the server was ready to run while somebody else had its core) are nanoseconds;
---- `round_trip` is seconds.
+--- A results file: tab-separated rows, and lines `#key<TAB>value` on where and when they were taken.
+--- `seconds` is wall time; `cpu` and `delay` (how long the server was ready to run while somebody else had
+--- its core) are nanoseconds; `round_trip` is seconds.
 
 local results = {}
 

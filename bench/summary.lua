@@ -1,4 +1,5 @@
---- From the rows of a results file to medians and ratios. A ratio is the median of the ratios within each round.
+--- From the rows of a results file to medians and ratios. A ratio is the median of the ratios within each
+--- round.
 
 local summary = {}
 
@@ -57,8 +58,8 @@ function summary.ratio(rows, workload, contender, baseline, figure)
   return summary.spread(values)
 end
 
---- What was measured of a contender: spreads `cpu` (nanoseconds per datagram), `rate`, `busy` (share of the core),
---- `round_trip`, `round_trip_p99`, and the share `lost`; nil and the reason where nothing was.
+--- What was measured of a contender: spreads `cpu` (nanoseconds per datagram), `rate`, `busy` (share of the
+--- core), `round_trip`, `round_trip_p99`, and the share `lost`; nil and the reason where nothing was.
 function summary.contender(rows, workload, contender)
   local own = measured(rows, workload, contender)
   if #own == 0 then
@@ -87,8 +88,8 @@ function summary.took_part(rows, workload, contender)
   return false
 end
 
---- How many of the measurements in `workload` were disturbed, that is, for more than a twentieth of the time another
---- process had the server's core, and how many there are.
+--- How many of the measurements in `workload` were disturbed, that is, for more than a twentieth of the time
+--- another process had the server's core, and how many there are.
 function summary.disturbed(rows, workload)
   local disturbed, count = 0, 0
   for _, row in ipairs(rows) do

@@ -1,5 +1,5 @@
--- What is aimed at: workload, contender, the one that it is compared with, and the ratio: at most, or with `least` at
--- least. `why`: what the page says where it is not met.
+-- What is aimed at: workload, contender, the one that it is compared with, and the ratio: at most, or with
+-- `least` at least. `why`: what the page says where it is not met.
 
 return {
   { "echo", "lua-ip", "floor-a", 1.05, what = "echo, one datagram per call" },

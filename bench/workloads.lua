@@ -1,7 +1,8 @@
--- The workloads, in the order in which they run. `driver` is what the driver is told (driver/main.c). `baseline` is the
--- contender that the ratios are to, "self" the same one with the first of the `variants`, numbers of sockets. `figure`
--- is what counts: "cpu" (the default: nanoseconds of the server per datagram), "rate" or "round_trip". `noise` is one
--- contender under its two names. `one_core`: client and server share a core. `warm_up`: seconds, at least.
+-- The workloads, in the order in which they run. `driver` is what the driver is told (driver/main.c).
+-- `baseline` is the contender that the ratios are to, "self" the same one with the first of the `variants`,
+-- numbers of sockets. `figure` is what counts: "cpu" (the default: nanoseconds of the server per datagram),
+-- "rate" or "round_trip". `noise` is one contender under its two names. `one_core`: client and server share a
+-- core. `warm_up`: seconds, at least.
 
 return {
   { id = "echo", title = "Echo, saturated", baseline = "floor-a", noise = { "floor-a again", "floor-a" },

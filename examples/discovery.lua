@@ -79,7 +79,8 @@ local function open_listener(family)
   return ip.udp.bind(GROUPS[family], options.port, { interface = options.interface, reuse_address = true })
 end
 
--- Answers come from a socket of their own: a group is nobody's address. The token shows which question they are for.
+-- Answers come from a socket of their own: a group is nobody's address. The token shows which question they
+-- are for.
 local function answer(listener, sender)
   while true do
     local text, address, port = listener:receive_string(#QUESTION + 9)

@@ -68,9 +68,9 @@ local function is_answer(message, id, question)
     and asked.type == question.type and asked.class == question.class
 end
 
--- Asks once. Every try has a new socket, so a new port, that the system chooses at random. As it is connected, it takes
--- datagrams of that server alone, and the system reports when nobody listens there. What is no answer is passed over:
--- the right one may still come.
+-- Asks once. Every try has a new socket, so a new port, that the system chooses at random. As it is
+-- connected, it takes datagrams of that server alone, and the system reports when nobody listens there. What
+-- is no answer is passed over: the right one may still come.
 local function ask(question)
   local sock <close> = ip.udp.connect(options.server, options.port)
   local id = random_id()
@@ -168,8 +168,8 @@ local function print_results()
   end
 end
 
--- Begins with the next name, in a fiber of its own, which at its end begins with the one after: so there are never more
--- at once than were begun at first.
+-- Begins with the next name, in a fiber of its own, which at its end begins with the one after: so there are
+-- never more at once than were begun at first.
 local function begin_next()
   if begun == #names then return end
   begun = begun + 1

@@ -1,7 +1,7 @@
 --- DNS messages (RFC 1035, EDNS0 of RFC 6891) for dns_server.lua and dns_lookup.lua: names, parsing, queries.
 ---
---- A name is handled as on the wire: labels with their length bytes, and the root's 0 at the end. Two names are equal
---- when their `lower()` is: a length byte (0..63) is no letter.
+--- A name is handled as on the wire: labels with their length bytes, and the root's 0 at the end. Two names
+--- are equal when their `lower()` is: a length byte (0..63) is no letter.
 
 local byte_span = require "byte_span"
 local ip = require "ip"
@@ -31,8 +31,8 @@ end
 
 -- --- names as text ---
 
--- The byte at `position` of a name's text, where \. is a dot in a label and \065 the byte 65, and the position behind
--- it. The third result says that it is a dot between labels.
+-- The byte at `position` of a name's text, where \. is a dot in a label and \065 the byte 65, and the
+-- position behind it. The third result says that it is a dot between labels.
 local function next_byte(text, position)
   local code = tonumber(text:match("^\\(%d%d%d)", position))
   if code and code < 256 then return string.char(code), position + 4, false end
@@ -131,8 +131,9 @@ local function take(span, position, size)
   return span:sub(position, position + size - 1), position + size
 end
 
--- Reads the name at `position`; returns it and the position behind it. A compression pointer must lead to a place
--- before the one where the labels that it ends began: so each is nearer to the header, and none is followed twice.
+-- Reads the name at `position`; returns it and the position behind it. A compression pointer must lead to a
+-- place before the one where the labels that it ends began: so each is nearer to the header, and none is
+-- followed twice.
 local function read_name(span, position)
   local labels, length = {}, 1
   local behind, began = nil, position

@@ -78,8 +78,8 @@ local function refusal(code)
   return { rcode = code, flags = 0, answers = {} }
 end
 
--- NXDOMAIN or, with NOERROR, "that name exists, but has no such record": both come with the zone's SOA record. Its name
--- is the end of the name that was asked for.
+-- NXDOMAIN or, with NOERROR, "that name exists, but has no such record": both come with the zone's SOA
+-- record. Its name is the end of the name that was asked for.
 local function negative(zone, question, code)
   local apex_offset = dns_message.HEADER_SIZE + #question.name - #zone.apex
   local authority = string.pack(">I2", 0xC000 | apex_offset) .. zone.authority
@@ -133,8 +133,8 @@ local function bare_reply(header, code)
   return string.pack(dns_message.HEADER, header.id, flags, 0, 0, 0, 0)
 end
 
--- The datagram as a sequence of its parts, which `send_to` sends as one: header, the question as it came, records. If
--- that would be too large, no record is sent, and the flag TRUNCATED says so.
+-- The datagram as a sequence of its parts, which `send_to` sends as one: header, the question as it came,
+-- records. If that would be too large, no record is sent, and the flag TRUNCATED says so.
 local function compose(message, question_bytes, reply)
   local edns = message.edns
   local limit = math.min(math.max(edns and edns.size or 0, dns_message.PLAIN_LIMIT), LARGEST_REPLY)
@@ -152,7 +152,8 @@ local function compose(message, question_bytes, reply)
   return { header, question_bytes, table.unpack(records) }
 end
 
--- What to send for a datagram: nil for nothing. Answers are never answered, or two servers might talk forever.
+-- What to send for a datagram: nil for nothing. Answers are never answered, or two servers might talk
+-- forever.
 local function respond(zone, query, truncated)
   local header = dns_message.parse_header(query)
   if not header or header.is_response then return nil end

@@ -162,7 +162,8 @@ function dns_zone.new(lines, source)
   local records = read_records(lines, source, complaints)
   local authority = find_authority(records, source, complaints)
   if not authority then return nil, complaints end
-  -- The TTL of a negative answer is the last number of the SOA record, or that record's own TTL if that is less.
+  -- The TTL of a negative answer is the last number of the SOA record, or that record's own TTL if that is
+  -- less.
   local negative_ttl = math.min(authority.ttl, (string.unpack(">I4", authority.data, -4)))
   local zone = { apex = authority.name, authority = encode(record_type.SOA, negative_ttl, authority.data), names = {} }
   for _, record in ipairs(records) do

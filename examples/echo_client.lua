@@ -55,8 +55,8 @@ local function next_sequence()
   return sequence
 end
 
--- On a connected socket, ECONNREFUSED from `send` speaks of the datagram before, which is settled already; this one was
--- not sent.
+-- On a connected socket, ECONNREFUSED from `send` speaks of the datagram before, which is settled already;
+-- this one was not sent.
 local function send(sock, message)
   local ok, err = pcall(sock.send, sock, message)
   if ok then return end
@@ -104,8 +104,8 @@ local function count_lost(sequence, err)
   lost_by[err.name] = (lost_by[err.name] or 0) + 1
 end
 
--- One of the datagrams in flight. It has a socket of its own, and so the code reads from top to bottom: what arrives
--- belongs to the datagram it has just sent, or to one before.
+-- One of the datagrams in flight. It has a socket of its own, and so the code reads from top to bottom: what
+-- arrives belongs to the datagram it has just sent, or to one before.
 local function exchange_many()
   local sock <close> = ip.udp.connect(options.address, options.port)
   local message = byte_span.new(options.size):fill(0x55)

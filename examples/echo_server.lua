@@ -28,16 +28,16 @@ local function listen()
   os.exit(1, true)
 end
 
--- One span shows one datagram after the other, so nothing is allocated here. A busy loop lets other fibers run after
--- max_ready datagrams; this program has no others.
+-- One span shows one datagram after the other, so nothing is allocated here. A busy loop lets other fibers
+-- run after max_ready datagrams; this program has no others.
 local function echo(sock, buffer)
   for data, address, port in sock:datagrams { buffer = buffer, capacity = LARGEST_DATAGRAM, max_ready = 64 } do
     sock:send_to(data, address, port)
   end
 end
 
--- What the system reports concerns one datagram or one peer (ECONNREFUSED, EHOSTUNREACH, EINVAL for a sender with port
--- 0, …). Any other error is a mistake in this program.
+-- What the system reports concerns one datagram or one peer (ECONNREFUSED, EHOSTUNREACH, EINVAL for a sender
+-- with port 0, …). Any other error is a mistake in this program.
 local function is_passing(err)
   if type(err) ~= "userdata" or err.category ~= "system" then return false end
   return err ~= ip.error.EBADF and err ~= ip.error.ECANCELED

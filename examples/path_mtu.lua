@@ -36,8 +36,8 @@ local LARGEST_PACKET = 65535 -- of v4; nothing larger is tried on v6 either
 
 -- --- probes ---
 
--- What the oldest report says of a probe: "arrived", "too large", or another error, and who says so. A router's message
--- about an earlier, larger packet counts as well: the kernel goes by it from then on.
+-- What the oldest report says of a probe: "arrived", "too large", or another error, and who says so. A
+-- router's message about an earlier, larger packet counts as well: the kernel goes by it from then on.
 local function news(sock)
   local report = sock:receive_error()
   if not report then return nil end
@@ -46,7 +46,8 @@ local function news(sock)
   return tostring(report.error), report.offender
 end
 
--- A packet that the next link does not take is refused at once; what routers say comes later and ends the receive.
+-- A packet that the next link does not take is refused at once; what routers say comes later and ends the
+-- receive.
 local function try(sock, payload)
   local ok, err = pcall(sock.send, sock, payload)
   if not ok and err ~= ip.error.EMSGSIZE then return tostring(err) end
@@ -73,8 +74,8 @@ local function show(size, result, from)
   io.stdout:flush()
 end
 
--- Begins with what the system knows, the MTU of the next link unless the path was in use before. With each "too large"
--- it knows a smaller one.
+-- Begins with what the system knows, the MTU of the next link unless the path was in use before. With each
+-- "too large" it knows a smaller one.
 local function discover(host)
   local headers = UDP_HEADER + (host.is_v4 and V4_HEADER or V6_HEADER)
   local sock <close> = ip.udp.connect(host, options.port, {

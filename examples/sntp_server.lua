@@ -22,8 +22,8 @@ is taken as it is. Answers leave from the address that was asked, also with --ad
   },
 }:parse(arg)
 
--- leap, version and mode; stratum; poll; precision; root delay; root dispersion; reference id; then the timestamps
--- reference, originate (the client's own transmit), receive, transmit
+-- leap, version and mode; stratum; poll; precision; root delay; root dispersion; reference id; then the
+-- timestamps reference, originate (the client's own transmit), receive, transmit
 local PACKET = ">B B i1 i1 I4 I4 c4 I8 I8 I8 I8"
 local PACKET_SIZE = string.packsize(PACKET)
 local LARGEST_QUERY = 1024 -- extension fields and a digest may follow; they are not looked at
@@ -43,8 +43,8 @@ local function ntp_time(nanoseconds)
   return seconds << 32 | fraction
 end
 
--- The first byte, poll interval and transmit timestamp of a client's query; nil for anything else. Answers above all
--- are never answered, or two servers might talk forever.
+-- The first byte, poll interval and transmit timestamp of a client's query; nil for anything else. Answers
+-- above all are never answered, or two servers might talk forever.
 local function parse(query, truncated)
   if truncated or #query < PACKET_SIZE or #query % 4 ~= 0 then return nil end
   local first, _, poll, _, _, _, _, _, _, _, transmit = query:unpack(PACKET)
@@ -53,8 +53,8 @@ local function parse(query, truncated)
   return version, poll, transmit
 end
 
--- `info.timestamp` is when the system received the query, however long it has waited for this program since. The clock
--- may have been set back meanwhile, and no answer leaves before its query came.
+-- `info.timestamp` is when the system received the query, however long it has waited for this program since.
+-- The clock may have been set back meanwhile, and no answer leaves before its query came.
 local function serve(sock, query, info, reply)
   while true do
     local n = sock:receive_message(query:resize(query.capacity), info)

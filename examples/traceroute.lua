@@ -70,8 +70,8 @@ local function report_of(sock, port)
   end
 end
 
--- An ICMP message ends the receive with an error, whose details `receive_error` has. A datagram is an answer, too: then
--- somebody listens at that port.
+-- An ICMP message ends the receive with an error, whose details `receive_error` has. A datagram is an answer,
+-- too: then somebody listens at that port.
 local function await_answer(sock, buf, host, port, sent)
   while true do
     local remaining = sent + options.timeout - ip.fiber.now()

@@ -1,4 +1,5 @@
---- A UDP relay: sends what clients send on to one server, and the server's answers back to the client they are for.
+--- A UDP relay: sends what clients send on to one server, and the server's answers back to the client they
+--- are for.
 --- usage: lua5.4 udp_relay.lua --to HOST --to-port PORT [--listen ADDRESS] [--port PORT]
 
 package.path = (arg[0]:match("^.*/") or "./") .. "?.lua;" .. package.path
@@ -72,8 +73,8 @@ local function forget(client)
   tell(client, "has gone")
 end
 
--- Sends the server's answers back until the client was idle for long enough. A string takes only the memory that an
--- answer needs, while a span for the largest datagram would have to be kept for every client.
+-- Sends the server's answers back until the client was idle for long enough. A string takes only the memory
+-- that an answer needs, while a span for the largest datagram would have to be kept for every client.
 local function answer(listener, client)
   local remaining = options.idle
   while remaining > 0 do
@@ -83,7 +84,8 @@ local function answer(listener, client)
       client.heard = ip.fiber.now()
       ok, result = pcall(listener.send_to, listener, result, client.address, client.port)
     end
-    -- Nobody listens at the server's port, say, or the time is over: what counts is how long the client was silent.
+    -- Nobody listens at the server's port, say, or the time is over: what counts is how long the client was
+    -- silent.
     if not ok and not is_passing(result) then error(result, 0) end
     remaining = client.heard + options.idle - ip.fiber.now()
   end
@@ -103,8 +105,8 @@ end
 
 -- --- the way to the server ---
 
--- `try_send` never waits, or one client that sends too much would keep all others waiting. What it cannot send is
--- dropped, as a router would do.
+-- `try_send` never waits, or one client that sends too much would keep all others waiting. What it cannot
+-- send is dropped, as a router would do.
 local function relay(listener, server, buf)
   while true do
     local n, address, port = listener:receive_from(buf:resize(buf.capacity))

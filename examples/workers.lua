@@ -70,8 +70,9 @@ end
 
 -- --- in the processes that are started ---
 
--- The standard input of a started process is a pipe that nobody writes to. It ends when the first process closes it, or
--- ends in whatever way: none outlives it. Ctrl-C reaches all of them, and is for the first one to handle.
+-- The standard input of a started process is a pipe that nobody writes to. It ends when the first process
+-- closes it, or ends in whatever way: none outlives it. Ctrl-C reaches all of them, and is for the first one
+-- to handle.
 local function wait_for_the_end()
   ip.fiber.spawn(function()
     while true do ip.fiber.wait_signal("SIGINT") end
@@ -98,7 +99,8 @@ local function echo_forever(sock)
   end
 end
 
--- Says that it is there, and whenever it is asked, how many echoes there were and what processor time they took.
+-- Says that it is there, and whenever it is asked, how many echoes there were and what processor time they
+-- took.
 local function report(control)
   control:send(string.pack(REPORT, options.number, 0, 0))
   while true do
@@ -185,10 +187,11 @@ local function receive_report(control)
   return { number = number, port = port, echoes = echoed, processor_time = processor_time }
 end
 
--- Starts workers on one port and waits until all listen. Returns the port and a function that asks each for its report.
+-- Starts workers on one port and waits until all listen. Returns the port and a function that asks each for
+-- its report.
 local function start_workers(group, count)
-  -- The port is this process's until the workers have it, and is given up before the first datagram comes: a socket
-  -- that nobody reads would get its share.
+  -- The port is this process's until the workers have it, and is given up before the first datagram comes: a
+  -- socket that nobody reads would get its share.
   local bound, holder = pcall(ip.udp.bind, options.address, options.port, { reuse_port = true })
   if not bound then
     complain(("cannot listen on %s: %s"):format(ip.tostring(options.address, options.port), holder))

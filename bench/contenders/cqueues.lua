@@ -1,4 +1,5 @@
---- cqueues: cqueues.lua ROLE PEER_PORT SOCKETS. Its sockets know one peer only, so all roles are connected ones.
+--- cqueues: cqueues.lua ROLE PEER_PORT SOCKETS. Its sockets know one peer only, so all roles are connected
+--- ones.
 
 local cqueues = require "cqueues"
 local socket = require "cqueues.socket"

@@ -36,8 +36,8 @@ end
 
 local roles = {}
 
--- What is called for each datagram is looked up once, as in any hot loop in Lua. max_ready: after so many datagrams
--- in a row other fibers run; here there are none.
+-- What is called for each datagram is looked up once, as in any hot loop in Lua. max_ready: after so many
+-- datagrams in a row other fibers run; here there are none.
 local LOOP = { capacity = CAPACITY, max_ready = 64 }
 
 function roles.echo(sock)

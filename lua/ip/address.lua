@@ -1,5 +1,5 @@
---- IP addresses as immutable values. They are compared and ordered as values (`==`, `<`, `<=`: v4 before v6, then by
---- bytes, then by scope), and `tostring` gives RFC 5952 text.
+--- IP addresses as immutable values. They are compared and ordered as values (`==`, `<`, `<=`: v4 before v6,
+--- then by bytes, then by scope), and `tostring` gives RFC 5952 text.
 ---@class ip.address
 ---@field is_v4 boolean an IPv4 address; a v4-mapped one is not
 ---@field is_v6 boolean an IPv6 address, v4-mapped ones included

@@ -1,5 +1,5 @@
---- Argument checks of the library's Lua functions: Lua's own messages, at the line of whoever called the public
---- function. The functions here are called by that function itself, so the level is theirs.
+--- Argument checks of the library's Lua functions: Lua's own messages, at the line of whoever called the
+--- public function. The functions here are called by that function itself, so the level is theirs.
 
 local core = require("ip.core")
 
@@ -25,7 +25,8 @@ function check.seconds(position, name, value)
   if value ~= value then bad_argument(position, name, "seconds expected, got NaN", 3) end
 end
 
---- The integer that `value` is, which has to be within low..high. A string is no integer here, whatever it spells.
+--- The integer that `value` is, which has to be within low..high. A string is no integer here, whatever it
+--- spells.
 function check.integer(position, name, value, low, high)
   if type(value) ~= "number" then
     local got = value == nil and "no value" or type(value)
@@ -39,7 +40,8 @@ function check.integer(position, name, value, low, high)
   return integer
 end
 
---- Raises unless `value` is a socket. Positions of further arguments do not count it, as in calls with a colon.
+--- Raises unless `value` is a socket. Positions of further arguments do not count it, as in calls with a
+--- colon.
 function check.socket(name, value)
   local class = getmetatable(value)
   if class == "ip.udp.socket" then return end
@@ -65,7 +67,8 @@ function check.address(position, name, value)
   bad_argument(position, name, "ip.address or string expected, got " .. got, 3)
 end
 
---- Raises `err`, which the core raised for a line of the library, for the line that is `level` calls up instead.
+--- Raises `err`, which the core raised for a line of the library, for the line that is `level` calls up
+--- instead.
 function check.raise(err, level)
   if type(err) == "string" then err = err:gsub("^[^\n]-:%d+: ", "", 1) end
   error(err, level + 1)

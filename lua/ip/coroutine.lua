@@ -1,5 +1,6 @@
---- A drop-in for Lua's `coroutine` table. A coroutine made or resumed by it inside a fiber passes a suspension on to
---- that fiber, so that a generator may do I/O: the library resumes the fiber, which resumes the generator.
+--- A drop-in for Lua's `coroutine` table. A coroutine made or resumed by it inside a fiber passes a
+--- suspension on to that fiber, so that a generator may do I/O: the library resumes the fiber, which resumes
+--- the generator.
 
 local core = require("ip.core").fiber
 local check_type = require("ip.check").type
@@ -8,7 +9,8 @@ local raw = coroutine
 
 local resume_inside
 
--- What a resume has brought: when the coroutine waits in one of the library's calls, wait as well, then go on with it.
+-- What a resume has brought: when the coroutine waits in one of the library's calls, wait as well, then go on
+-- with it.
 local function continue(co, ok, ...)
   if not ok then return ok, ... end
   if core.wait_inside(co) == nil then return ok, ... end

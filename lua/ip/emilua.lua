@@ -1,5 +1,5 @@
---- Compatibility with Emilua: the globals and modules that its UDP scripts expect. `lua5.4 -l ip.emilua script.lua`
---- runs such a script unmodified. The reference is docs/reference/emilua.md.
+--- Compatibility with Emilua: the globals and modules that its UDP scripts expect.
+--- `lua5.4 -l ip.emilua script.lua` runs such a script unmodified. The reference is docs/reference/emilua.md.
 ---
 --- The only module of this library that sets globals.
 

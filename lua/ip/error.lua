@@ -1,5 +1,5 @@
---- Error values to compare with: `if err == require("ip.error").ECANCELED then`.
---- Every name of an errno value, `EAI_…` and `INTERRUPTED`; `ip.error[111]` by number; an unknown name is nil.
+--- Error values to compare with: `if err == require("ip.error").ECANCELED then`. Every name of an errno
+--- value, `EAI_…` and `INTERRUPTED`; `ip.error[111]` by number; an unknown name is nil.
 
 ---@class ip.error.value
 ---@field code integer errno, or EAI_*

@@ -1,5 +1,5 @@
---- Fibers: coroutines that the library resumes. What calls user functions is written here, in Lua, because those
---- functions may suspend; the rest is in the core.
+--- Fibers: coroutines that the library resumes. What calls user functions is written here, in Lua, because
+--- those functions may suspend; the rest is in the core.
 
 local core = require("ip.core").fiber
 local check = require("ip.check")
@@ -48,16 +48,17 @@ core.set_reporter(function(err, traceback, failed)
   default_handler(err, traceback)
 end)
 
---- Sets what is called, at once, with (err, traceback, fiber) for an error that leaves a fiber on whose join nobody is
---- waiting; nil restores the default, which writes both to stderr. `fiber` is nil for a coroutine made by others.
+--- Sets what is called, at once, with (err, traceback, fiber) for an error that leaves a fiber on whose join
+--- nobody is waiting; nil restores the default, which writes both to stderr. `fiber` is nil for a coroutine
+--- made by others.
 ---@param new_handler (fun(err: any, traceback: string, fiber: ip.fiber?))|nil
 function fiber.on_error(new_handler)
   if new_handler ~= nil then check_type(1, "on_error", "function", new_handler) end
   handler = new_handler or default_handler
 end
 
---- On the main thread: drives the loop until no fiber is left. With a function: spawns it, drives the loop until it
---- ends, and returns its results or raises its error.
+--- On the main thread: drives the loop until no fiber is left. With a function: spawns it, drives the loop
+--- until it ends, and returns its results or raises its error.
 function fiber.run(fn, ...)
   core.check_main()
   if fn == nil then return core.run_all() end
@@ -70,7 +71,8 @@ local function finish(scope, ...)
   return ...
 end
 
---- Runs fn(...) in the current fiber; when `seconds` are over, the call that it is suspended in raises ETIMEDOUT.
+--- Runs fn(...) in the current fiber; when `seconds` are over, the call that it is suspended in raises
+--- ETIMEDOUT.
 ---@param seconds number
 ---@param fn function
 function fiber.with_timeout(seconds, fn, ...)

@@ -111,8 +111,9 @@ local function build(prepare, addr, port, options)
   check.raise(err, 3)
 end
 
---- Opens a socket, sets the options (option name -> value, receive_timeout, send_timeout) and binds it. A multicast
---- group is joined, too, with the options `interface` (name, index or v4 address) and `source` (addr).
+--- Opens a socket, sets the options (option name -> value, receive_timeout, send_timeout) and binds it. A
+--- multicast group is joined, too, with the options `interface` (name, index or v4 address) and `source`
+--- (addr).
 ---@param addr ip.addr
 ---@param port integer
 ---@param options table?

@@ -1,5 +1,5 @@
---- send_with and send_to_with: datagrams that the caller writes straight into the outgoing buffer. In Lua, because
---- `fill` may wait, or send in turn.
+--- send_with and send_to_with: datagrams that the caller writes straight into the outgoing buffer. In Lua,
+--- because `fill` may wait, or send in turn.
 
 local core = require("ip.core")
 local check = require("ip.check")
@@ -15,9 +15,9 @@ local KEPT = 16 -- buffers of each size that are kept when nobody uses them
 local small = { capacity = 2048, count = 0 }
 local large = { capacity = LARGEST, count = 0 }
 
--- Two spans on the same memory: `fill` gets one, and the other is sent. So a span that `fill` has kept cannot change
--- the length of a later datagram, only its bytes. A buffer in use is in no list: one that an error leaves behind is
--- garbage, and a call inside `fill` gets another.
+-- Two spans on the same memory: `fill` gets one, and the other is sent. So a span that `fill` has kept cannot
+-- change the length of a later datagram, only its bytes. A buffer in use is in no list: one that an error
+-- leaves behind is garbage, and a call inside `fill` gets another.
 local function take(length)
   local list = length <= small.capacity and small or large
   local count = list.count

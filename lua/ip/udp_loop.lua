@@ -1,4 +1,5 @@
---- datagrams and receive_loop: one datagram after the other into one buffer. In Lua, because what they call may wait.
+--- datagrams and receive_loop: one datagram after the other into one buffer. In Lua, because what they call
+--- may wait.
 
 local core = require("ip.core")
 local check = require("ip.check")
@@ -59,8 +60,9 @@ local function find_problem(config)
   end
 end
 
--- How many bytes of a span a loop uses: as many as the loop is meant for, or as the span shows, if that is more. A span
--- that was shortened to an earlier datagram is good again; one that was cut out of a block does not grow into it.
+-- How many bytes of a span a loop uses: as many as the loop is meant for, or as the span shows, if that is
+-- more. A span that was shortened to an earlier datagram is good again; one that was cut out of a block does
+-- not grow into it.
 local function room_of(span, capacity)
   return math.max(#span, math.min(capacity, span.capacity))
 end
@@ -95,8 +97,8 @@ local function asking(asks, receive_next)
   end
 end
 
---- For `for data, address, port, truncated in sock:datagrams(config) do`: `data` is one span, which shows each datagram
---- in turn. Ends when the socket is closed or config.stop says so. Suspends in each turn.
+--- For `for data, address, port, truncated in sock:datagrams(config) do`: `data` is one span, which shows
+--- each datagram in turn. Ends when the socket is closed or config.stop says so. Suspends in each turn.
 ---@param config ip.udp.loop_config?
 function udp_loop.datagrams(sock, config)
   check.socket("datagrams", sock)
@@ -114,8 +116,9 @@ function udp_loop.datagrams(sock, config)
   return asks ~= nil and asking(asks, receive_next) or receive_next
 end
 
---- Calls callback(span, address, port, truncated) for each datagram until the socket is closed or config.stop says so.
---- A span that the callback returns becomes the buffer; the old one is the callback's to keep. Suspends.
+--- Calls callback(span, address, port, truncated) for each datagram until the socket is closed or config.stop
+--- says so. A span that the callback returns becomes the buffer; the old one is the callback's to keep.
+--- Suspends.
 ---@param callback fun(span: byte_span, address: ip.address, port: integer, truncated: boolean): byte_span?
 ---@param config ip.udp.loop_config?
 ---@return "closed"|"stopped"

@@ -1,7 +1,7 @@
 --- Emilua's fiber handles and its `this_fiber`, on top of ip.fiber.
 ---
---- A handle is not the fiber itself: a detached fiber of Emilua keeps the program alive, one of ip.fiber does not. So
---- `detach` here takes away the handle only.
+--- A handle is not the fiber itself: a detached fiber of Emilua keeps the program alive, one of ip.fiber does
+--- not. So `detach` here takes away the handle only.
 
 local core = require("ip.core").fiber
 local errors = require("ip.error")
@@ -45,7 +45,8 @@ function methods:detach()
   state.detached = true
 end
 
---- The fiber's pending or next suspending call raises INTERRUPTED. Does nothing to a fiber joined or detached.
+--- The fiber's pending or next suspending call raises INTERRUPTED. Does nothing to a fiber joined or
+--- detached.
 function methods:interrupt()
   local state = state_of(self, "interrupt")
   if not state.detached then state.native:interrupt() end

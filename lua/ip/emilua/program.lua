@@ -1,14 +1,15 @@
---- Runs the script of `lua5.4 -l ip.emilua script.lua` as Emilua does: the program ends when all its fibers have ended.
+--- Runs the script of `lua5.4 -l ip.emilua script.lua` as Emilua does: the program ends when all its fibers
+--- have ended.
 ---
---- The interpreter gives no way to act between the end of the script and the end of the program. So ip.emilua, which
---- -l loads before the script, runs the script itself and then ends the program.
+--- The interpreter gives no way to act between the end of the script and the end of the program. So
+--- ip.emilua, which -l loads before the script, runs the script itself and then ends the program.
 
 local fiber = require("ip.fiber")
 
 local program = {}
 
--- The words of the command line between the interpreter and the script, which have negative indices in `arg`; nil where
--- there is no script: then arg[0] is the interpreter itself.
+-- The words of the command line between the interpreter and the script, which have negative indices in `arg`;
+-- nil where there is no script: then arg[0] is the interpreter itself.
 local function options_of(words)
   if type(words) ~= "table" or words[0] == nil or words[-1] == nil then return nil end
   local first = -1
@@ -16,8 +17,8 @@ local function options_of(words)
   return first + 1, words[first]
 end
 
---- Is the module `name` loaded by -l, for a script? Gives the interpreter's name, and the first option to run code that
---- comes after it. Not with -i, which goes on after the script.
+--- Is the module `name` loaded by -l, for a script? Gives the interpreter's name, and the first option to run
+--- code that comes after it. Not with -i, which goes on after the script.
 function program.loaded_by_option(name, words)
   local i, interpreter = options_of(words)
   if i == nil then return nil end
