@@ -1,7 +1,7 @@
--- The contenders, in the order of the tables: name, file with its arguments, and the workloads (workloads.lua) that it
--- takes part in; `warm_up`: seconds that it needs before it is measured, where the usual ones are too few. A new one is
--- a file that does what README.md says, and a line here. `.c` is compiled and linked with libuv, the others are run by
--- Lua, Node and Python.
+-- The contenders, in the order of the tables: name, file with arguments, and workloads (workloads.lua).
+-- `warm_up`: seconds before the measurement, if a contender needs more than the default. A new contender is a
+-- file as README.md describes it, and a line here. `.c` files are compiled and linked with libuv; Lua, Node
+-- and Python run the others.
 
 local USUAL = "echo echo-one-core ping-pong receive receive-one-core send"
 

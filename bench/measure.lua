@@ -1,7 +1,10 @@
---- measure.lua RESULTS [--rounds N] [--seconds S] [--only WORKLOAD,...] [--contenders NAME,...] [--other TREE]
---- Runs the workloads and writes a results file. Within a workload the rounds are interleaved: each round runs every
---- contender once, and begins with another one than the round before. Run by run.sh, which tells in BENCH_BUILD where
---- the C programs are, and on standard input, as lines `key: value`, what goes into the file beside the figures.
+--- measure.lua RESULTS [--rounds N] [--seconds S] [--only WORKLOAD,...] [--contenders NAME,...]
+---             [--other TREE]
+---
+--- Runs the workloads and writes a results file. Within a workload the rounds are interleaved: each round runs
+--- every contender once, and starts with a different contender than the previous round. run.sh starts this
+--- script, with the directory of the C programs in BENCH_BUILD, and with lines `key: value` on standard input,
+--- which go into the file beside the figures.
 
 local contenders = require "bench.contenders"
 local results = require "bench.results"
@@ -9,9 +12,9 @@ local workloads = require "bench.workloads"
 
 local BUILD = os.getenv("BENCH_BUILD")
 local RUNNERS = { lua = os.getenv("LUA_IP_LUA") or "lua5.4", js = "node", py = "python3" }
-local FAILURES = 2 -- a contender that has failed so often in a workload is left out of the other rounds
+local FAILURES = 2 -- after so many failures in a workload a contender is left out of its other rounds
 
--- What the driver prints.
+-- The output of the driver.
 local FIGURES = { "seconds", "datagrams", "lost", "cpu", "delay", "round_trip", "round_trip_p99" }
 
 local options = { rounds = 11, seconds = 0.25 }
@@ -51,7 +54,7 @@ local function takes_part(contender, workload)
   return not options.contenders or options.contenders[contender[1]] or contender[1] == workload.baseline
 end
 
--- Runs a command with lua-ip as it is in the tree `options.other`.
+-- Returns a command that runs with the lua-ip of the tree `options.other`.
 local function in_other_tree(server)
   return ("env 'LUA_PATH=%s/lua/?.lua;%s/lua/?/init.lua;;' 'LUA_CPATH=%s/build-bench/?.so;;' %s"):format(options.other,
     options.other, options.other, server)
@@ -69,7 +72,7 @@ local function add_entries(entries, workload, name, server, contender)
   end
 end
 
--- What is run in each round of a workload: names with the driver's command lines.
+-- Returns the runs of each round of a workload: names with the command lines of the driver.
 local function entries_of(workload)
   local entries = {}
   for _, contender in ipairs(contenders) do

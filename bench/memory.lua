@@ -1,4 +1,5 @@
---- memory.lua COUNT: prints how many bytes of memory each of COUNT sockets takes, idle, with a fiber waiting on it.
+--- memory.lua COUNT: makes COUNT idle sockets with a fiber waiting on each, and prints the bytes of memory
+--- per socket.
 
 local byte_span = require "byte_span"
 local ip = require "ip"

@@ -5,7 +5,7 @@ local workloads = require "bench.workloads"
 
 local plots = {}
 
--- One colour for ours, one for the floors, one for the rest.
+-- One colour for lua-ip, one for the floors, one for the other contenders.
 local function colour(name)
   if name:find("^lua%-ip") then return 0x2f6db5 end
   if name:find("^floor") then return 0x8a8a8a end
@@ -28,7 +28,8 @@ local function escape(text)
   return (text:gsub("\\", "\\\\"):gsub('"', '\\"'))
 end
 
---- What gnuplot is told to draw a workload: bars of the ratios with their quartiles; nil where nothing can be compared.
+--- Returns the gnuplot script for a workload: bars of the ratios with their quartiles; nil if there is
+--- nothing to compare.
 function plots.script(rows, workload, path)
   local bars = report.bars((report.entries(rows, workload)))
   if not bars then return nil end

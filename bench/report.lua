@@ -1,4 +1,4 @@
---- From the rows of a results file to a page of Markdown.
+--- Makes a page of Markdown from the rows of a results file.
 
 local summary = require "bench.summary"
 local targets = require "bench.targets"
@@ -6,9 +6,9 @@ local workloads = require "bench.workloads"
 
 local report = {}
 
-local SATURATED = 0.95 -- share of its core below which the client has set the rate
+local SATURATED = 0.95 -- with a smaller share of its core, the server has waited for the client
 
--- --- words ---
+-- --- text ---
 
 local function thousands(number)
   local text = ("%.0f"):format(number)
@@ -32,6 +32,27 @@ local function table_of(lines, heads, rows)
   lines[#lines + 1] = ""
 end
 
+local WIDTH = 110
+
+-- Folds a paragraph or a list item at WIDTH bytes, but not in a code span. Tables, headings and images stay
+-- whole.
+local function fold(line)
+  if line:find("^[|#!]") then return line end
+  local indent = line:find("^%- ") and "  " or ""
+  local folded, width, in_code = {}, 0, false
+  for space, word in line:gmatch("(%s*)(%S+)") do
+    if not in_code and width > 0 and width + #space + #word > WIDTH then
+      space, width = "\n" .. indent, #indent
+    else
+      width = width + #space
+    end
+    folded[#folded + 1] = space .. word
+    width = width + #word
+    if select(2, word:gsub("`", "")) % 2 == 1 then in_code = not in_code end
+  end
+  return table.concat(folded)
+end
+
 -- --- a workload ---
 
 local function baseline_of(workload, contender)
@@ -39,7 +60,7 @@ local function baseline_of(workload, contender)
   return contender:gsub(", %d+ sockets$", ", " .. workload.variants[1] .. " sockets")
 end
 
--- On one core the rate is that of client and server together, and nobody's alone.
+-- On one core the rate depends on client and server together.
 local function rate_cell(own, workload)
   local mark = own.busy.median < SATURATED and not workload.one_core and " \\*" or ""
   return thousands(own.rate.median) .. mark
@@ -50,7 +71,7 @@ local function loss_cell(own)
   return ("%.1f %%"):format(own.lost * 100)
 end
 
--- The columns of a table, by what counts: heads, and cells of a contender.
+-- The columns of a table by figure: the heads, and a function that returns the cells of a contender.
 local columns = {
   cpu = {
     { "CPU µs per datagram", "datagrams/s", "core busy", "lost" },
@@ -75,8 +96,8 @@ local columns = {
   },
 }
 
---- What a workload's table and plot are made of: a list of { name, own, ratio } of those that ran, and a list of
---- { name, reason } of those that did not.
+--- Returns the contenders of a workload: a list of { name, own, ratio } for those that ran, and a list of
+--- { name, reason } for those that did not.
 function report.entries(rows, workload)
   local ran, absent = {}, {}
   for _, name in ipairs(summary.contenders(rows, workload.id)) do
@@ -91,7 +112,8 @@ function report.entries(rows, workload)
   return ran, absent
 end
 
---- Those of `ran` that a plot shows: nobody's second name. Nil where there is nothing to compare.
+--- Returns the entries of `ran` that a plot shows, without second names ("… again"); nil if there is nothing
+--- to compare.
 function report.bars(ran)
   local bars = {}
   for _, entry in ipairs(ran) do
@@ -108,7 +130,8 @@ local function workload_section(lines, rows, workload, plots)
   local heads = { "", "ratio to " .. against .. " (quartiles)", table.unpack(heads_and_cells[1]) }
   local cells, client_bound = {}, false
   for i, entry in ipairs(ran) do
-    cells[i] = { entry.name, with_range(entry.ratio, "%.2f"), table.unpack(heads_and_cells[2](entry.own, workload)) }
+    cells[i] = { entry.name, with_range(entry.ratio, "%.2f"),
+      table.unpack(heads_and_cells[2](entry.own, workload)) }
     client_bound = client_bound or cells[i][4]:find("*", 1, true)
   end
   lines[#lines + 1] = "## " .. workload.title
@@ -133,7 +156,7 @@ end
 -- --- the whole ---
 
 local function is_met(target, ratio)
-  -- As many digits count as are shown.
+  -- Compare the digits that the page shows.
   local shown = tonumber(("%.2f"):format(ratio.median))
   if target.least then return shown >= target[4] end
   return shown <= target[4]
@@ -144,7 +167,7 @@ local function verdict(target, ratio)
   return is_met(target, ratio) and "yes" or "**no**"
 end
 
--- Says so if the machine was not quiet. Where the client has the same core, it is the one who disturbs.
+-- Reports a machine that was not quiet. Workloads on one core do not count: there the client takes the core.
 local function disturbance_section(lines, rows)
   local disturbed, count = 0, 0
   for _, workload in ipairs(workloads) do
@@ -154,8 +177,9 @@ local function disturbance_section(lines, rows)
     end
   end
   if disturbed == 0 then return end
-  lines[#lines + 1] = ("**The machine was not quiet**: in %d of %d measurements other processes had the server's core "
-    .. "for more than 5 %% of the time. CPU and ratios suffer less from that than rates."):format(disturbed, count)
+  lines[#lines + 1] = ("**The machine was not quiet**: in %d of %d measurements other processes had the "
+    .. "server's core for more than 5 %% of the time. This affects CPU and ratios less than rates.")
+    :format(disturbed, count)
   lines[#lines + 1] = ""
 end
 
@@ -170,7 +194,8 @@ local function target_section(lines, rows)
     local ratio = summary.ratio(rows, id, contender, baseline, figure)
     if ratio or summary.took_part(rows, id, contender) then
       cells[#cells + 1] = { target.what, contender .. " / " .. baseline,
-        (target.least and "≥ %.2f" or "≤ %.2f"):format(limit), with_range(ratio, "%.2f"), verdict(target, ratio) }
+        (target.least and "≥ %.2f" or "≤ %.2f"):format(limit), with_range(ratio, "%.2f"),
+        verdict(target, ratio) }
       if target.why and ratio and not is_met(target, ratio) then
         reasons[#reasons + 1] = ("- **%s**: %s"):format(target.what, target.why)
       end
@@ -181,7 +206,7 @@ local function target_section(lines, rows)
   lines[#lines + 1] = ""
   table_of(lines, { "", "ratio of", "target", "measured (quartiles)", "met" }, cells)
   if #reasons == 0 then return end
-  lines[#lines + 1] = "What stands in the way (instructions counted by callgrind, memory by cachegrind):"
+  lines[#lines + 1] = "Why targets are missed (instructions counted by callgrind, memory by cachegrind):"
   lines[#lines + 1] = ""
   for _, reason in ipairs(reasons) do lines[#lines + 1] = reason end
   lines[#lines + 1] = ""
@@ -197,7 +222,8 @@ local function noise_section(lines, rows)
   if #cells == 0 then return end
   lines[#lines + 1] = "## Noise (A/A)"
   lines[#lines + 1] = ""
-  lines[#lines + 1] = "A floor runs twice in each round, under two names. Without noise their ratio would be 1."
+  lines[#lines + 1] = "One floor runs twice in each round, under two names. Without noise the ratio would "
+    .. "be 1."
   lines[#lines + 1] = ""
   table_of(lines, { "", "floor", "ratio to itself (quartiles)" }, cells)
 end
@@ -212,36 +238,38 @@ local function about_section(lines, about)
   lines[#lines + 1] = ""
 end
 
--- What is counted does not depend on the machine, and is bounded by specs.
+-- Counts do not depend on the machine; specs check their limits.
 local function count_section(lines, about)
   lines[#lines + 1] = "## Counts"
   lines[#lines + 1] = ""
-  lines[#lines + 1] = "Free of noise, and therefore bounded by specs that every test run checks."
+  lines[#lines + 1] = "These figures are free of noise, so specs check their limits in every test run."
   lines[#lines + 1] = ""
   local cells = {
-    { "system calls per echo, one datagram on its way", "≤ 3.1", "≤ 3.1" },
+    { "system calls per echo, one datagram in flight", "≤ 3.1", "≤ 3.1" },
     { "system calls per echo, saturated", "≤ 2.05", "≤ 2.05" },
     { "system calls per datagram of a batch echo", "≤ 0.08", "≤ 0.08" },
     { "user instructions per echo (`datagrams`, `send_to`)", "≤ 2,000", "≤ 2,000" },
     { "garbage per `receive`, `send` and batch in the steady state", "0 bytes", "0 bytes" },
-    { "memory of an idle socket with a fiber waiting on it, 10,000 of them", "≤ 1,800 bytes",
+    { "memory of an idle socket with a fiber waiting on it, for 10,000 sockets", "≤ 1,800 bytes",
       "≤ 2,048 bytes" .. (about.memory and "; measured: " .. thousands(tonumber(about.memory)) or "") },
   }
-  table_of(lines, { "", "target", "bound of the spec" }, cells)
-  lines[#lines + 1] = "Memory: about 1,200 bytes of an idle fiber are Lua's, for a thread with the least stack there "
-    .. "is and three call records; 160 are libuv's poll handle. What remains, with the allocator's headers, is told in "
-    .. "the [design](design/architecture.md#choices-that-measurements-made)."
+  table_of(lines, { "", "target", "limit in the spec" }, cells)
+  lines[#lines + 1] = "Memory: Lua takes about 1,200 bytes of an idle fiber, for a thread with the smallest "
+    .. "stack and three call records; libuv's poll handle takes 160. The "
+    .. "[design](design/architecture.md#choices-that-measurements-made) describes the rest, with the "
+    .. "allocator's headers."
   lines[#lines + 1] = ""
 end
 
---- The page. `plots`: directory of the plots, relative to the page; nil for a page without.
+--- Returns the page. `plots`: directory of the plots, relative to the page; nil for a page without plots.
 function report.page(rows, about, plots)
   local lines = {
     "# Benchmarks",
     "",
-    "Written by `sh bench/run.sh`; how it measures is told in [bench/README.md](../bench/README.md). CPU is the",
-    "server's, user and system. A ratio is the median of the ratios within each round, with its quartiles; where CPU",
-    "or time is compared, less is better. Absolute figures move from machine to machine, ratios much less.",
+    "`sh bench/run.sh` writes this page; [bench/README.md](../bench/README.md) describes how it measures. "
+      .. "CPU is the server's CPU time, user and system. A ratio is the median of the ratios within each "
+      .. "round, with its quartiles; for CPU and time, less is better. Absolute figures vary from machine to "
+      .. "machine, ratios much less.",
     "",
   }
   about_section(lines, about)
@@ -251,6 +279,7 @@ function report.page(rows, about, plots)
   noise_section(lines, rows)
   for _, workload in ipairs(workloads) do workload_section(lines, rows, workload, plots) end
   while lines[#lines] == "" do lines[#lines] = nil end
+  for i, line in ipairs(lines) do lines[i] = fold(line) end
   return table.concat(lines, "\n") .. "\n"
 end
 

@@ -1,6 +1,6 @@
---- A results file: tab-separated rows, and lines `#key<TAB>value` on where and when they were taken. `seconds` is wall
---- time; `cpu` and `delay` (how long the server was ready to run while somebody else had its core) are nanoseconds;
---- `round_trip` is seconds.
+--- A results file: tab-separated rows, and lines `#key<TAB>value` that describe where and when they were
+--- measured. `seconds` is wall time; `cpu` and `delay` (how long the server was ready to run while another
+--- process had its core) are nanoseconds; `round_trip` is seconds.
 
 local results = {}
 
@@ -31,7 +31,7 @@ function results.writer(path)
   }
 end
 
---- Reads `lines` (an iterator): the rows in order, and a table of what is said about them.
+--- Reads `lines` (an iterator): the rows in order, and a table of the `#key` lines.
 function results.read(lines)
   local rows, about = {}, {}
   for line in lines do

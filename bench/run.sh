@@ -3,10 +3,10 @@
 # docs/benchmarks.md and its plots. Linux, two cores. See bench/README.md.
 #   --quick                  fewer and shorter rounds: about a minute
 #   --only WORKLOAD,...      only these workloads
-#   --contenders NAME,...    only these contenders, and what they are compared with
-#   --rounds N, --seconds S  how many rounds, and how long a contender is measured in each
-#   --other TREE             lua-ip as it is in that source tree, too
-#   --output PAGE            where the page is written, its plots beside it; without it, any other option only prints
+#   --contenders NAME,...    only these contenders, and their baselines
+#   --rounds N, --seconds S  number of rounds, and seconds of measurement per contender and round
+#   --other TREE             also the lua-ip of that source tree
+#   --output PAGE            file of the page, with its plots beside it; without it, other options only print
 
 . "$(dirname -- "$0")/../scripts/lib.sh"
 
@@ -40,7 +40,7 @@ done
 [ "$(uname)" = Linux ] || { echo "the benchmarks need Linux: /proc, UDP_SEGMENT, pinned cores" >&2; exit 1; }
 [ "$(nproc)" -ge 2 ] || { echo "the benchmarks need two cores" >&2; exit 1; }
 
-# Peers and the plotting tool: what cannot be installed is not measured, and said so.
+# Other libraries and the plotting tool. The page names contenders that cannot be installed.
 missing_optional() {
   has_module luv || echo lua-luv
   has_module socket || echo lua-socket
@@ -63,7 +63,7 @@ BENCH_BUILD=$project/build-bench/bench
 export BENCH_BUILD
 mkdir -p "$BENCH_BUILD"
 
-# Relinks only what has changed: a quick run is to be quick.
+# Relinks only changed programs, so that a quick run is quick.
 compile() {
   target=$1
   shift

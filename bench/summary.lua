@@ -1,10 +1,11 @@
---- From the rows of a results file to medians and ratios. A ratio is the median of the ratios within each round.
+--- Computes medians and ratios from the rows of a results file. A ratio is the median of the ratios within
+--- each round.
 
 local summary = {}
 
 local DISTURBED = 0.05
 
--- The value below which the share `p` of the sorted `values` lies, interpolated.
+-- Returns the `p` quantile of the sorted `values`, interpolated.
 local function quantile(values, p)
   local place = 1 + (#values - 1) * p
   local low = math.floor(place)
@@ -12,7 +13,7 @@ local function quantile(values, p)
   return values[low] + (values[high] - values[low]) * (place - low)
 end
 
---- Median and quartiles of `values`, which are sorted; nil for none.
+--- Sorts `values`, and returns their median and quartiles; nil if there are none.
 function summary.spread(values)
   if #values == 0 then return nil end
   table.sort(values)
@@ -23,7 +24,7 @@ end
 local function per_datagram(row) return row.cpu / row.datagrams end
 local function rate(row) return row.datagrams / row.seconds end
 
---- What counts in a workload, by the name in workloads.lua.
+--- The figures that workloads compare, by their names in workloads.lua.
 summary.figures = {
   cpu = per_datagram,
   rate = rate,
@@ -45,7 +46,7 @@ local function spread_of(rows, read)
   return summary.spread(values)
 end
 
---- The ratio of `contender` to `baseline`: a spread, or nil where they share no round.
+--- Returns the ratio of `contender` to `baseline` as a spread; nil if they share no round.
 function summary.ratio(rows, workload, contender, baseline, figure)
   local read = summary.figures[figure or "cpu"]
   local by_round, values = {}, {}
@@ -57,8 +58,9 @@ function summary.ratio(rows, workload, contender, baseline, figure)
   return summary.spread(values)
 end
 
---- What was measured of a contender: spreads `cpu` (nanoseconds per datagram), `rate`, `busy` (share of the core),
---- `round_trip`, `round_trip_p99`, and the share `lost`; nil and the reason where nothing was.
+--- Returns the figures of a contender: the spreads `cpu` (nanoseconds per datagram), `rate`, `busy` (share of
+--- the core), `round_trip`, `round_trip_p99`, and the share `lost`; nil and the reason if it was not
+--- measured.
 function summary.contender(rows, workload, contender)
   local own = measured(rows, workload, contender)
   if #own == 0 then
@@ -79,7 +81,7 @@ function summary.contender(rows, workload, contender)
   }
 end
 
---- Did it run in a workload, or was it tried?
+--- Returns whether the contender ran, or tried to run, in a workload.
 function summary.took_part(rows, workload, contender)
   for _, row in ipairs(rows) do
     if row.workload == workload and row.contender == contender then return true end
@@ -87,8 +89,8 @@ function summary.took_part(rows, workload, contender)
   return false
 end
 
---- How many of the measurements in `workload` were disturbed, that is, for more than a twentieth of the time another
---- process had the server's core, and how many there are.
+--- Returns the number of disturbed measurements in `workload`, and the number of all measurements. In a
+--- disturbed measurement another process had the server's core for more than a twentieth of the time.
 function summary.disturbed(rows, workload)
   local disturbed, count = 0, 0
   for _, row in ipairs(rows) do

@@ -1,18 +1,18 @@
---- The command lines of the examples: `--name value` or `--name=value`, flags, operands, `--help`.
---- What is wrong is said on stderr together with the usage, and ends the program with exit code 2.
+--- The command lines of the examples: `--name value` or `--name=value`, flags, operands, `--help`. A wrong
+--- command line ends the program with exit code 2, and with the problem and the usage on stderr.
 
 ---@class command_line.option
----@field name string what follows the two dashes
----@field value string? what stands for the value in the help text; without it the option is a flag
+---@field name string the name after the two dashes
+---@field value string? the placeholder of the value in the help text; without it the option is a flag
 ---@field help string
----@field default any a string is read like a value
----@field read (fun(text: string): any, string?)? makes the value of the text, or gives nil and what is wrong with it
+---@field default any a string is parsed like a value
+---@field read (fun(text: string): any, string?)? returns the value of the text, or nil and the problem
 
 ---@class command_line
 ---@field usage string the script's name and its operands
 ---@field about string what the script does
 ---@field options command_line.option[]
----@field operands string? what the operands are; without it there may be none
+---@field operands string? describes the operands; without it operands are an error
 local command_line = {}
 command_line.__index = command_line
 
@@ -26,7 +26,7 @@ local function option_text(option)
   return option.value and ("--%s %s"):format(option.name, option.value) or "--" .. option.name
 end
 
---- The text that --help shows.
+--- Returns the text of --help.
 function command_line:help()
   local lines = { "usage: " .. self.usage, "", self.about, "" }
   local function add(left, right) lines[#lines + 1] = ("  %-20s %s"):format(left, right) end
@@ -38,7 +38,7 @@ function command_line:help()
   return table.concat(lines, "\n") .. "\n"
 end
 
---- Says what is wrong with the command line and ends the program.
+--- Reports a wrong command line, and ends the program.
 ---@param message string
 function command_line:fail(message)
   local script = self.usage:match("^%S+")
@@ -53,7 +53,7 @@ function command_line:find(name)
   self:fail(("unknown option --%s"):format(name))
 end
 
--- The value of an option: what is behind its `=`, or else the next argument.
+-- Returns the value of an option: the text after its `=`, or the next argument.
 function command_line:value_of(option, attached, following)
   local text = attached or following
   if text == nil then self:fail(("--%s needs a value"):format(option.name)) end
@@ -63,7 +63,7 @@ function command_line:value_of(option, attached, following)
   return value
 end
 
--- Reads the option at arguments[position]; returns the position of the next argument.
+-- Parses the option at arguments[position]; returns the position of the next argument.
 function command_line:read_option(values, arguments, position)
   local name, attached = arguments[position]:match("^%-%-([^=]+)=?(.*)$")
   if not arguments[position]:find("=", 1, true) then attached = nil end
@@ -83,7 +83,7 @@ function command_line:check_operands(operands)
   if self.operands and not operands[1] then self:fail(self.operands .. " expected") end
 end
 
---- Reads the arguments.
+--- Parses the arguments.
 ---@param arguments string[]
 ---@return table<string, any> values by option name
 ---@return string[] operands
@@ -112,7 +112,7 @@ function command_line:parse(arguments)
   return values, operands
 end
 
---- Reads a whole number within low..high.
+--- Parses an integer within low..high.
 function command_line.integer(low, high)
   return function(text)
     local value = text:find("^%d+$") and math.tointeger(tonumber(text))
@@ -121,7 +121,7 @@ function command_line.integer(low, high)
   end
 end
 
---- Reads a number of seconds, of which fractions count too.
+--- Parses a number of seconds, which may have a fraction.
 ---@param allows_zero boolean
 function command_line.seconds(allows_zero)
   return function(text)

@@ -1,4 +1,4 @@
---- Finds programs on the local network by multicast, and lets them be found.
+--- Finds programs on the local network by multicast, and announces a program to others.
 --- usage: lua5.4 discovery.lua --announce NAME
 ---        lua5.4 discovery.lua
 
@@ -46,13 +46,14 @@ local function complain(...)
   io.stderr:write("\n")
 end
 
--- What the system reports concerns one datagram or one peer. Any other error is a mistake in this program.
+-- An error reported by the system concerns one datagram or one peer. Any other error is a mistake in this
+-- program.
 local function is_passing(err)
   if type(err) ~= "userdata" or err.category ~= "system" then return false end
   return err ~= ip.error.EBADF and err ~= ip.error.ECANCELED
 end
 
--- The sockets that `open(family)` gives, of the families that were asked for and that there are.
+-- Returns the sockets that `open(family)` opens, for the requested families that this machine has.
 local function open_all(open)
   local sockets = {}
   for _, family in ipairs(options.family and { options.family } or { "v4", "v6" }) do
@@ -67,19 +68,21 @@ local function open_all(open)
   return sockets
 end
 
--- A socket that sends to groups on the interface, and receives what is for it alone.
+-- Returns a socket that sends to groups on the interface, and receives only unicast datagrams.
 local function open_sender(family)
   return ip.udp.bind(ANY[family], 0, { multicast_interface = options.interface })
 end
 
 -- --- being found ---
 
--- A socket that is bound to the group hears what is for the group alone. Several programs may do so.
+-- Returns a socket that is bound to the group, so it receives only datagrams to the group. Several programs
+-- may bind to it.
 local function open_listener(family)
   return ip.udp.bind(GROUPS[family], options.port, { interface = options.interface, reuse_address = true })
 end
 
--- Answers come from a socket of their own: a group is nobody's address. The token shows which question they are for.
+-- Answers come from a separate socket, because a group cannot be a source address. The token shows which
+-- question they answer.
 local function answer(listener, sender)
   while true do
     local text, address, port = listener:receive_string(#QUESTION + 9)
@@ -94,7 +97,7 @@ local function answer_forever(listener, sender)
     local _, err = pcall(answer, listener, sender)
     if not is_passing(err) then error(err, 0) end
     complain(tostring(err))
-    ip.fiber.yield() -- errors that do not end must not keep others from running
+    ip.fiber.yield() -- an endless series of errors must not starve other fibers
   end
 end
 
@@ -106,7 +109,7 @@ local function announce()
     lines[#lines + 1] = "listening on " .. ip.tostring(listener.local_address, listener.local_port)
   end
   table.sort(lines)
-  print(table.concat(lines, "\n")) -- in one piece, for scripts that wait for it
+  print(table.concat(lines, "\n")) -- in one write, for scripts that wait for the line
   io.stdout:flush()
   ip.fiber.run()
 end
@@ -126,7 +129,8 @@ local function collect(sender, token, found)
   end
 end
 
--- Asks twice: multicast datagrams are lost like others. Each asker of a family runs until the time is over.
+-- Asks twice, because multicast datagrams can be lost, too. The fiber of each family runs until the time is
+-- over.
 local function ask(family, sender, found)
   local token = string.pack(TOKEN, math.random(0))
   local function run()

@@ -1,4 +1,4 @@
---- Asks a DNS server for many names at once.
+--- Queries a DNS server for many names concurrently.
 --- usage: lua5.4 dns_lookup.lua [--server ADDRESS] [--port PORT] [--type A,AAAA,TXT] NAME...
 
 package.path = (arg[0]:match("^.*/") or "./") .. "?.lua;" .. package.path
@@ -11,7 +11,7 @@ local ip = require "ip"
 local class, rcode, record_type = dns_message.class, dns_message.rcode, dns_message.type
 local LONGEST_CHAIN = 16 -- of CNAME records
 
--- "A,AAAA" as a list of names of types.
+-- Parses "A,AAAA" into a list of type names.
 local function read_types(text)
   local types = {}
   for name in (text .. ","):gmatch("(.-),") do
@@ -53,13 +53,14 @@ local options, names = command:parse(arg)
 
 local random = io.open("/dev/urandom", "rb")
 
--- The id is one of the two things that a forged answer has to guess; the other is the port of the socket.
+-- The sender of a forged answer has to guess two values: this id and the port of the socket.
 local function random_id()
   local bytes = random and random:read(2)
   return bytes and string.unpack("I2", bytes) or math.random(0, 0xFFFF)
 end
 
--- Is that the answer to what was asked? A server that did not understand may leave out the question.
+-- Returns whether the message answers the question. A server that did not understand the query may omit the
+-- question.
 local function is_answer(message, id, question)
   if not message.is_response or message.opcode ~= 0 or message.id ~= id then return false end
   local asked = message.questions[1]
@@ -68,9 +69,9 @@ local function is_answer(message, id, question)
     and asked.type == question.type and asked.class == question.class
 end
 
--- Asks once. Every try has a new socket, so a new port, that the system chooses at random. As it is connected, it takes
--- datagrams of that server alone, and the system reports when nobody listens there. What is no answer is passed over:
--- the right one may still come.
+-- Asks once. Every try has a new socket, and so a new port that the system chooses at random. The socket is
+-- connected, so it receives only datagrams from the server, and the system reports a port where no server
+-- listens. Other datagrams are ignored: the answer may still arrive.
 local function ask(question)
   local sock <close> = ip.udp.connect(options.server, options.port)
   local id = random_id()
@@ -83,7 +84,7 @@ local function ask(question)
   end
 end
 
--- Asks until there is an answer, or a reason not to ask again; nil and the reason.
+-- Asks until there is an answer, or a reason not to ask again; then returns nil and the reason.
 local function ask_patiently(question)
   local err
   for _ = 1, options.tries do
@@ -105,7 +106,7 @@ local function find_alias(message, name)
   end
 end
 
--- The values for the question's name, or for the name that it is an alias of.
+-- Returns the values for the question's name, or for the name of which it is an alias.
 local function collect(message, question)
   local name = question.name:lower()
   for _ = 1, LONGEST_CHAIN do
@@ -139,7 +140,7 @@ end
 
 local all_resolved = true
 
--- The lines to print for one name.
+-- Returns the lines to print for one name.
 local function lookup(text)
   local name = dns_message.name_from_text(text)
   local lines = {}
@@ -156,10 +157,10 @@ local function lookup(text)
   return lines
 end
 
-local results = {} -- lines by the name's place among the arguments
+local results = {} -- lines by the position of the name in the arguments
 local begun, printed = 0, 0
 
--- Prints what is there of the results that are next in order.
+-- Prints the results that are next in order, as far as they are known.
 local function print_results()
   while results[printed + 1] do
     printed = printed + 1
@@ -168,8 +169,8 @@ local function print_results()
   end
 end
 
--- Begins with the next name, in a fiber of its own, which at its end begins with the one after: so there are never more
--- at once than were begun at first.
+-- Starts a fiber for the next name. At its end the fiber starts the next one, so the number of concurrent
+-- fibers never grows.
 local function begin_next()
   if begun == #names then return end
   begun = begun + 1

@@ -1,7 +1,7 @@
 --- DNS messages (RFC 1035, EDNS0 of RFC 6891) for dns_server.lua and dns_lookup.lua: names, parsing, queries.
 ---
---- A name is handled as on the wire: labels with their length bytes, and the root's 0 at the end. Two names are equal
---- when their `lower()` is: a length byte (0..63) is no letter.
+--- Names are in wire format: labels with their length bytes, and the root's 0 at the end. Two names are equal
+--- if their `lower()` is equal: a length byte (0..63) is never a letter.
 
 local byte_span = require "byte_span"
 local ip = require "ip"
@@ -24,15 +24,15 @@ for name, code in pairs(dns_message.rcode) do
   rcode_names[code] = name
 end
 
---- The name of a response code: "NXDOMAIN"; "RCODE9" for one that is not known here.
+--- Returns the name of a response code: "NXDOMAIN"; "RCODE9" for an unknown code.
 function dns_message.rcode_name(code)
   return rcode_names[code] or "RCODE" .. code
 end
 
 -- --- names as text ---
 
--- The byte at `position` of a name's text, where \. is a dot in a label and \065 the byte 65, and the position behind
--- it. The third result says that it is a dot between labels.
+-- Returns the byte at `position` of a name's text, where \. is a dot in a label and \065 the byte 65, and the
+-- position after it. The third result is true for a dot between labels.
 local function next_byte(text, position)
   local code = tonumber(text:match("^\\(%d%d%d)", position))
   if code and code < 256 then return string.char(code), position + 4, false end
@@ -42,7 +42,7 @@ local function next_byte(text, position)
   return byte, position + 1, byte == "."
 end
 
--- The labels of a name's text. A dot at the end is no empty label.
+-- Returns the labels of a name's text. A dot at the end does not begin an empty label.
 local function split_labels(text)
   local labels, bytes, position = {}, {}, 1
   while position <= #text do
@@ -59,10 +59,10 @@ local function split_labels(text)
   return labels
 end
 
---- Makes a name of its text: "www.example.test", with or without a dot at the end; "." is the root.
+--- Converts text to a name: "www.example.test", with or without a dot at the end; "." is the root.
 ---@param text string
 ---@return string? name
----@return string? message what is wrong
+---@return string? message the problem
 function dns_message.name_from_text(text)
   if text == "" then return nil, "an empty name" end
   if text == "." then return "\0" end
@@ -82,7 +82,7 @@ local function escape(byte)
   return ("\\%03d"):format(byte:byte())
 end
 
---- The text of a name, without a dot at the end; bytes that would be misread are escaped.
+--- Returns the text of a name, without a dot at the end; special bytes are escaped.
 ---@param name string
 ---@return string
 function dns_message.name_to_text(name)
@@ -95,7 +95,7 @@ function dns_message.name_to_text(name)
   return labels[1] and table.concat(labels, ".") or "."
 end
 
---- The name without its first label; nil for the root.
+--- Returns the name without its first label; nil for the root.
 ---@param name string
 ---@return string?
 function dns_message.parent(name)
@@ -105,14 +105,14 @@ end
 
 -- --- parsing ---
 
--- What the readers below raise; `parse` catches it. Errors of other kinds are mistakes in this program.
+-- The readers below raise this error, and `parse` catches it. Other errors are mistakes in this program.
 local Malformed = {}
 
 local function malformed(reason)
   error(setmetatable({ reason = reason }, Malformed), 0)
 end
 
--- Runs fn(...); nil and the reason where it met malformed bytes.
+-- Runs fn(...); returns nil and the reason if the bytes are malformed.
 local function guarded(fn, ...)
   local ok, result = pcall(fn, ...)
   if ok then return result end
@@ -120,7 +120,7 @@ local function guarded(fn, ...)
   error(result, 0)
 end
 
--- span:unpack, for formats of fixed size.
+-- Like span:unpack, for formats of fixed size.
 local function unpack_at(span, position, format)
   if position + string.packsize(format) - 1 > #span then malformed("the message ends early") end
   return span:unpack(format, position)
@@ -131,8 +131,9 @@ local function take(span, position, size)
   return span:sub(position, position + size - 1), position + size
 end
 
--- Reads the name at `position`; returns it and the position behind it. A compression pointer must lead to a place
--- before the one where the labels that it ends began: so each is nearer to the header, and none is followed twice.
+-- Reads the name at `position`; returns it and the position after it. A compression pointer must point to a
+-- position before the first label of the name, or before the target of the previous pointer. So the targets
+-- move towards the header, and the loop ends.
 local function read_name(span, position)
   local labels, length = {}, 1
   local behind, began = nil, position
@@ -206,7 +207,7 @@ end
 ---@field rcode integer
 ---@field counts integer[] how many questions, answers, authorities and additionals
 
---- Reads the header; nil where there is not even that.
+--- Reads the header; returns nil if the message is shorter than a header.
 ---@param span byte_span
 ---@return dns_message.header?
 function dns_message.parse_header(span)
@@ -224,11 +225,11 @@ function dns_message.parse_header(span)
 end
 
 ---@class dns_message.edns
----@field size integer the largest message that the sender takes
+---@field size integer the largest message that the sender accepts
 ---@field version integer
 ---@field rcode integer the upper bits of the response code
 
--- The OPT record of the additional section, or nil.
+-- Returns the OPT record of the additional section, or nil.
 local function find_edns(additionals)
   local edns
   for _, record in ipairs(additionals) do
@@ -264,7 +265,7 @@ local function read_message(span)
   return message
 end
 
---- Reads a message that anybody may have sent.
+--- Parses an untrusted message.
 ---@param span byte_span
 ---@return dns_message.message?
 ---@return string? reason why it is malformed
@@ -274,18 +275,18 @@ end
 
 -- --- making messages ---
 
---- An OPT record.
----@param size integer the largest message that we take
+--- Returns an OPT record.
+---@param size integer the largest message that we accept
 ---@param rcode integer? the response code; its upper bits belong here
 ---@return string
 function dns_message.opt_record(size, rcode)
   return string.pack(">B I2 I2 I4 I2", 0, record_type.OPT, size, (rcode or 0) >> 4 << 24, 0)
 end
 
---- A query for one name.
+--- Returns a query for one name.
 ---@param id integer
 ---@param question dns_message.question
----@param edns_size integer? the largest answer to accept; without it no EDNS, so 512
+---@param edns_size integer? the largest answer to accept; without it the query has no EDNS, which means 512
 ---@return byte_span
 function dns_message.query(id, question, edns_size)
   local header = string.pack(dns_message.HEADER, id, flag.RECURSION_DESIRED, 1, 0, 0, edns_size and 1 or 0)
@@ -317,7 +318,7 @@ local data_readers = {
   [record_type.TXT] = text_strings,
 }
 
---- The text of an A, AAAA or TXT record's data; nil where it is malformed.
+--- Returns the data of an A, AAAA or TXT record as text; nil if it is malformed.
 ---@param record dns_message.record
 ---@return string?
 function dns_message.data_to_text(record)

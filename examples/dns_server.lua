@@ -11,10 +11,10 @@ local ip = require "ip"
 
 local class, flag, rcode, record_type = dns_message.class, dns_message.flag, dns_message.rcode, dns_message.type
 
-local LARGEST_QUERY = 1232 -- as our OPT record says; it fits every usual path in one packet
-local LARGEST_REPLY = 4096 -- whatever more a client would take
+local LARGEST_QUERY = 1232 -- the size in our OPT record, which fits into one packet on every usual path
+local LARGEST_REPLY = 4096 -- even if a client accepts more
 
--- The zone that is served without --zone: name, seconds to live, type, value, as on the lines of a zone file.
+-- The default zone without --zone: name, seconds to live, type and value, as on the lines of a zone file.
 local example_zone = {
   { "example.test", 3600, "SOA", "ns.example.test hostmaster.example.test 1 7200 900 1209600 300" },
   { "example.test", 3600, "A", "192.0.2.1" },
@@ -78,15 +78,15 @@ local function refusal(code)
   return { rcode = code, flags = 0, answers = {} }
 end
 
--- NXDOMAIN or, with NOERROR, "that name exists, but has no such record": both come with the zone's SOA record. Its name
--- is the end of the name that was asked for.
+-- NXDOMAIN or, with NOERROR, "the name exists, but has no such record": both contain the zone's SOA record.
+-- The SOA record's name is the end of the queried name.
 local function negative(zone, question, code)
   local apex_offset = dns_message.HEADER_SIZE + #question.name - #zone.apex
   local authority = string.pack(">I2", 0xC000 | apex_offset) .. zone.authority
   return { rcode = code, flags = flag.AUTHORITATIVE, answers = {}, authority = authority }
 end
 
--- ANY gets one kind of records, not all (RFC 8482).
+-- ANY returns the records of one type, not all records (RFC 8482).
 local function records_for(of_name, type)
   if type ~= record_type.ANY then return of_name[type] end
   for _, candidate in ipairs { record_type.A, record_type.AAAA, record_type.TXT, record_type.SOA } do
@@ -105,7 +105,7 @@ local function answer_question(zone, question)
   return { rcode = rcode.NOERROR, flags = flag.AUTHORITATIVE, answers = answers }
 end
 
--- OPT, zone transfers and the like are no records that a name has.
+-- OPT, zone transfers and similar types are not records of a name.
 local function is_meta(type)
   return type == record_type.OPT or type >= 128 and type < record_type.ANY
 end
@@ -125,16 +125,17 @@ local function total_size(parts)
   return size
 end
 
-local KEPT_FLAGS = 0xF << 11 | flag.RECURSION_DESIRED -- the opcode comes back as well
+local KEPT_FLAGS = 0xF << 11 | flag.RECURSION_DESIRED -- the answer repeats the opcode, too
 
--- The header alone: for what could not be read.
+-- Returns an answer with only a header, for a malformed query.
 local function bare_reply(header, code)
   local flags = header.flags & KEPT_FLAGS | flag.RESPONSE | code
   return string.pack(dns_message.HEADER, header.id, flags, 0, 0, 0, 0)
 end
 
--- The datagram as a sequence of its parts, which `send_to` sends as one: header, the question as it came, records. If
--- that would be too large, no record is sent, and the flag TRUNCATED says so.
+-- Returns the datagram as a sequence of parts, which `send_to` sends as one: the header, the question as
+-- received, the records. If the datagram would be too large, it has no records, and the flag TRUNCATED is
+-- set.
 local function compose(message, question_bytes, reply)
   local edns = message.edns
   local limit = math.min(math.max(edns and edns.size or 0, dns_message.PLAIN_LIMIT), LARGEST_REPLY)
@@ -152,7 +153,8 @@ local function compose(message, question_bytes, reply)
   return { header, question_bytes, table.unpack(records) }
 end
 
--- What to send for a datagram: nil for nothing. Answers are never answered, or two servers might talk forever.
+-- Returns the answer to a datagram; nil for no answer. An answer is never answered: otherwise two servers
+-- might exchange answers forever.
 local function respond(zone, query, truncated)
   local header = dns_message.parse_header(query)
   if not header or header.is_response then return nil end
@@ -174,7 +176,8 @@ local function serve(sock, zone, query)
   end
 end
 
--- What the system reports concerns one datagram or one peer. Any other error is a mistake in this program.
+-- An error reported by the system concerns one datagram or one peer. Any other error is a mistake in this
+-- program.
 local function is_passing(err)
   if type(err) ~= "userdata" or err.category ~= "system" then return false end
   return err ~= ip.error.EBADF and err ~= ip.error.ECANCELED
@@ -187,12 +190,12 @@ local function serve_forever(sock, zone)
     local _, err = pcall(serve, sock, zone, query)
     if not is_passing(err) then error(err, 0) end
     if err ~= reported then io.stderr:write("dns_server.lua: ", tostring(err), "\n") end
-    reported = err -- a row of equal errors is told once
-    ip.fiber.yield() -- errors that do not end must not keep others from running
+    reported = err -- a series of equal errors is reported once
+    ip.fiber.yield() -- an endless series of errors must not starve other fibers
   end
 end
 
--- A system may have no v6, or no v4: then the other address will do.
+-- A system may lack v6 or v4: then one address is enough.
 local function lacks_family(err)
   return err == ip.error.EADDRNOTAVAIL or err == ip.error.EAFNOSUPPORT
 end
@@ -221,6 +224,6 @@ for i, sock in ipairs(listen()) do
   ip.fiber.spawn(serve_forever, sock, zone)
   announcements[i] = "listening on " .. ip.tostring(sock.local_address, sock.local_port)
 end
-print(table.concat(announcements, "\n")) -- in one piece, for scripts that wait for it
+print(table.concat(announcements, "\n")) -- in one write, for scripts that wait for the line
 io.stdout:flush()
 ip.fiber.run()

@@ -1,4 +1,4 @@
---- The zone that dns_server.lua serves: read from a table or a file, checked, and kept as wire format.
+--- The zone that dns_server.lua serves: read from a table or a file, checked, and stored in wire format.
 ---
 --- A zone has one record on each line, NAME TTL TYPE VALUE; dns_server.lua --help describes the file.
 
@@ -21,7 +21,7 @@ local function address_reader(version)
   end
 end
 
--- The strings of a TXT record: "quoted" ones, or else the whole text.
+-- Returns the strings of a TXT record: the "quoted" strings or, without quotes, the whole text.
 local function split_strings(text)
   if text:sub(1, 1) ~= '"' then return { text } end
   local strings, position = {}, 1
@@ -72,16 +72,16 @@ local value_readers = { A = address_reader("v4"), AAAA = address_reader("v6"), T
 -- --- the zone ---
 
 ---@class dns_zone
----@field apex string the name that all names of the zone end with
----@field authority string the SOA record, without the name that it begins with
+---@field apex string the name with which all names of the zone end
+---@field authority string the SOA record, without the name at its start
 ---@field names table<string, table<integer, string[]>> the records of each name and type, ready to be sent
 
--- A record in wire format, without its name.
+-- Returns a record in wire format, without its name.
 local function encode(type, ttl, data)
   return string.pack(">I2 I2 I4 s2", type, class.IN, ttl, data)
 end
 
--- Checks NAME TTL TYPE VALUE; nil and a message where something is wrong.
+-- Checks NAME TTL TYPE VALUE; returns nil and a message if they are wrong.
 local function read_record(name_text, ttl, type, value)
   if not value then return nil, "NAME TTL TYPE VALUE expected" end
   local name, message = dns_message.name_from_text(name_text)
@@ -97,7 +97,7 @@ local function read_record(name_text, ttl, type, value)
   return { name = name:lower(), ttl = seconds, type = record_type[type:upper()], data = data }
 end
 
--- Reads all lines of a zone; `complaints` gets a line for each that is malformed.
+-- Reads all lines of a zone; adds a line to `complaints` for each malformed line.
 local function read_records(lines, source, complaints)
   local records = {}
   for i, line in ipairs(lines) do
@@ -125,7 +125,7 @@ local function find_authority(records, source, complaints)
   return authority
 end
 
---- Is `name` the name `apex` or one below it? Both in lower case.
+--- Returns whether `name` is the name `apex` or a name below it. Both are in lower case.
 function dns_zone.is_within(name, apex)
   while name and name ~= apex do
     name = dns_message.parent(name)
@@ -133,7 +133,7 @@ function dns_zone.is_within(name, apex)
   return name ~= nil
 end
 
--- Names between a record's name and the apex exist too, though they have no records.
+-- Names between a record's name and the apex also exist, although they have no records.
 local function add_name(zone, name)
   local records = zone.names[name]
   if records then return records end
@@ -142,7 +142,7 @@ local function add_name(zone, name)
   return zone.names[name]
 end
 
--- In an answer each record has the name that was asked for, which stands behind the header.
+-- In an answer each record has the queried name, which is after the header.
 local POINTER_TO_QUESTION = string.pack(">I2", 0xC000 | dns_message.HEADER_SIZE)
 
 local function add_record(zone, record)
@@ -152,17 +152,18 @@ local function add_record(zone, record)
   of_name[record.type] = of_type
 end
 
---- Makes a zone of lines { name, ttl, type, value }; a field `where` says where the line stands.
+--- Makes a zone from lines { name, ttl, type, value }; a field `where` has the position of the line.
 ---@param lines table[]
----@param source string what the complaints call the whole
+---@param source string the name of the zone's source in complaints
 ---@return dns_zone?
----@return string[]? complaints all that is wrong
+---@return string[]? complaints all the problems
 function dns_zone.new(lines, source)
   local complaints = {}
   local records = read_records(lines, source, complaints)
   local authority = find_authority(records, source, complaints)
   if not authority then return nil, complaints end
-  -- The TTL of a negative answer is the last number of the SOA record, or that record's own TTL if that is less.
+  -- The TTL of a negative answer is the last number of the SOA record or the record's own TTL, whichever is
+  -- less.
   local negative_ttl = math.min(authority.ttl, (string.unpack(">I4", authority.data, -4)))
   local zone = { apex = authority.name, authority = encode(record_type.SOA, negative_ttl, authority.data), names = {} }
   for _, record in ipairs(records) do
@@ -177,7 +178,8 @@ function dns_zone.new(lines, source)
   return zone
 end
 
--- The fields of a line of a zone file; none where it has not all four. nil for a comment or an empty line.
+-- Returns the fields of a line of a zone file, or none if it does not have all four; nil for a comment or an
+-- empty line.
 local function split_line(text)
   if text:find("^%s*#") or not text:find("%S") then return nil end
   local name, ttl, type, value = text:match("^%s*(%S+)%s+(%S+)%s+(%S+)%s+(.-)%s*$")
@@ -188,7 +190,7 @@ end
 ---@param file file*
 ---@param path string the file's name, for the complaints
 ---@return dns_zone?
----@return string[]? complaints all that is wrong
+---@return string[]? complaints all the problems
 function dns_zone.read(file, path)
   local lines, number = {}, 0
   for text in file:lines() do

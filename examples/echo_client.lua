@@ -7,7 +7,7 @@ local byte_span = require "byte_span"
 local command_line = require "command_line"
 local ip = require "ip"
 
--- Each datagram begins with: the run it belongs to, its sequence number, the time it was sent.
+-- Each datagram begins with the id of its run, its sequence number, and the time at which it was sent.
 local HEADER = ">I4 I4 d"
 local HEADER_SIZE = string.packsize(HEADER)
 local LARGEST_DATAGRAM = 65507
@@ -34,7 +34,7 @@ local options = command_line.new {
   },
 }:parse(arg)
 
--- What became of a datagram, by its sequence number: one byte each, so that a long run needs little memory.
+-- The state of each datagram, by sequence number, in one byte each, so that a long run needs little memory.
 local OPEN, ANSWERED, LOST = 0, 1, 2
 local fate = byte_span.new(options.count)
 
@@ -43,9 +43,9 @@ local started = ip.fiber.now()
 local taken, settled = 0, 0
 local times = {}
 local lost, duplicates, late, foreign = 0, 0, 0, 0
-local lost_by = {} -- how many were lost, by the error's name
+local lost_by = {} -- number of lost datagrams, by the name of the error
 
--- The next sequence number, or nil. With an interval it waits until it is that datagram's turn.
+-- Returns the next sequence number, or nil. With an interval it first waits until that datagram is due.
 local function next_sequence()
   if taken == options.count then return nil end
   taken = taken + 1
@@ -55,8 +55,8 @@ local function next_sequence()
   return sequence
 end
 
--- On a connected socket, ECONNREFUSED from `send` speaks of the datagram before, which is settled already; this one was
--- not sent.
+-- On a connected socket, ECONNREFUSED from `send` concerns the previous datagram, which is already counted;
+-- this datagram was not sent.
 local function send(sock, message)
   local ok, err = pcall(sock.send, sock, message)
   if ok then return end
@@ -64,7 +64,7 @@ local function send(sock, message)
   sock:send(message)
 end
 
--- Counts a datagram that is not the awaited answer.
+-- Counts a datagram that is not the expected answer.
 local function count_other(reply)
   local sequence = 0
   if #reply >= HEADER_SIZE then
@@ -82,7 +82,7 @@ local function count_other(reply)
   end
 end
 
--- One datagram there and back. An answer is equal to what was sent, byte for byte.
+-- Sends one datagram and waits for its answer, which has the same bytes.
 local function exchange(sock, message, reply, sequence)
   message:pack(1, HEADER, run, sequence, ip.fiber.now())
   send(sock, message)
@@ -96,7 +96,8 @@ local function exchange(sock, message, reply, sequence)
   return arrived - sent
 end
 
--- Counts the datagram as lost: in time nothing came (ETIMEDOUT), nobody listens (ECONNREFUSED), no route, …
+-- Counts the datagram as lost: no answer in time (ETIMEDOUT), no program listens (ECONNREFUSED), no route,
+-- …
 local function count_lost(sequence, err)
   if type(err) ~= "userdata" then error(err, 0) end -- a mistake in this program
   fate[sequence] = LOST
@@ -104,12 +105,12 @@ local function count_lost(sequence, err)
   lost_by[err.name] = (lost_by[err.name] or 0) + 1
 end
 
--- One of the datagrams in flight. It has a socket of its own, and so the code reads from top to bottom: what arrives
--- belongs to the datagram it has just sent, or to one before.
+-- Handles one of the datagrams in flight. It has its own socket, so the code is sequential: an arriving
+-- datagram answers the last datagram sent, or an earlier one.
 local function exchange_many()
   local sock <close> = ip.udp.connect(options.address, options.port)
   local message = byte_span.new(options.size):fill(0x55)
-  local reply = byte_span.new(options.size + 1) -- a longer datagram is seen to differ
+  local reply = byte_span.new(options.size + 1) -- one byte more, to detect a longer datagram
   for sequence in next_sequence do
     local ok, result = pcall(ip.fiber.with_timeout, options.timeout, exchange, sock, message, reply, sequence)
     if ok then
@@ -122,7 +123,7 @@ local function exchange_many()
   end
 end
 
--- A line on the terminal that overwrites itself.
+-- Updates a progress line on the terminal.
 local function show_progress()
   while true do
     ip.fiber.sleep(0.1)
@@ -154,7 +155,7 @@ local function milliseconds(seconds)
   return ("%.3f ms"):format(seconds * 1000)
 end
 
--- The smallest time that at least `share` of all times do not exceed.
+-- Returns the smallest time that at least `share` of all times do not exceed.
 local function quantile(sorted, share)
   return sorted[math.max(1, math.ceil(share * #sorted))]
 end
@@ -181,7 +182,7 @@ local function report()
     milliseconds(quantile(times, 0.5)), milliseconds(quantile(times, 0.99)), milliseconds(times[#times])))
 end
 
--- Ctrl-C raises an error here: what was measured up to then is shown all the same.
+-- Ctrl-C raises an error here; the results up to then are still shown.
 local ok, err = pcall(ip.fiber.run, measure)
 report()
 if not ok then error(err, 0) end

@@ -28,16 +28,16 @@ local function listen()
   os.exit(1, true)
 end
 
--- One span shows one datagram after the other, so nothing is allocated here. A busy loop lets other fibers run after
--- max_ready datagrams; this program has no others.
+-- The loop reuses one span for all datagrams, so it allocates nothing. A busy loop lets other fibers run
+-- after max_ready datagrams; this program has no other fibers.
 local function echo(sock, buffer)
   for data, address, port in sock:datagrams { buffer = buffer, capacity = LARGEST_DATAGRAM, max_ready = 64 } do
     sock:send_to(data, address, port)
   end
 end
 
--- What the system reports concerns one datagram or one peer (ECONNREFUSED, EHOSTUNREACH, EINVAL for a sender with port
--- 0, …). Any other error is a mistake in this program.
+-- An error reported by the system concerns one datagram or one peer (ECONNREFUSED, EHOSTUNREACH, EINVAL for a
+-- sender with port 0, …). Any other error is a mistake in this program.
 local function is_passing(err)
   if type(err) ~= "userdata" or err.category ~= "system" then return false end
   return err ~= ip.error.EBADF and err ~= ip.error.ECANCELED
@@ -50,8 +50,8 @@ local function serve(sock)
     local _, err = pcall(echo, sock, buffer)
     if not is_passing(err) then error(err, 0) end
     if err ~= reported then io.stderr:write("echo_server.lua: ", tostring(err), "\n") end
-    reported = err -- a row of equal errors is told once
-    ip.fiber.yield() -- errors that do not end must not keep others from running
+    reported = err -- a series of equal errors is reported once
+    ip.fiber.yield() -- an endless series of errors must not starve other fibers
   end
 end
 

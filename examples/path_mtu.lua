@@ -1,4 +1,4 @@
---- Finds out how large a packet the path to a host takes. Linux; needs no privileges.
+--- Finds the largest packet that the path to a host carries. Linux; needs no privileges.
 --- usage: lua5.4 path_mtu.lua HOST
 
 package.path = (arg[0]:match("^.*/") or "./") .. "?.lua;" .. package.path
@@ -32,12 +32,13 @@ end
 
 local UDP_HEADER = 8
 local V4_HEADER, V6_HEADER = 20, 40
-local LARGEST_PACKET = 65535 -- of v4; nothing larger is tried on v6 either
+local LARGEST_PACKET = 65535 -- the limit of v4, which is also used for v6
 
 -- --- probes ---
 
--- What the oldest report says of a probe: "arrived", "too large", or another error, and who says so. A router's message
--- about an earlier, larger packet counts as well: the kernel goes by it from then on.
+-- Returns the result of a probe according to the oldest report ("arrived", "too large", or another error),
+-- and the sender of the report. A router's message about an earlier, larger packet also counts, because the
+-- kernel has used its MTU since.
 local function news(sock)
   local report = sock:receive_error()
   if not report then return nil end
@@ -46,7 +47,8 @@ local function news(sock)
   return tostring(report.error), report.offender
 end
 
--- A packet that the next link does not take is refused at once; what routers say comes later and ends the receive.
+-- The system refuses a packet that is too large for the next link; the report of a router arrives later and
+-- ends the receive.
 local function try(sock, payload)
   local ok, err = pcall(sock.send, sock, payload)
   if not ok and err ~= ip.error.EMSGSIZE then return tostring(err) end
@@ -73,8 +75,8 @@ local function show(size, result, from)
   io.stdout:flush()
 end
 
--- Begins with what the system knows, the MTU of the next link unless the path was in use before. With each "too large"
--- it knows a smaller one.
+-- Begins with the MTU that the system knows, which is that of the next link unless the path was used before.
+-- After each "too large" the system knows a smaller MTU.
 local function discover(host)
   local headers = UDP_HEADER + (host.is_v4 and V4_HEADER or V6_HEADER)
   local sock <close> = ip.udp.connect(host, options.port, {

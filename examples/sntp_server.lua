@@ -1,4 +1,4 @@
---- An SNTP server (RFC 4330, a subset of NTP, RFC 5905): tells the time of this machine's clock.
+--- An SNTP server (RFC 4330, a subset of NTP, RFC 5905): serves the time of this machine's clock.
 --- usage: lua5.4 sntp_server.lua [--address ADDRESS] [--port PORT] [--stratum N]
 
 package.path = (arg[0]:match("^.*/") or "./") .. "?.lua;" .. package.path
@@ -22,29 +22,29 @@ is taken as it is. Answers leave from the address that was asked, also with --ad
   },
 }:parse(arg)
 
--- leap, version and mode; stratum; poll; precision; root delay; root dispersion; reference id; then the timestamps
--- reference, originate (the client's own transmit), receive, transmit
+-- leap, version and mode; stratum; poll; precision; root delay; root dispersion; reference id; then the
+-- timestamps reference, originate (the client's own transmit), receive, transmit
 local PACKET = ">B B i1 i1 I4 I4 c4 I8 I8 I8 I8"
 local PACKET_SIZE = string.packsize(PACKET)
-local LARGEST_QUERY = 1024 -- extension fields and a digest may follow; they are not looked at
+local LARGEST_QUERY = 1024 -- extension fields and a digest may follow, and are ignored
 
 local CLIENT, SERVER = 3, 4 -- modes
 local PRECISION = -20 -- 2^-20 s, about a microsecond
 local ROOT_DISPERSION = 0x10000 // 100 -- 0.01 s in 16.16 fixed point
-local REFERENCE = options.stratum == 1 and "LOCL" or "\127\127\1\1" -- a clock that nothing else is known of
+local REFERENCE = options.stratum == 1 and "LOCL" or "\127\127\1\1" -- an undisciplined local clock
 
 local SECONDS_1900_TO_1970 = 2208988800
 local NANOSECONDS = 1000000000
 
--- NTP's time: seconds since 1900 modulo 2^32, and a fraction of 32 bits.
+-- Returns an NTP timestamp: seconds since 1900 modulo 2^32, and a fraction of 32 bits.
 local function ntp_time(nanoseconds)
   local seconds = nanoseconds // NANOSECONDS + SECONDS_1900_TO_1970
   local fraction = (nanoseconds % NANOSECONDS << 32) // NANOSECONDS
   return seconds << 32 | fraction
 end
 
--- The first byte, poll interval and transmit timestamp of a client's query; nil for anything else. Answers above all
--- are never answered, or two servers might talk forever.
+-- Returns the first byte, poll interval and transmit timestamp of a client's query; nil for any other
+-- datagram. An answer is never answered: otherwise two servers might exchange answers forever.
 local function parse(query, truncated)
   if truncated or #query < PACKET_SIZE or #query % 4 ~= 0 then return nil end
   local first, _, poll, _, _, _, _, _, _, _, transmit = query:unpack(PACKET)
@@ -53,8 +53,9 @@ local function parse(query, truncated)
   return version, poll, transmit
 end
 
--- `info.timestamp` is when the system received the query, however long it has waited for this program since. The clock
--- may have been set back meanwhile, and no answer leaves before its query came.
+-- `info.timestamp` is the time at which the system received the query, no matter how long it then waited for
+-- this program. The clock may have been set back since, but an answer must not leave before its query
+-- arrived.
 local function serve(sock, query, info, reply)
   while true do
     local n = sock:receive_message(query:resize(query.capacity), info)
@@ -69,7 +70,8 @@ local function serve(sock, query, info, reply)
   end
 end
 
--- What the system reports concerns one datagram or one peer. Any other error is a mistake in this program.
+-- An error reported by the system concerns one datagram or one peer. Any other error is a mistake in this
+-- program.
 local function is_passing(err)
   if type(err) ~= "userdata" or err.category ~= "system" then return false end
   return err ~= ip.error.EBADF and err ~= ip.error.ECANCELED
@@ -82,8 +84,8 @@ local function serve_forever(sock)
     local _, err = pcall(serve, sock, query, info, reply)
     if not is_passing(err) then error(err, 0) end
     if err ~= reported then io.stderr:write("sntp_server.lua: ", tostring(err), "\n") end
-    reported = err -- a row of equal errors is told once
-    ip.fiber.yield() -- errors that do not end must not keep others from running
+    reported = err -- a series of equal errors is reported once
+    ip.fiber.yield() -- an endless series of errors must not starve other fibers
   end
 end
 

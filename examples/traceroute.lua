@@ -1,4 +1,4 @@
---- Shows the routers on the way to a host, with round-trip times. Linux; needs no privileges.
+--- Shows the routers on the path to a host, with round-trip times. Linux; needs no privileges.
 --- usage: lua5.4 traceroute.lua HOST
 
 package.path = (arg[0]:match("^.*/") or "./") .. "?.lua;" .. package.path
@@ -35,7 +35,7 @@ local function give_up(message)
   os.exit(1, true)
 end
 
--- --- what routers and hosts say ---
+-- --- reports of routers and hosts ---
 
 local HOPS_RAN_OUT = { icmp = "11 0", icmp6 = "3 0" }
 local PORT_UNREACHABLE = { icmp = "3 3", icmp6 = "1 4" }
@@ -47,9 +47,9 @@ local marks = {
 ---@class answer
 ---@field from ip.address
 ---@field seconds number
----@field is_last boolean the probe has come to its end: at the host, or where there is no way on
+---@field is_last boolean the probe has reached the host, or cannot get any further
 ---@field is_host boolean
----@field mark string? what was wrong
+---@field mark string? the problem
 
 local function answer_of(report, seconds)
   local said = ("%d %d"):format(report.type, report.code)
@@ -63,15 +63,15 @@ local function answer_of(report, seconds)
   return answer
 end
 
--- The oldest report of the probe to `port`. Those of earlier probes have come too late and are passed over.
+-- Returns the oldest report about the probe to `port`. Late reports about earlier probes are ignored.
 local function report_of(sock, port)
   for report in function() return sock:receive_error() end do
     if report.port == port and report.origin ~= "local" then return report end
   end
 end
 
--- An ICMP message ends the receive with an error, whose details `receive_error` has. A datagram is an answer, too: then
--- somebody listens at that port.
+-- An ICMP message ends the receive with an error, and `receive_error` returns the details. A datagram is also
+-- an answer: then a program listens at that port.
 local function await_answer(sock, buf, host, port, sent)
   while true do
     local remaining = sent + options.timeout - ip.fiber.now()
@@ -87,7 +87,7 @@ local function await_answer(sock, buf, host, port, sent)
   end
 end
 
--- --- the way ---
+-- --- the path ---
 
 local function probe(sock, buf, info)
   local sent = ip.fiber.now()
@@ -101,7 +101,7 @@ local function write(...)
   io.stdout:flush()
 end
 
--- Writes one line; returns the answer that says that the way ends here.
+-- Writes one line; returns the answer that ends the trace, if there is one.
 local function show_hop(sock, buf, info)
   local last, previous
   write(("%2d "):format(info.hops))

@@ -1,4 +1,4 @@
---- A UDP relay: sends what clients send on to one server, and the server's answers back to the client they are for.
+--- A UDP relay: forwards the datagrams of clients to one server, and the server's answers to their clients.
 --- usage: lua5.4 udp_relay.lua --to HOST --to-port PORT [--listen ADDRESS] [--port PORT]
 
 package.path = (arg[0]:match("^.*/") or "./") .. "?.lua;" .. package.path
@@ -41,7 +41,8 @@ local function give_up(...)
   os.exit(1, true)
 end
 
--- What the system reports concerns one datagram or one peer. Any other error is a mistake in this program.
+-- An error reported by the system concerns one datagram or one peer. Any other error is a mistake in this
+-- program.
 local function is_passing(err)
   if type(err) ~= "userdata" or err.category ~= "system" then return false end
   return err ~= ip.error.EBADF and err ~= ip.error.ECANCELED
@@ -54,7 +55,7 @@ end
 ---@field address ip.address
 ---@field port integer
 ---@field upstream ip.udp.socket connected to the server
----@field heard number when the last datagram of the client or for it has come
+---@field heard number the time of the last datagram from or to the client
 
 local clients = {} -- by endpoint key
 local client_count = 0
@@ -72,8 +73,8 @@ local function forget(client)
   tell(client, "has gone")
 end
 
--- Sends the server's answers back until the client was idle for long enough. A string takes only the memory that an
--- answer needs, while a span for the largest datagram would have to be kept for every client.
+-- Forwards the server's answers until the client has been idle for too long. A string takes only the memory
+-- of one answer; a span would have to hold the largest datagram, for every client.
 local function answer(listener, client)
   local remaining = options.idle
   while remaining > 0 do
@@ -83,7 +84,8 @@ local function answer(listener, client)
       client.heard = ip.fiber.now()
       ok, result = pcall(listener.send_to, listener, result, client.address, client.port)
     end
-    -- Nobody listens at the server's port, say, or the time is over: what counts is how long the client was silent.
+    -- The server's port may be closed, or the time may be over. Only the time since the client's last
+    -- datagram counts.
     if not ok and not is_passing(result) then error(result, 0) end
     remaining = client.heard + options.idle - ip.fiber.now()
   end
@@ -101,10 +103,10 @@ local function welcome(listener, server, key, address, port)
   return client
 end
 
--- --- the way to the server ---
+-- --- forwarding to the server ---
 
--- `try_send` never waits, or one client that sends too much would keep all others waiting. What it cannot send is
--- dropped, as a router would do.
+-- `try_send` never waits, so a client that sends too much does not delay the others. A datagram that it
+-- cannot send is dropped, as a router would do.
 local function relay(listener, server, buf)
   while true do
     local n, address, port = listener:receive_from(buf:resize(buf.capacity))
@@ -124,8 +126,8 @@ local function relay_forever(listener, server)
     local _, err = pcall(relay, listener, server, buf)
     if not is_passing(err) then error(err, 0) end
     if err ~= reported then complain(tostring(err)) end
-    reported = err -- a row of equal errors is told once
-    ip.fiber.yield() -- errors that do not end must not keep others from running
+    reported = err -- a series of equal errors is reported once
+    ip.fiber.yield() -- an endless series of errors must not starve other fibers
   end
 end
 

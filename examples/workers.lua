@@ -1,4 +1,4 @@
---- An echo server of several processes on one port, and what they reach together.
+--- An echo server of several processes on one port, and a measurement of their echo rate.
 --- usage: lua5.4 workers.lua [--workers N]
 ---        lua5.4 workers.lua --serve [--workers N] [--port PORT]
 
@@ -9,9 +9,9 @@ local byte_span = require "byte_span"
 local command_line = require "command_line"
 local ip = require "ip"
 
-local SOCKETS_PER_WORKER = 32 -- of the load: the system chooses a worker by the sender's port
-local BURST = 4 -- datagrams in flight on each of them; all together fit into a worker's receive buffer
-local LOST = 0.1 -- seconds after which an answer does not come any more
+local SOCKETS_PER_WORKER = 32 -- sockets of the load: the system chooses a worker by the sender's port
+local BURST = 4 -- datagrams in flight on each socket; all of them together fit into a worker's receive buffer
+local LOST = 0.1 -- seconds after which an answer counts as lost
 local PATIENCE = 10 -- seconds for a process to start or to answer
 local WARM_UP = 0.2
 local LARGEST_DATAGRAM = 65535
@@ -62,16 +62,18 @@ local function complain(...)
   io.stderr:write("\n")
 end
 
--- What the system reports concerns one datagram or one peer. Any other error is a mistake in this program.
+-- An error reported by the system concerns one datagram or one peer. Any other error is a mistake in this
+-- program.
 local function is_passing(err)
   if type(err) ~= "userdata" or err.category ~= "system" then return false end
   return err ~= ip.error.EBADF and err ~= ip.error.ECANCELED
 end
 
--- --- in the processes that are started ---
+-- --- in the child processes ---
 
--- The standard input of a started process is a pipe that nobody writes to. It ends when the first process closes it, or
--- ends in whatever way: none outlives it. Ctrl-C reaches all of them, and is for the first one to handle.
+-- The standard input of a child process is a pipe to which no process writes. The pipe closes when the first
+-- process closes it or ends, for whatever reason, so no child outlives the first process. Ctrl-C reaches all
+-- processes, and only the first one handles it.
 local function wait_for_the_end()
   ip.fiber.spawn(function()
     while true do ip.fiber.wait_signal("SIGINT") end
@@ -94,11 +96,11 @@ local function echo_forever(sock)
   while true do
     local _, err = pcall(echo, sock, buf)
     if not is_passing(err) then error(err, 0) end
-    ip.fiber.yield() -- errors that do not end must not keep others from running
+    ip.fiber.yield() -- an endless series of errors must not starve other fibers
   end
 end
 
--- Says that it is there, and whenever it is asked, how many echoes there were and what processor time they took.
+-- Reports that the worker is ready and, on each request, the number of its echoes and their processor time.
 local function report(control)
   control:send(string.pack(REPORT, options.number, 0, 0))
   while true do
@@ -115,7 +117,7 @@ function roles.worker()
   wait_for_the_end()
 end
 
--- Sends a burst when the one before has come back. What is lost, or late, is sent again.
+-- Sends a burst when the previous burst has come back. Lost and late datagrams are sent again.
 local function keep_busy()
   local sock = ip.udp.connect(options.address, options.port, { receive_timeout = LOST })
   local burst, answers = ip.udp.batch.new(BURST, options.size), ip.udp.batch.new(BURST, options.size)
@@ -143,7 +145,7 @@ local function quote(word)
   return "'" .. tostring(word):gsub("'", "'\\''") .. "'"
 end
 
--- The interpreter stands before the script and its own options.
+-- The interpreter is the word before the script and the interpreter's options.
 local function interpreter()
   local first = 0
   while arg[first - 1] do first = first - 1 end
@@ -174,7 +176,7 @@ function children:start(role, values)
     words[#words + 1] = value
   end
   for i, word in ipairs(words) do words[i] = quote(word) end
-  -- popen closes in the new process the pipes that lead to others
+  -- popen closes the pipes to the other processes in the new process
   self.pipes[#self.pipes + 1] = assert(io.popen("exec " .. table.concat(words, " "), "w"))
 end
 
@@ -185,10 +187,11 @@ local function receive_report(control)
   return { number = number, port = port, echoes = echoed, processor_time = processor_time }
 end
 
--- Starts workers on one port and waits until all listen. Returns the port and a function that asks each for its report.
+-- Starts workers on one port and waits until all listen. Returns the port and a function that requests the
+-- report of each worker.
 local function start_workers(group, count)
-  -- The port is this process's until the workers have it, and is given up before the first datagram comes: a socket
-  -- that nobody reads would get its share.
+  -- This process holds the port until the workers have bound it, and closes its socket before the first
+  -- datagram arrives: otherwise the system would deliver a share of the datagrams to that socket.
   local bound, holder = pcall(ip.udp.bind, options.address, options.port, { reuse_port = true })
   if not bound then
     complain(("cannot listen on %s: %s"):format(ip.tostring(options.address, options.port), holder))
@@ -236,7 +239,7 @@ local function shares_of(reports)
   return table.concat(shares, " ")
 end
 
--- What there was between two reports of each worker.
+-- Returns the differences between two reports of each worker.
 local function difference(later, earlier)
   local result = {}
   for i, each in ipairs(later) do
@@ -249,12 +252,12 @@ end
 local function measure_with(count, loads)
   local workers <close> = new_children()
   local port, ask = start_workers(workers, count)
-  local load <close> = new_children() -- ends before the workers do
+  local load <close> = new_children() -- closed before the workers
   for _ = 1, loads do
     load:start("load", { port = port, sockets = math.ceil(SOCKETS_PER_WORKER * count / loads) })
   end
   local deadline = ip.fiber.now() + PATIENCE
-  repeat -- until the load is there
+  repeat -- until the load has started
     ip.fiber.sleep(WARM_UP)
   until all_have_echoed(ask()) or ip.fiber.now() > deadline
   local before, start = ask(), ip.fiber.now()
@@ -284,7 +287,7 @@ local function serve(count)
   print(("%d echoes, share of each worker, %%: %s"):format(total_of(reports, "echoes"), shares_of(reports)))
 end
 
--- Ctrl-C ends a measurement, and with it all processes.
+-- Ctrl-C ends a measurement and all its processes.
 local function measure_until_interrupted(most)
   local measuring = ip.fiber.spawn(measure, most)
   ip.fiber.spawn(function()

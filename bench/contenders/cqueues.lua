@@ -1,11 +1,12 @@
---- cqueues: cqueues.lua ROLE PEER_PORT SOCKETS. Its sockets know one peer only, so all roles are connected ones.
+--- cqueues: cqueues.lua ROLE PEER_PORT SOCKETS. Its sockets have a single peer, so they are connected in all
+--- roles.
 
 local cqueues = require "cqueues"
 local socket = require "cqueues.socket"
 
 local role, peer_port, sockets = arg[1], tonumber(arg[2]), tonumber(arg[3])
 
-local LARGEST = -65535 -- at most so many bytes: one datagram
+local LARGEST = -65535 -- negative: a read of at most so many bytes, which is one datagram
 
 local function open()
   local sock = socket.connect { host = "127.0.0.1", port = peer_port, type = socket.SOCK_DGRAM }

@@ -1,6 +1,6 @@
 /* libuv.c: libuv ROLE PEER_PORT SOCKETS
-   C on libuv's own UDP handle, used as its documentation shows it: receive callbacks, uv_udp_try_send, and uv_udp_send where that
-   would block. */
+   C on libuv's own UDP handle, used as its documentation shows: receive callbacks, uv_udp_try_send, and
+   uv_udp_send if that would block. */
 #include <uv.h>
 
 #include "floor.h"

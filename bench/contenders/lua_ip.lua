@@ -36,8 +36,8 @@ end
 
 local roles = {}
 
--- What is called for each datagram is looked up once, as in any hot loop in Lua. max_ready: after so many datagrams
--- in a row other fibers run; here there are none.
+-- The functions called for each datagram are looked up once, as in any hot loop in Lua. max_ready: after so
+-- many consecutive datagrams other fibers run; this program has none.
 local LOOP = { capacity = CAPACITY, max_ready = 64 }
 
 function roles.echo(sock)
@@ -85,7 +85,7 @@ function roles.send(sock)
   end
 end
 
--- With --calls: the same by receive_from, send_to and the rest, each found by its name.
+-- With --calls: the same with receive_from, send_to and so on, each looked up by name in each call.
 local calls = {}
 
 function calls.echo(sock)

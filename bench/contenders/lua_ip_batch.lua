@@ -1,5 +1,5 @@
---- lua-ip with receive_many and send_many: lua_ip_batch.lua [--read] ROLE PEER_PORT SOCKETS
---- With --read the echo looks at every entry.
+--- lua-ip with receive_many and send_many: lua_ip_batch.lua [--read] ROLE PEER_PORT SOCKETS With --read the
+--- echo reads every entry.
 
 local byte_span = require "byte_span"
 local ip = require "ip"

@@ -1,4 +1,5 @@
---- lua-ip with segmentation offload (GRO and GSO), one message per call: lua_ip_offload.lua ROLE PEER_PORT SOCKETS
+--- lua-ip with receive and segmentation offload (GRO and GSO), one message per call:
+--- lua_ip_offload.lua ROLE PEER_PORT SOCKETS
 
 local byte_span = require "byte_span"
 local ip = require "ip"
@@ -7,7 +8,8 @@ local LARGEST_READ, LARGEST_PAYLOAD, SEGMENTS = 65535, 65507, 64
 
 local roles = {}
 
--- What receive_message has reported, segment size included, is what send_message needs. Methods are looked up once.
+-- send_message uses the fields that receive_message has filled in, including the segment size. Methods are
+-- looked up once.
 function roles.echo(sock)
   local buf, info = byte_span.new(LARGEST_READ), {}
   local receive_message, send_message, resize = sock.receive_message, sock.send_message, buf.resize

@@ -1,4 +1,5 @@
---- LuaSocket, blocking: luasocket.lua ROLE PEER_PORT SOCKETS. One socket, as it has no loop.
+--- LuaSocket, blocking: luasocket.lua ROLE PEER_PORT SOCKETS. It uses one socket, because LuaSocket has no
+--- event loop.
 
 local socket = require "socket"
 

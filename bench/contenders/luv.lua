@@ -1,4 +1,5 @@
---- luv with callbacks: luv.lua ROLE PEER_PORT SOCKETS. Sends try first, as that is what costs least.
+--- luv with callbacks: luv.lua ROLE PEER_PORT SOCKETS. Sends call try_send first, because it is the cheapest
+--- call.
 
 local uv = require "luv"
 

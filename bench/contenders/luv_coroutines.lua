@@ -1,5 +1,8 @@
---- luv with coroutines, as programs wrap it that want sequential code: luv_coroutines.lua ROLE PEER_PORT SOCKETS
---- A socket keeps what arrives while nobody waits; send waits for its callback where it could not go at once.
+--- luv with coroutines, wrapped as in programs that want sequential code:
+--- luv_coroutines.lua ROLE PEER_PORT SOCKETS
+---
+--- A socket queues datagrams that arrive while no coroutine waits; a send that cannot complete immediately
+--- waits for its callback.
 
 local uv = require "luv"
 

@@ -28,8 +28,8 @@ const roles = {
     sock.setRecvBufferSize(4 << 20);
     roles.receive(sock);
   },
-  // A callback for each would be the way to know of errors; here the next datagram waits for the callback of the 64th, else
-  // the memory of all of them would be taken at once.
+  // A callback for each datagram would report errors. Here only every 64th send has a callback, and the next
+  // send waits for it; otherwise all datagrams would be in memory together.
   send(sock) {
     sock.on("message", (data, peer) => {
       let [left, size, target] = String(data).split(" ").map(Number);
@@ -56,7 +56,7 @@ function announce(sock) {
 }
 
 for (let i = 0; i < count; i++) {
-  // An address as it is needs no resolver.
+  // An address needs no resolver.
   const sock = dgram.createSocket({ type: "udp4", lookup: (host, options, callback) => callback(null, host, 4) });
   sock.bind(0, "127.0.0.1", () => {
     roles[role](sock);

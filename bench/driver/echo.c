@@ -1,6 +1,7 @@
-/* echo.c: keeps datagrams on their way to an echo server. The client polls and never sleeps, else its wake-ups would be
-   charged to the server. What comes back is compared with what was sent. A datagram that is lost hangs nobody: when nothing
-   has come back for a while, all that is on its way counts as lost, and the load starts again. */
+/* echo.c: keeps datagrams in flight to an echo server. The client polls and never sleeps, because its
+   wake-ups would be charged to the server. It compares each echo with the datagram that it sent. Lost
+   datagrams do not stop the load: if no echo arrives for a while, all datagrams in flight count as lost, and
+   the load starts again. */
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@
 #define MAXIMUM_ROUND_TRIPS 4000000
 #define PATTERN 'i'
 
-struct head { /* what a datagram begins with */
+struct head { /* the first bytes of a datagram */
   uint32_t epoch, index;
 };
 
@@ -21,12 +22,12 @@ struct load {
   const struct plan *plan;
   const struct server *server;
   int fd;
-  bool yields;  /* client and server share a core: polling gives way */
+  bool yields;  /* client and server share a core: polling yields */
   bool rotates; /* each datagram goes to the next socket */
   struct sockaddr_in *targets;
   uint32_t epoch, cursor;
   uint64_t outstanding, received, lost;
-  uint32_t resend[BATCH]; /* targets of what is to be sent next */
+  uint32_t resend[BATCH]; /* targets of the next datagrams to send */
   int resend_count;
   char bytes[BATCH * MAXIMUM_SIZE];
   char incoming[BATCH][MAXIMUM_SIZE];
@@ -48,7 +49,7 @@ static void prepare(struct load *load) {
   }
 }
 
-/* Sends what is in `resend`. */
+/* Sends the datagrams of `resend`. */
 static void send_all(struct load *load) {
   int count = load->resend_count, size = load->plan->size;
   load->resend_count = 0;
@@ -91,7 +92,7 @@ static void check(struct load *load, const char *bytes, size_t length) {
   for (size_t i = sizeof head; i < length; i++)
     if (bytes[i] != PATTERN) die("failed: it echoes other bytes than were sent");
   if (head.index >= (uint32_t)load->server->port_count) die("failed: it echoes what was not sent");
-  if (head.epoch != load->epoch) return; /* had been given up */
+  if (head.epoch != load->epoch) return; /* already counted as lost */
   load->received++;
   load->outstanding--;
   uint32_t target = head.index;
@@ -102,7 +103,7 @@ static void check(struct load *load, const char *bytes, size_t length) {
   load->resend[load->resend_count++] = target;
 }
 
-/* Takes what has come back, at most BATCH datagrams; false if there was nothing. */
+/* Receives at most BATCH echoes; returns false if there were none. */
 static bool take(struct load *load) {
   int count = recvmmsg(load->fd, load->incoming_messages, BATCH, MSG_DONTWAIT, NULL);
   if (count < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNREFUSED)
@@ -112,7 +113,7 @@ static bool take(struct load *load) {
   return count > 0;
 }
 
-/* Runs for that long; returns the seconds it really took, until the last datagram was back. */
+/* Runs for that long; returns the actual number of seconds, until the last echo. */
 static double run(struct load *load, double seconds) {
   double start = now(), last = start, current = start;
   load->received = load->lost = load->outstanding = 0;

@@ -1,8 +1,9 @@
 /* main.c: driver LOAD [OPTION VALUE]... -- COMMAND... [-- COMMAND...]
-   Starts the command, loads it, and prints one line of what that has cost:
+   Starts the command, loads it, and prints the cost in one line:
      ok SECONDS DATAGRAMS LOST CPU DELAY ROUND_TRIP_MEDIAN ROUND_TRIP_P99
-   or, with exit code 1, "unavailable: REASON" as the command has said it, or "failed: REASON". LOAD is echo, connected (echo,
-   and the server is to connect), receive, send, or bulk, which takes two commands: receiver and sender. */
+   or, with exit code 1, "unavailable: REASON", as printed by the command, or "failed: REASON". LOAD is echo,
+   connected (an echo by a connected server), receive, send, or bulk, which takes two commands: receiver and
+   sender. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* server.c: starting and stopping a contender, and what it has cost. */
+/* server.c: starts and stops a contender, and reads its cost. */
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>
@@ -20,7 +20,7 @@
 #define PATIENCE 0.5 /* seconds for a server to end */
 #define MAXIMUM_ARGUMENTS 32
 
-static const struct server *started[2]; /* to be killed by die() */
+static const struct server *started[2]; /* die() kills these */
 
 void die(const char *format, ...) {
   for (int i = 0; i < 2; i++)
@@ -84,7 +84,7 @@ static void become_server(char **command, const char *role, uint16_t peer_port, 
   _exit(1);
 }
 
-/* The next line without its end; die()s with what the server has said when there is none. */
+/* Returns the next line without its end; if there is none, die()s with the last output of the server. */
 static void read_line(struct server *server, char *line, size_t size, double deadline) {
   size_t length = 0;
   for (;;) {
@@ -116,7 +116,7 @@ void server_start(struct server *server, char **command, const char *role, uint1
     close(pipe_ends[0]);
     become_server(command, role, peer_port, sockets, core, pipe_ends[1]);
   }
-  setpgid(server->pid, server->pid); /* whoever of the two comes first */
+  setpgid(server->pid, server->pid); /* in parent and child: either may run first */
   close(pipe_ends[1]);
   started[started[0] != NULL] = server;
   server->output = pipe_ends[0];
@@ -132,7 +132,7 @@ void server_start(struct server *server, char **command, const char *role, uint1
     if (sscanf(line, "port %d", &port) == 1 && server->port_count < sockets) {
       server->ports[server->port_count++] = (uint16_t)port;
     } else if (complaint[0] == 0) {
-      /* The first line of an error message says what is wrong; the rest is where. */
+      /* The first line of an error message is the error; the rest is the traceback. */
       snprintf(complaint, sizeof complaint, "failed: %.400s", line);
       struct pollfd ended = {.fd = server->output, .events = POLLIN};
       poll(&ended, 1, 200);
@@ -143,8 +143,8 @@ void server_start(struct server *server, char **command, const char *role, uint1
 }
 
 void server_stop(struct server *server) {
-  /* SIGTERM first, and to all that the command has started, so that `strace -c` in front of a server can tell what it has
-     seen. */
+  /* SIGTERM first, and to all processes that the command has started, so that `strace -c` in front of a
+     server can print its table. */
   kill(-server->pid, SIGTERM);
   for (double start = now(); waitpid(server->pid, NULL, WNOHANG) == 0;) {
     if (now() - start > PATIENCE) kill(-server->pid, SIGKILL);
@@ -156,7 +156,7 @@ void server_stop(struct server *server) {
     if (started[i] == server) started[i] = NULL;
 }
 
-/* Gives up if the server has ended, with what it said last. */
+/* Ends the measurement if the server has ended, with the last output of the server. */
 static void check_alive(const struct server *server) {
   if (waitpid(server->pid, NULL, WNOHANG) == 0) return;
   char text[400] = "";
@@ -193,7 +193,7 @@ static struct usage read_usage(pid_t pid) {
 struct usage server_usage(const struct server *server) {
   check_alive(server);
   struct usage last = read_usage(server->pid);
-  for (int i = 0; i < 20; i++) { /* one that never sleeps is read as it runs */
+  for (int i = 0; i < 20; i++) { /* a server that never sleeps is read while it runs */
     pause_for(0.002);
     struct usage current = read_usage(server->pid);
     if (current.cpu == last.cpu) return current;

@@ -1,5 +1,6 @@
-/* transfer.c: one direction only. A server that receives counts, and tells its count when it is asked with a datagram of one
-   byte; a server that sends is told with a datagram of text what to send, and says "done". */
+/* transfer.c: one direction only. A receiving server counts datagrams, and answers a datagram of one byte
+   with the count. A sending server gets a request in a datagram of text, and answers "done" after it has
+   sent. */
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
@@ -23,7 +24,7 @@
 
 #define SILENCE 0.05 /* seconds after which a server counts as done */
 #define PATIENCE 5.0 /* seconds for an answer */
-#define BREATH 50e-6 /* seconds after which an empty socket is looked at again */
+#define BREATH 50e-6 /* seconds after which an empty socket is read again */
 #define ATTEMPTS 4
 #define CALIBRATION 20000 /* datagrams */
 
@@ -73,7 +74,7 @@ void send_segments(int fd, const char *bytes, int size, int count) {
   }
 }
 
-/* Asks how many datagrams the server has counted since it was asked last. */
+/* Asks how many datagrams the server has counted since the last question. */
 static uint64_t ask_count(int fd) {
   double start = now(), asked = 0;
   for (;;) {
@@ -112,17 +113,17 @@ void run_receive(const struct plan *plan, struct outcome *outcome) {
     double seconds = turn == 0 ? plan->warm_up : plan->seconds;
     for (sent = 0; now() - start < seconds; sent += BATCH) {
       send_segments(fd, bytes, plan->size, BATCH);
-      if (yields) sched_yield(); /* until the server has taken them and sleeps */
+      if (yields) sched_yield(); /* until the server has received them and sleeps */
     }
   }
   outcome->seconds = now() - start;
-  server_usage_since(&server, before, outcome); /* returns when it has taken all and sleeps */
+  server_usage_since(&server, before, outcome); /* returns when the server sleeps, having received all */
   outcome->datagrams = ask_count(fd);
   outcome->lost = sent - outcome->datagrams;
   server_stop(&server);
 }
 
-/* Passes time without a system call: whoever asks an empty socket again and again gets in the way of those who fill it. */
+/* Passes time without a system call: repeated reads of an empty socket would delay the sender. */
 static void spin(double seconds) {
   double start = now();
   while (now() - start < seconds) {
@@ -135,7 +136,8 @@ static void command(int fd, uint64_t count, int size, uint16_t port) {
   if (send(fd, text, (size_t)length, 0) < 0) die("failed: send: %s", strerror(errno));
 }
 
-/* Has the server send `count` datagrams to `fd`, takes them, and returns the seconds that took; *taken is how many came. */
+/* Makes the server send `count` datagrams to `fd` and receives them. Returns the seconds that this took;
+   *taken is the number of datagrams received. */
 static double command_send(int fd, uint64_t count, int size, uint16_t port, uint64_t *taken) {
   char incoming[BATCH][64];
   struct iovec vectors[BATCH];
@@ -149,7 +151,7 @@ static double command_send(int fd, uint64_t count, int size, uint16_t port, uint
   uint64_t bytes = 0;
   bool done = false;
   while (!done && (bytes == 0 || current - last < SILENCE)) {
-    /* With MSG_TRUNC the datagram's real length is told, and only its first bytes are copied. */
+    /* MSG_TRUNC returns the real length of the datagram; only its first bytes are copied. */
     int got = recvmmsg(fd, messages, BATCH, MSG_DONTWAIT | MSG_TRUNC, NULL);
     current = now();
     if (got > 0)
@@ -167,9 +169,9 @@ static double command_send(int fd, uint64_t count, int size, uint16_t port, uint
   return last - start;
 }
 
-/* Has the server send to somebody else, and sleeps until it is done: both cores are taken. */
+/* Makes the server send to another process, and sleeps until it is done, because both cores are busy. */
 static double command_send_to(int fd, uint64_t count, int size, uint16_t port, uint64_t *taken) {
-  *taken = 0; /* somebody else knows */
+  *taken = 0; /* the other process counts */
   command(fd, count, size, port);
   double start = now();
   struct pollfd ready = {.fd = fd, .events = POLLIN};
@@ -179,7 +181,8 @@ static double command_send_to(int fd, uint64_t count, int size, uint16_t port, u
   return now() - start;
 }
 
-/* How many datagrams `send_some` sends in `seconds`: it is asked for more until that takes long enough to be measured. */
+/* Returns how many datagrams `send_some` sends in `seconds`. Requests larger counts until one takes long
+   enough to measure. */
 static uint64_t calibrate(double (*send_some)(int, uint64_t, int, uint16_t, uint64_t *), int fd, int size,
                           uint16_t port, double seconds) {
   for (uint64_t count = CALIBRATION;; count *= 8) {
@@ -193,14 +196,15 @@ void run_send(const struct plan *plan, struct outcome *outcome) {
   struct server server;
   uint16_t port;
   int fd = open_socket(&port), on = 1;
-  /* What a sender has had cut up arrives in one piece, as cutting it up would be done at the sender's expense. */
+  /* A segmented message arrives in one piece, because its segmentation would be charged to the sender. */
   setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof on);
   server_start(&server, plan->command, "send", port, 1, plan->server_core);
   pin(plan->client_core);
   connect_to(fd, server.ports[0]);
   uint64_t count = calibrate(command_send, fd, plan->size, port, plan->seconds);
   outcome->datagrams = count;
-  /* A datagram that the client has no room for costs its sender less. If the client was kept from running, once more. */
+  /* A datagram that does not fit into the client's receive buffer costs its sender less. If the client could
+     not run in time, measure once more. */
   for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
     uint64_t taken;
     struct usage before = server_usage(&server);

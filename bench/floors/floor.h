@@ -1,4 +1,4 @@
-/* floor.h: what the floors share: setting up, and how they are talked to (bench/README.md). */
+/* floor.h: shared by the floors: set-up, and the protocol between driver and server (bench/README.md). */
 #ifndef FLOOR_H
 #define FLOOR_H
 
@@ -36,7 +36,7 @@ static inline struct sockaddr_in loopback(int port) {
       .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 }
 
-/* A non-blocking socket on a port of loopback, which is printed. */
+/* Opens a non-blocking socket on a port of loopback, and prints the port. */
 static inline int open_socket(void) {
   int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   struct sockaddr_in local = loopback(0);
@@ -48,7 +48,7 @@ static inline int open_socket(void) {
   return fd;
 }
 
-/* What is received in bulk needs room for what comes in while the server wakes up. The system may grant less. */
+/* A bulk receiver has to buffer the datagrams that arrive while it wakes up. The system may grant less. */
 static inline void take_large_buffer(int fd) {
   int size = 4 << 20;
   setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
@@ -64,7 +64,7 @@ static inline void ready(void) {
   fflush(stdout);
 }
 
-/* What a sender is to do: "COUNT SIZE PORT". */
+/* The request to a sender: "COUNT SIZE PORT". */
 struct order {
   unsigned long long count;
   int size;

@@ -1,6 +1,6 @@
 /* floor_a.c: floor_a epoll|poll|spin|connected ROLE PEER_PORT SOCKETS
-   One recvfrom and one sendto per datagram. After EAGAIN it waits with epoll, or with poll, or does not wait (spin).
-   `connected` connects its socket to the peer, and waits with epoll. */
+   One recvfrom and one sendto per datagram. After EAGAIN it waits with epoll, or with poll, or does not wait
+   (spin). `connected` connects its socket to the peer, and waits with epoll. */
 #include <poll.h>
 #include <sys/epoll.h>
 
@@ -42,7 +42,7 @@ static void give(int fd, const char *bytes, size_t size, const struct sockaddr_i
   if (count < 0 && errno != EAGAIN && errno != ECONNREFUSED) fail("sendto");
 }
 
-/* Returns the next datagram's size; waits for it. */
+/* Waits for the next datagram, and returns its size. */
 static ssize_t receive_waiting(int fd, struct sockaddr_in *peer) {
   for (;;) {
     ssize_t count = receive(fd, peer);

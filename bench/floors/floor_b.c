@@ -20,7 +20,7 @@ static void prepare(void) {
   }
 }
 
-/* Takes what is there, waiting for the first. Entries before `used` were changed since the last time. */
+/* Waits for a datagram, and receives all that are there. The last call changed the entries before `used`. */
 static int receive(int fd, int epoll, int used) {
   for (int i = 0; i < used; i++) {
     vectors[i].iov_len = CAPACITY;

@@ -1,6 +1,6 @@
 /* floor_c.c: floor_c ROLE PEER_PORT SOCKETS
-   Takes what the system has joined (UDP_GRO) in one read, and sends what the system is to cut up (UDP_SEGMENT) in one
-   write; epoll only after EAGAIN. */
+   Reads a joined buffer (UDP_GRO) in one call, and sends a message for segmentation (UDP_SEGMENT) in one
+   call; epoll only after EAGAIN. */
 #include <sys/epoll.h>
 
 #include "floor.h"
@@ -15,7 +15,7 @@ union control {
 
 static char buffer[65536];
 
-/* Takes one read of datagrams of *segment bytes (the last may be shorter), waiting for it. */
+/* Waits for a joined buffer of datagrams of *segment bytes (the last may be shorter), and reads it. */
 static size_t receive(int fd, int epoll, struct sockaddr_in *peer, size_t *segment) {
   for (;;) {
     union control control;
@@ -88,7 +88,7 @@ static void count_datagrams(int fd, int epoll) {
 static void send_on_order(int fd, int epoll) {
   struct sockaddr_in peer;
   static char payload[65536];
-  memset(payload, 1, sizeof payload); /* memory that was never written is one page of zeros, many times */
+  memset(payload, 1, sizeof payload); /* all unwritten pages would be the same page of zeros */
   for (;;) {
     size_t segment, length = receive(fd, epoll, &peer, &segment);
     struct order order = read_order(buffer, length);

@@ -1,5 +1,5 @@
---- IP addresses as immutable values. They are compared and ordered as values (`==`, `<`, `<=`: v4 before v6, then by
---- bytes, then by scope), and `tostring` gives RFC 5952 text.
+--- IP addresses as immutable values. They compare by value (`==`, `<`, `<=`: v4 before v6, then by bytes,
+--- then by scope), and `tostring` returns RFC 5952 text.
 ---@class ip.address
 ---@field is_v4 boolean an IPv4 address; a v4-mapped one is not
 ---@field is_v6 boolean an IPv6 address, v4-mapped ones included
@@ -18,20 +18,20 @@
 ---@field to_v4 fun(self: ip.address): ip.address the v4 address in a v4-mapped one, or itself
 ---@field to_v6 fun(self: ip.address): ip.address the v4-mapped form of a v4 address, or itself
 ---@field to_bytes fun(self: ip.address): string 4 or 16 bytes in network order
----@field with_scope_id fun(self: ip.address, n: integer): ip.address the same v6 address in scope n, 0..4294967295
+---@field with_scope_id fun(self: ip.address, n: integer): ip.address the same v6 address in scope n
 
---- What functions take for an address: an `ip.address`, or a string that `ip.address.new` accepts.
+--- An address argument: an `ip.address`, or a string that `ip.address.new` accepts.
 ---@alias ip.addr ip.address | string
 
 ---@class ip.address.module
----@field new fun(str?: string): ip.address reads an address; 0.0.0.0 without an argument; malformed text is an error
----@field parse fun(str: string): ip.address?, string? reads an address; nil and a message for malformed text
+---@field new fun(str?: string): ip.address parses an address, raises errors; default 0.0.0.0
+---@field parse fun(str: string): ip.address?, string? parses an address; nil and a message for malformed text
 ---@field any_v4 fun(): ip.address 0.0.0.0
 ---@field any_v6 fun(): ip.address ::
 ---@field loopback_v4 fun(): ip.address 127.0.0.1
 ---@field loopback_v6 fun(): ip.address ::1
 ---@field broadcast_v4 fun(): ip.address 255.255.255.255
----@field from_bytes fun(data: string | byte_span): ip.address makes an address of 4 or 16 bytes
+---@field from_bytes fun(data: string | byte_span): ip.address makes an address from 4 or 16 bytes
 
 ---@type ip.address.module
 return require("ip.core").address

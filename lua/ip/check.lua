@@ -1,5 +1,5 @@
---- Argument checks of the library's Lua functions: Lua's own messages, at the line of whoever called the public
---- function. The functions here are called by that function itself, so the level is theirs.
+--- Argument checks of the library's Lua functions. The messages are Lua's own, with the position of the
+--- caller of the public function. The error levels assume that the public function itself calls the check.
 
 local core = require("ip.core")
 
@@ -25,7 +25,7 @@ function check.seconds(position, name, value)
   if value ~= value then bad_argument(position, name, "seconds expected, got NaN", 3) end
 end
 
---- The integer that `value` is, which has to be within low..high. A string is no integer here, whatever it spells.
+--- Returns `value` as an integer; raises unless it is an integer within low..high. Strings are not converted.
 function check.integer(position, name, value, low, high)
   if type(value) ~= "number" then
     local got = value == nil and "no value" or type(value)
@@ -39,7 +39,8 @@ function check.integer(position, name, value, low, high)
   return integer
 end
 
---- Raises unless `value` is a socket. Positions of further arguments do not count it, as in calls with a colon.
+--- Raises unless `value` is a socket. The positions of the other arguments do not count it, as in calls with
+--- a colon.
 function check.socket(name, value)
   local class = getmetatable(value)
   if class == "ip.udp.socket" then return end
@@ -47,12 +48,12 @@ function check.socket(name, value)
   error(("calling '%s' on bad self (ip.udp.socket expected, got %s)"):format(name, got), 3)
 end
 
---- Raises a bad-argument error for the line that is `level` calls up.
+--- Raises a bad-argument error with the position `level` calls up.
 function check.fail(position, name, problem, level)
   bad_argument(position, name, problem, level + 1)
 end
 
---- The ip.address that an addr argument (an ip.address or text) stands for.
+--- Returns the ip.address of an addr argument (an ip.address or text).
 function check.address(position, name, value)
   if type(value) == "string" then
     local address, problem = core.address.parse(value)
@@ -65,7 +66,8 @@ function check.address(position, name, value)
   bad_argument(position, name, "ip.address or string expected, got " .. got, 3)
 end
 
---- Raises `err`, which the core raised for a line of the library, for the line that is `level` calls up instead.
+--- Raises `err`, an error of the core with a position in the library, with the position `level` calls up
+--- instead.
 function check.raise(err, level)
   if type(err) == "string" then err = err:gsub("^[^\n]-:%d+: ", "", 1) end
   error(err, level + 1)

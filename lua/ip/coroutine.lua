@@ -1,5 +1,6 @@
---- A drop-in for Lua's `coroutine` table. A coroutine made or resumed by it inside a fiber passes a suspension on to
---- that fiber, so that a generator may do I/O: the library resumes the fiber, which resumes the generator.
+--- A replacement for Lua's `coroutine` table. If a coroutine that it made or resumed inside a fiber suspends
+--- in the library, the fiber suspends, too, so a generator may do I/O: the library resumes the fiber, which
+--- resumes the generator.
 
 local core = require("ip.core").fiber
 local check_type = require("ip.check").type
@@ -8,7 +9,8 @@ local raw = coroutine
 
 local resume_inside
 
--- What a resume has brought: when the coroutine waits in one of the library's calls, wait as well, then go on with it.
+-- Handles the results of a resume: if the coroutine waits in a call of the library, waits and then resumes it
+-- again.
 local function continue(co, ok, ...)
   if not ok then return ok, ... end
   if core.wait_inside(co) == nil then return ok, ... end
@@ -33,7 +35,7 @@ function lib.resume(co, ...)
   return resume_inside(co, ...)
 end
 
--- As Lua's own: an error closes the coroutine, and gets the position of the caller when it is a string.
+-- Like Lua's own wrap: an error closes the coroutine, and a string error gets the position of the caller.
 local function unwrap(co, ok, ...)
   if ok then return ... end
   local err = ...
@@ -41,7 +43,7 @@ local function unwrap(co, ok, ...)
     local closed, problem = raw.close(co)
     if not closed then err = problem end
   end
-  error(err, 2) -- a tail call has brought us here: 2 is who called the wrapped function
+  error(err, 2) -- after the tail call, level 2 is the caller of the wrapped function
 end
 
 function lib.wrap(fn)

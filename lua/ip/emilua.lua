@@ -1,7 +1,7 @@
---- Compatibility with Emilua: the globals and modules that its UDP scripts expect. `lua5.4 -l ip.emilua script.lua`
---- runs such a script unmodified. The reference is docs/reference/emilua.md.
+--- Compatibility with Emilua: defines the globals and modules that its UDP scripts expect.
+--- `lua5.4 -l ip.emilua script.lua` runs such a script unmodified. The reference is docs/reference/emilua.md.
 ---
---- The only module of this library that sets globals.
+--- No other module of this library sets globals.
 
 local errors = require("ip.error")
 local emilua_fiber = require("ip.emilua.fiber")
@@ -20,7 +20,7 @@ for name, value in pairs(emilua) do
   _G[name] = value
 end
 
---- A new error value of the category "generic" for each name that is read.
+--- Returns a new error value of the category "generic" for each name.
 local generic_error = setmetatable({}, {
   __name = "generic_error",
   __metatable = "generic_error",
@@ -45,7 +45,8 @@ if interpreter then
   if late then
     error(("-l %s runs the script, and %s comes after it: give -l %s last"):format(NAME, late, NAME), 0)
   end
-  package.loaded[NAME] = emilua -- a script that requires it again gets it, instead of running itself
+  -- A script that requires the module gets this table, and does not run itself again.
+  package.loaded[NAME] = emilua
   program.run(interpreter, arg)
 end
 

@@ -1,5 +1,5 @@
---- Fibers: coroutines that the library resumes. What calls user functions is written here, in Lua, because those
---- functions may suspend; the rest is in the core.
+--- Fibers: coroutines that the library resumes. The functions that call user functions are written in Lua,
+--- because user functions may suspend; the rest is in the core.
 
 local core = require("ip.core").fiber
 local check = require("ip.check")
@@ -8,8 +8,8 @@ local check_type = check.type
 ---@class ip.fiber
 ---@field joinable boolean until joined or detached
 ---@field status "ready"|"running"|"waiting"|"done"|"failed"|"interrupted"
----@field interruption_caught boolean it ended because it was interrupted
----@field join fun(self: ip.fiber): ... waits for its end; its results, or raises its error
+---@field interruption_caught boolean the fiber ended because it was interrupted
+---@field join fun(self: ip.fiber): ... waits for its end; returns its results, or raises its error
 ---@field interrupt fun(self: ip.fiber) its pending or next suspending call raises INTERRUPTED
 ---@field detach fun(self: ip.fiber)
 
@@ -29,7 +29,7 @@ local fiber = {
   spawn = core.spawn,
 }
 
--- Error values may be anything, also something whose __tostring fails.
+-- An error may be any value, even one whose __tostring fails.
 local function describe(err)
   local ok, text = pcall(tostring, err)
   return ok and text or ("(an error object of type %s)"):format(type(err))
@@ -48,16 +48,17 @@ core.set_reporter(function(err, traceback, failed)
   default_handler(err, traceback)
 end)
 
---- Sets what is called, at once, with (err, traceback, fiber) for an error that leaves a fiber on whose join nobody is
---- waiting; nil restores the default, which writes both to stderr. `fiber` is nil for a coroutine made by others.
+--- Sets the handler that is called immediately with (err, traceback, fiber) for an error that leaves a fiber
+--- while no join waits for it; nil restores the default, which writes both to stderr. `fiber` is nil for a
+--- coroutine that is not a fiber.
 ---@param new_handler (fun(err: any, traceback: string, fiber: ip.fiber?))|nil
 function fiber.on_error(new_handler)
   if new_handler ~= nil then check_type(1, "on_error", "function", new_handler) end
   handler = new_handler or default_handler
 end
 
---- On the main thread: drives the loop until no fiber is left. With a function: spawns it, drives the loop until it
---- ends, and returns its results or raises its error.
+--- On the main thread: drives the loop until no fiber is left. With a function: spawns it, drives the loop
+--- until it ends, and returns its results or raises its error.
 function fiber.run(fn, ...)
   core.check_main()
   if fn == nil then return core.run_all() end
@@ -70,7 +71,8 @@ local function finish(scope, ...)
   return ...
 end
 
---- Runs fn(...) in the current fiber; when `seconds` are over, the call that it is suspended in raises ETIMEDOUT.
+--- Runs fn(...) in the current fiber; when `seconds` are over, the call in which it is suspended raises
+--- ETIMEDOUT.
 ---@param seconds number
 ---@param fn function
 function fiber.with_timeout(seconds, fn, ...)
@@ -84,7 +86,7 @@ local function pass(...)
   return ...
 end
 
---- Runs fn(...) with interruption held back: for clean-up code that has to wait.
+--- Runs fn(...) with interruption held back, for clean-up code that has to wait.
 ---@param fn function
 function fiber.shield(fn, ...)
   check_type(1, "shield", "function", fn)
@@ -92,13 +94,13 @@ function fiber.shield(fn, ...)
   return pass(fn(...))
 end
 
---- The event loop's face to another loop that drives it; a pollable object for cqueues.
+--- The interface through which another event loop drives this one; a pollable object for cqueues.
 ---@class ip.fiber.loop
----@field pollfd integer descriptor that is readable when the loop has something to do
+---@field pollfd integer descriptor that is readable when the loop has work to do
 ---@field events "r"
 ---@field spin number seconds that the loop polls without sleeping before it blocks; default 0
----@field timeout fun(self: ip.fiber.loop): number? seconds until the next step at the latest; nil: none is due
----@field step fun(self: ip.fiber.loop, seconds: number?): boolean one turn; true while something is left to wait for
+---@field timeout fun(self: ip.fiber.loop): number? seconds until the next step is due; nil: none is due
+---@field step fun(self: ip.fiber.loop, seconds: number?): boolean true while there is something to wait for
 local loop = { events = "r" }
 
 function loop:timeout() -- luacheck: ignore self

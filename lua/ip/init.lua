@@ -4,19 +4,19 @@ local core = require("ip.core")
 
 ---@class ip.interface
 ---@field name string
----@field index integer what scope ids and options take for the interface
----@field address ip.address with its scope where it is link-local
+---@field index integer the interface index that scope ids and options use
+---@field address ip.address with its scope if it is link-local
 ---@field netmask ip.address
 ---@field is_internal boolean a loopback interface
----@field hardware_address string "02:fc:00:00:00:01"; all zeros where there is none
---- An open descriptor with an owner: closed when it is collected.
+---@field hardware_address string "02:fc:00:00:00:01"; all zeros if there is none
+--- An object that owns an open descriptor. The garbage collector closes the descriptor.
 ---@class ip.file_descriptor
----@field close fun(self: ip.file_descriptor) closes it; again does nothing
+---@field close fun(self: ip.file_descriptor) closes it; a second call does nothing
 ---@field dup fun(self: ip.file_descriptor): ip.file_descriptor a second descriptor of the same open file
----@field release fun(self: ip.file_descriptor): integer gives it to the caller, who has to close it
+---@field release fun(self: ip.file_descriptor): integer passes it to the caller, who has to close it
 
 ---@class ip.file_descriptor.module
----@field new fun(number: integer): ip.file_descriptor takes over an open descriptor
+---@field new fun(number: integer): ip.file_descriptor takes ownership of an open descriptor
 
 local ip = {
   _VERSION = "lua-ip scm",
@@ -27,7 +27,7 @@ local ip = {
   endpoint_key = core.endpoint_key,
   error = require("ip.error"),
   fiber = require("ip.fiber"),
-  ---@type fun(): string what this machine calls itself
+  ---@type fun(): string the host name of this machine
   host_name = core.host_name,
   ---@type fun(): ip.interface[] one entry for each address of each interface that is up
   interfaces = core.interfaces,

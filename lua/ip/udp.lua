@@ -1,4 +1,4 @@
---- ip.udp: the socket class and its short cuts.
+--- ip.udp: the socket class and its shortcuts.
 
 local core = require("ip.core")
 local check = require("ip.check")
@@ -11,8 +11,8 @@ local loop = require("ip.udp_loop")
 ---@field canonical_name string? with the flag canonical_name
 
 ---@class ip.udp.name_info
----@field host_name string the address as text where it has no name
----@field service_name string the port as text where it has no name
+---@field host_name string the address as text if it has no name
+---@field service_name string the port as text if it has no name
 
 ---@alias ip.udp.look_up fun(host: ip.addr?, service: string|integer|nil, flags: integer?): ip.udp.address_info[]
 
@@ -23,15 +23,15 @@ local udp = {
   get_address_v4_info = core.get_address_v4_info,
   ---@type ip.udp.look_up suspends; v6 addresses only
   get_address_v6_info = core.get_address_v6_info,
-  ---@type fun(address: ip.addr, port: integer): ip.udp.name_info[] suspends; the names of an endpoint, one entry
+  ---@type fun(address: ip.addr, port: integer): ip.udp.name_info[] suspends; names of an endpoint
   get_name_info = core.get_name_info,
   socket = core.socket,
   batch = core.batch,
-  --- What fits into a usual Ethernet frame: its 1500 bytes without the headers of IP (20) and UDP (8).
+  --- The largest payload in an Ethernet frame: 1500 bytes without the headers of IP (20) and UDP (8).
   default_capacity = loop.default_capacity,
 }
 
--- The class is completed here, once; from then on nobody can change it.
+-- Adds the Lua methods to the class, once. Afterwards the class cannot be changed.
 if core.add_methods then
   core.add_methods {
     datagrams = loop.datagrams,
@@ -42,7 +42,8 @@ if core.add_methods then
   core.add_methods = nil
 end
 
--- Timeouts are properties; the rest are socket options. `own` names what the short cut itself uses.
+-- Timeouts are properties; all other options are socket options. `own` names the options that the shortcut
+-- itself uses.
 local function configure(sock, options, own)
   for name, value in pairs(options) do
     if name == "receive_timeout" or name == "send_timeout" then
@@ -61,7 +62,8 @@ local function is_group(addr)
   return addr.is_multicast or addr.is_v4_mapped and addr:to_v4().is_multicast
 end
 
--- A v6 group that means another network on each interface, with the interface that it is to mean.
+-- Link-local and interface-local v6 groups are different groups on each interface: adds the interface as
+-- scope.
 local function scoped(group, interface)
   local ambiguous = group.is_v6 and (group.is_multicast_link_local or group.is_multicast_node_local)
   if interface == nil or not ambiguous or group.scope_id ~= 0 then return group end
@@ -102,7 +104,7 @@ local function connect(sock, addr, port, options)
   sock:connect(addr, port)
 end
 
--- A new socket that `prepare` has made ready; closed again when that fails.
+-- Returns a new socket on which `prepare` has succeeded. Closes the socket if `prepare` fails.
 local function build(prepare, addr, port, options)
   local sock = core.socket.new()
   local ok, err = pcall(prepare, sock, addr, port, options or no_options)
@@ -111,8 +113,8 @@ local function build(prepare, addr, port, options)
   check.raise(err, 3)
 end
 
---- Opens a socket, sets the options (option name -> value, receive_timeout, send_timeout) and binds it. A multicast
---- group is joined, too, with the options `interface` (name, index or v4 address) and `source` (addr).
+--- Opens a socket, sets the options (option name -> value, receive_timeout, send_timeout) and binds it. Also
+--- joins a multicast group, with the options `interface` (name, index or v4 address) and `source` (addr).
 ---@param addr ip.addr
 ---@param port integer
 ---@param options table?

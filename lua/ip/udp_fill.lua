@@ -1,5 +1,5 @@
---- send_with and send_to_with: datagrams that the caller writes straight into the outgoing buffer. In Lua, because
---- `fill` may wait, or send in turn.
+--- send_with and send_to_with: the caller writes the datagram straight into the outgoing buffer. They are
+--- written in Lua, because `fill` may wait, or send datagrams itself.
 
 local core = require("ip.core")
 local check = require("ip.check")
@@ -9,15 +9,15 @@ local new_span = core.byte_span.new
 local udp_fill = {}
 
 local LARGEST = 65535
-local KEPT = 16 -- buffers of each size that are kept when nobody uses them
+local KEPT = 16 -- unused buffers of each size that are kept for reuse
 
--- Most datagrams fit into a frame; buffers for those are small.
+-- Most datagrams fit into an Ethernet frame, and need only a small buffer.
 local small = { capacity = 2048, count = 0 }
 local large = { capacity = LARGEST, count = 0 }
 
--- Two spans on the same memory: `fill` gets one, and the other is sent. So a span that `fill` has kept cannot change
--- the length of a later datagram, only its bytes. A buffer in use is in no list: one that an error leaves behind is
--- garbage, and a call inside `fill` gets another.
+-- A buffer has two spans on the same memory: `fill` gets one, and the other is sent. So a span that `fill`
+-- has kept can change only the bytes of a later datagram, not its length. A buffer in use is in no list:
+-- after an error it becomes garbage, and a call inside `fill` uses another buffer.
 local function take(length)
   local list = length <= small.capacity and small or large
   local count = list.count
@@ -29,7 +29,7 @@ local function take(length)
     list[count] = nil
     list.count = count - 1
   end
-  buffer.given:resize(length):fill(0) -- what fill leaves out must not be what somebody else was sent
+  buffer.given:resize(length):fill(0) -- not to send bytes of an earlier datagram
   return buffer
 end
 
@@ -43,14 +43,14 @@ end
 
 --- Sends one datagram of exactly `length` bytes to the connected peer; fill(span) writes it. Suspends.
 ---@param length integer 0..65535
----@param fill fun(span: byte_span) the span is its to use until it returns
+---@param fill fun(span: byte_span) may use the span until it returns
 ---@return integer n bytes sent
 function udp_fill.send_with(sock, length, fill)
   check.socket("send_with", sock)
   local connected = prepare(sock)
   length = check.integer(1, "send_with", length, 0, LARGEST)
   check.type(2, "send_with", "function", fill)
-  if not connected then return send_filled(sock, "") end -- which says so
+  if not connected then return send_filled(sock, "") end -- which raises the error
   local buffer = take(length)
   fill(buffer.given)
   local n = send_filled(sock, buffer.sent:resize(length))
@@ -58,7 +58,7 @@ function udp_fill.send_with(sock, length, fill)
   return n
 end
 
---- Likewise, to an endpoint. Suspends.
+--- Like send_with, but sends to an endpoint. Suspends.
 ---@param length integer 0..65535
 ---@param fill fun(span: byte_span)
 ---@param addr ip.addr

@@ -1,4 +1,5 @@
---- datagrams and receive_loop: one datagram after the other into one buffer. In Lua, because what they call may wait.
+--- datagrams and receive_loop: receive one datagram after another into one buffer. They are written in Lua,
+--- because the functions that they call may wait.
 
 local core = require("ip.core")
 local check = require("ip.check")
@@ -7,17 +8,17 @@ local new_iterator = core.loop_iterator
 local new_span = core.byte_span.new
 
 ---@class ip.udp.loop_config
----@field capacity integer? bytes that a datagram may have; default ip.udp.default_capacity
----@field buffer byte_span? where datagrams are put, instead of a new one
----@field stop (ip.fiber|fun(): any)? its end, or a true answer after a datagram, ends the loop
----@field max_ready integer? datagrams handled in a row before other fibers run; default 12
+---@field capacity integer? largest size of a datagram in bytes; default ip.udp.default_capacity
+---@field buffer byte_span? buffer for datagrams, instead of a new one
+---@field stop (ip.fiber|fun(): any)? its end, or a true result after a datagram, ends the loop
+---@field max_ready integer? consecutive datagrams before other fibers run; default 12
 
 local udp_loop = { default_capacity = 1472 }
 
 local LARGEST_CAPACITY = 1 << 30
 local DEFAULT_MAX_READY = 12
 
--- What may be wrong with each option: a function from the value to a problem or nil.
+-- A test for each option: a function from the value to a description of the problem, or nil.
 local problems = {}
 
 local function is_integer(value, low, high)
@@ -43,7 +44,7 @@ function problems.stop(value)
   if type(value) ~= "function" and getmetatable(value) ~= "ip.fiber" then return "ip.fiber or function expected" end
 end
 
--- What is wrong with the table of options, or nil.
+-- Returns a description of the first problem in the table of options, or nil.
 local function find_problem(config)
   for name, value in pairs(config) do
     local test = problems[name]
@@ -59,8 +60,9 @@ local function find_problem(config)
   end
 end
 
--- How many bytes of a span a loop uses: as many as the loop is meant for, or as the span shows, if that is more. A span
--- that was shortened to an earlier datagram is good again; one that was cut out of a block does not grow into it.
+-- Returns how many bytes of a span a loop uses: the capacity of the loop, limited by that of the span, or the
+-- length of the span if it is larger. So a span that was shortened to an earlier datagram is usable again,
+-- and a slice of a larger block does not grow into the block.
 local function room_of(span, capacity)
   return math.max(#span, math.min(capacity, span.capacity))
 end
@@ -79,7 +81,8 @@ local function new_buffer(config)
   return buffer, room_of(buffer, capacity), capacity
 end
 
--- The two kinds of stop: a function that is asked, a fiber that is watched.
+-- Returns the function that decides whether to stop, and the fiber whose end stops the loop; one of them is
+-- nil.
 local function split_stop(stop)
   if type(stop) == "function" then return stop, nil end
   return nil, stop
@@ -87,7 +90,7 @@ end
 
 local no_config = {}
 
--- The iterator of a loop that asks a function, which may wait, whether to go on.
+-- Returns the iterator of a loop with a stop function, which may wait.
 local function asking(asks, receive_next)
   return function(_, previous)
     if previous ~= nil and asks() then return nil end
@@ -95,8 +98,9 @@ local function asking(asks, receive_next)
   end
 end
 
---- For `for data, address, port, truncated in sock:datagrams(config) do`: `data` is one span, which shows each datagram
---- in turn. Ends when the socket is closed or config.stop says so. Suspends in each turn.
+--- For `for data, address, port, truncated in sock:datagrams(config) do`: `data` is one span, which contains
+--- the current datagram. The loop ends when the socket is closed or config.stop stops it. It suspends in each
+--- iteration that has to wait.
 ---@param config ip.udp.loop_config?
 function udp_loop.datagrams(sock, config)
   check.socket("datagrams", sock)
@@ -114,8 +118,9 @@ function udp_loop.datagrams(sock, config)
   return asks ~= nil and asking(asks, receive_next) or receive_next
 end
 
---- Calls callback(span, address, port, truncated) for each datagram until the socket is closed or config.stop says so.
---- A span that the callback returns becomes the buffer; the old one is the callback's to keep. Suspends.
+--- Calls callback(span, address, port, truncated) for each datagram until the socket is closed or config.stop
+--- stops the loop. A span that the callback returns becomes the buffer, and the callback keeps the old one.
+--- Suspends.
 ---@param callback fun(span: byte_span, address: ip.address, port: integer, truncated: boolean): byte_span?
 ---@param config ip.udp.loop_config?
 ---@return "closed"|"stopped"
@@ -134,7 +139,7 @@ function udp_loop.receive_loop(sock, callback, config)
   local asks, fiber = split_stop(config.stop)
   while true do
     local data, address, port, truncated = receive(sock, loop, span, room, fiber)
-    if data == nil then return address end -- the reason
+    if data == nil then return address end -- the reason: "closed" or "stopped"
     local replacement = callback(data, address, port, truncated)
     if replacement ~= nil then
       if getmetatable(replacement) ~= "byte_span" then

@@ -1,7 +1,7 @@
 --- Emilua's fiber handles and its `this_fiber`, on top of ip.fiber.
 ---
---- A handle is not the fiber itself: a detached fiber of Emilua keeps the program alive, one of ip.fiber does not. So
---- `detach` here takes away the handle only.
+--- A handle is not the fiber itself: a detached fiber of Emilua keeps the program alive, and a detached fiber
+--- of ip.fiber does not. So `detach` gives up only the handle.
 
 local core = require("ip.core").fiber
 local errors = require("ip.error")
@@ -21,7 +21,7 @@ end
 
 ---@class emilua.fiber
 ---@field joinable boolean neither joined nor detached, and no join waits
----@field interruption_caught boolean after join: it ended because it was interrupted
+---@field interruption_caught boolean after join: the fiber ended because it was interrupted
 local methods = {}
 
 local function finish_join(state, ok, ...)
@@ -30,7 +30,8 @@ local function finish_join(state, ok, ...)
   return ...
 end
 
---- Waits for the end of the fiber; returns its results, or raises its error. Nothing of an interrupted fiber.
+--- Waits for the end of the fiber; returns its results, or raises its error. Returns nothing for an
+--- interrupted fiber.
 function methods:join()
   local state = state_of(self, "join")
   if state.detached or state.joining then error(errors.EINVAL, 0) end
@@ -38,14 +39,16 @@ function methods:join()
   return finish_join(state, pcall(state.native.join, state.native))
 end
 
---- Nobody will join the fiber, and nobody can interrupt it any more. The program still waits for its end.
+--- Gives up the handle: the fiber can no longer be joined or interrupted. The program still waits for its
+--- end.
 function methods:detach()
   local state = state_of(self, "detach")
   if state.detached or state.joining or not state.native.joinable then error(errors.EINVAL, 0) end
   state.detached = true
 end
 
---- The fiber's pending or next suspending call raises INTERRUPTED. Does nothing to a fiber joined or detached.
+--- Makes the fiber's pending or next suspending call raise INTERRUPTED. Does nothing if the fiber was joined
+--- or detached.
 function methods:interrupt()
   local state = state_of(self, "interrupt")
   if not state.detached then state.native:interrupt() end
@@ -62,7 +65,7 @@ function properties.interruption_caught(state)
   return state.native.interruption_caught
 end
 
--- Later releases of Emilua say "cancel" for "interrupt".
+-- Later releases of Emilua use "cancel" for "interrupt".
 methods.cancel = methods.interrupt
 properties.cancellation_caught = properties.interruption_caught
 
@@ -77,7 +80,7 @@ function handle_metatable.__newindex(_, name)
   error(("property '%s' of a fiber cannot be written"):format(tostring(name)), 2)
 end
 
---- Starts fn() when the running fiber suspends the next time.
+--- Starts fn() when the running fiber next suspends.
 ---@param fn function
 ---@return emilua.fiber
 function lib.spawn(fn)
@@ -90,7 +93,7 @@ function lib.spawn(fn)
   return handle
 end
 
--- What belongs to each fiber. The main body runs on the main thread, which is no fiber of the library.
+-- The state of each fiber. The main body runs on the main thread, which is not a fiber of the library.
 local MAIN = {}
 local storages = setmetatable({}, { __mode = "k" })
 local shields = setmetatable({}, { __mode = "k" })
@@ -111,7 +114,7 @@ end
 
 local functions = { yield = core.yield }
 
---- Holds interruption back until restore_interruption was called as often as this.
+--- Holds interruption back until restore_interruption has been called as often as this function.
 function functions.disable_interruption()
   local held = own(shields)
   held[#held + 1] = core.shield()
@@ -119,7 +122,7 @@ end
 
 function functions.restore_interruption()
   local held = own(shields)
-  local shield <close> = held[#held] -- its end is what restores
+  local shield <close> = held[#held] -- the end of its scope restores interruption
   if shield == nil then error("restore_interruption without disable_interruption", 2) end
   held[#held] = nil
 end
@@ -145,8 +148,8 @@ end
 ---@field yield fun() suspends; every other ready fiber runs once
 ---@field disable_interruption fun() interruption is held back
 ---@field restore_interruption fun() ends the last disable_interruption
----@field local_ table of this fiber alone
----@field is_main boolean is this the script's main body?
+---@field local_ table with the fiber's own storage
+---@field is_main boolean true in the script's main body
 ---@field id string for debugging
 lib.this_fiber = setmetatable({}, {
   __name = "this_fiber",

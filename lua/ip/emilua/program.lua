@@ -1,14 +1,16 @@
---- Runs the script of `lua5.4 -l ip.emilua script.lua` as Emilua does: the program ends when all its fibers have ended.
+--- Runs the script of `lua5.4 -l ip.emilua script.lua` as Emilua does: the program ends when all its fibers
+--- have ended.
 ---
---- The interpreter gives no way to act between the end of the script and the end of the program. So ip.emilua, which
---- -l loads before the script, runs the script itself and then ends the program.
+--- The interpreter offers no hook between the end of the script and the end of the program. So ip.emilua,
+--- which -l loads before the script, runs the script itself and then ends the program.
 
 local fiber = require("ip.fiber")
 
 local program = {}
 
--- The words of the command line between the interpreter and the script, which have negative indices in `arg`; nil where
--- there is no script: then arg[0] is the interpreter itself.
+-- Returns the index of the first word between the interpreter and the script, and the interpreter. These
+-- words have negative indices in `arg`. Returns nil if there is no script: then arg[0] is the interpreter
+-- itself.
 local function options_of(words)
   if type(words) ~= "table" or words[0] == nil or words[-1] == nil then return nil end
   local first = -1
@@ -16,8 +18,9 @@ local function options_of(words)
   return first + 1, words[first]
 end
 
---- Is the module `name` loaded by -l, for a script? Gives the interpreter's name, and the first option to run code that
---- comes after it. Not with -i, which goes on after the script.
+--- Returns the interpreter's name if -l loads the module `name` before a script, and the first later option
+--- that runs code, if there is one. Returns nil with -i, because the interpreter then continues after the
+--- script.
 function program.loaded_by_option(name, words)
   local i, interpreter = options_of(words)
   if i == nil then return nil end
@@ -40,7 +43,7 @@ function program.loaded_by_option(name, words)
   return found and interpreter or nil, late
 end
 
--- As the interpreter's own, but with a traceback of error values, too.
+-- Like the interpreter's message handler, but also adds a traceback to error values.
 local function describe(err)
   local kind = type(err)
   local ok, text = false, nil
@@ -59,7 +62,7 @@ end
 
 --- Runs the script of `words` (the global arg), lets all fibers end, and ends the program.
 function program.run(interpreter, words)
-  -- "-" is the standard input, but a file of that name after "--"
+  -- "-" is the standard input; after "--" it is a file of that name
   local from_input = words[0] == "-" and words[-1] ~= "--"
   local chunk, problem = loadfile(not from_input and words[0] or nil)
   if not chunk then fail(interpreter, problem) end
