@@ -59,7 +59,11 @@ int main(int count, char **arguments) {
   if (core == NULL) return fail("dlopen", dlerror());
   use_loop use;
   void *symbol = dlsym(core, "lua_ip_use_loop");
-  if (symbol == NULL) return fail("dlsym", dlerror());
+  if (symbol == NULL) {
+    int status = fail("dlsym", dlerror());
+    dlclose(core);
+    return status;
+  }
   memcpy(&use, &symbol, sizeof use);
   uv_loop_t loop;
   uv_loop_init(&loop);

@@ -35,7 +35,11 @@ int main(int argc, char **argv) {
   int fd = socket(AF_INET, SOCK_DGRAM, 0);
   if (fd < 0) return fail("socket");
   struct sockaddr_in local = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  if (bind(fd, (struct sockaddr *)&local, sizeof local) != 0) return fail("bind");
+  if (bind(fd, (struct sockaddr *)&local, sizeof local) != 0) {
+    int status = fail("bind");
+    close(fd);
+    return status;
+  }
   if (fd != FIRST_DESCRIPTOR) {
     if (dup2(fd, FIRST_DESCRIPTOR) < 0) return fail("dup2");
     close(fd);

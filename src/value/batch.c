@@ -65,7 +65,7 @@ static struct ip_batch *push_batch(lua_State *L, size_t slots, size_t capacity) 
   batch->room = take(&free_memory, slots, sizeof *batch->room);
   batch->peers = take(&free_memory, slots, sizeof *batch->peers);
   batch->truncated = take(&free_memory, slots, sizeof *batch->truncated);
-  batch->known = take(&free_memory, slots, sizeof *batch->known);
+  batch->known = take(&free_memory, slots, sizeof(void *));
   batch->messages = take(&free_memory, slots, sizeof(ip_message));
   batch->controls = take(&free_memory, slots, sizeof *batch->controls);
   batch->buffers = take(&free_memory, slots, sizeof *batch->buffers);
