@@ -1,10 +1,10 @@
 #!/bin/sh
-# lint.sh: what can be found in the C code without running it: the form (clang-format), and what clang-tidy, cppcheck and
-# gcc -fanalyzer find. Installs what is missing (Debian). Exit code 0: nothing was found. Run by scripts/test.sh.
+# lint.sh: checks the C code without running it: its form by clang-format, and its meaning by clang-tidy,
+# cppcheck and gcc -fanalyzer. Installs missing tools (Debian). Exit code 0: no tool has found anything.
 #
-# Each tool knows other mistakes in each version. The versions below decide, and the code is clean under them. Another
-# version of clang-format is skipped, for it formats otherwise; another version of the rest prints what it finds, and
-# does not fail.
+# Every version of a tool finds something else. The code is clean under the versions that are named below.
+# Another version of clang-format is skipped, for it formats otherwise; another version of the other tools
+# prints its findings and does not fail.
 
 . "$(dirname -- "$0")/lib.sh"
 ensure_packages lint
@@ -20,8 +20,8 @@ major() {
   "$1" --version | sed -n 's/.*version \([0-9]*\)\..*/\1/p'
 }
 
-# run NAME DECISIVE ACTUAL COMMAND [ARGUMENT...]: runs a tool, prints what it says where it finds something, and
-# notes the failure where its version is the decisive one.
+# run NAME DECISIVE ACTUAL COMMAND [ARGUMENT...]: runs a tool and prints its findings; they are a failure
+# where the actual version is the decisive one.
 run() {
   name=$1 decisive=$2 actual=$3
   shift 3
@@ -48,15 +48,15 @@ check_with_clang_tidy() {
     c_files src spec/host | xargs -P 2 -n 4 clang-tidy -p build-lint --quiet
 }
 
-# Lua's headers are left out, which cppcheck does not follow; compat.h asks for two of their macros.
+# cppcheck does not get Lua's headers, which it cannot parse; compat.h needs two of their macros.
 check_with_cppcheck() {
   cppcheck -q -j 2 --std=c11 --enable=warning,style,performance,portability --inconclusive --inline-suppr \
     --library=posix --library=gnu --error-exitcode=1 -D_GNU_SOURCE -D__GNUC__ -D__linux__ \
     -DLUA_VERSION_NUM=504 -DLUA_VERSION_RELEASE_NUM=50406 -Isrc -Iinclude src include spec/host
 }
 
-# Left out: -Wanalyzer-use-of-uninitialized-value. gcc 12 takes every struct that a function returns for uninitialized,
-# and clang-tidy looks for the same mistake.
+# Left out: -Wanalyzer-use-of-uninitialized-value. gcc 12 holds structs that functions return for
+# uninitialized, and clang-tidy looks for the same mistake.
 check_with_gcc() {
   cmake -S . -B build-analyzer -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=None -DIP_WARNINGS_AS_ERRORS=ON \
     -DCMAKE_C_FLAGS="-O2 -fanalyzer -Wno-analyzer-use-of-uninitialized-value" >/dev/null &&

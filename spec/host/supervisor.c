@@ -1,6 +1,7 @@
-/* supervisor.c: starts a program the way a service manager with socket activation does (sd_listen_fds(3)): descriptor
-   3 is a UDP socket bound to a port of loopback, blocking, and inherited across exec; LISTEN_FDS and LISTEN_PID say so.
-   The supervisor sends one datagram to it before the program runs.
+/* supervisor.c: starts a program as a service manager with socket activation does (sd_listen_fds(3)): the
+   program inherits descriptor 3, a blocking UDP socket that is bound to a port of loopback, and finds
+   LISTEN_FDS and LISTEN_PID in its environment. The supervisor sends one datagram to the socket before the
+   program runs.
 
    usage: supervisor PROGRAM [ARGUMENT...] */
 #include <netinet/in.h>
