@@ -104,10 +104,8 @@ void ip_class_functions(lua_State *L, int core, const luaL_Reg *functions);
 void ip_class_add_methods(lua_State *L, enum ip_class class, int methods);
 
 /* class_members(name) -> {name = function | "property", ...}: the methods and properties of a class, for the
-   spec that
-   compares them with the documentation. `name`: string, the Lua path of a class that is defined. Errors: bad
-   argument.
-   Suspends: no. */
+   spec that compares them with the documentation. `name`: string, the Lua path of a class that is defined.
+   Errors: bad argument. Suspends: no. */
 int ip_class_members(lua_State *L);
 
 /* __index and __newindex of every class: methods, then properties, else an error that names the key.

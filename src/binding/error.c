@@ -222,8 +222,7 @@ static int error_get_sent(lua_State *L) {
 }
 
 /* err:togeneric() -> error value of category "generic" with the same code; the error itself where its code is
-   no errno
-   value (categories "resolver" and "fiber"). Suspends: no. Source: Emilua. */
+   no errno value (categories "resolver" and "fiber"). Suspends: no. Source: Emilua. */
 static int error_togeneric(lua_State *L) {
   const struct ip_error *error = check_error(L);
   if (error->category != IP_ERROR_SYSTEM) {

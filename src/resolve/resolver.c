@@ -367,8 +367,7 @@ static int resolver_get_address_v4_info(lua_State *L) {
 }
 
 /* ip.udp.get_address_v6_info(host, service[, flags]) -> list: get_address_info for v6 addresses only; with
-   v4_mapped also
-   v4 addresses in that form. Suspends: yes. */
+   v4_mapped also v4 addresses in that form. Suspends: yes. */
 static int resolver_get_address_v6_info(lua_State *L) {
   static const struct ip_operation_kind kind = {
       .name = "get_address_v6_info", .unlinked = cancel_lookup, .push_results = push_addresses};
@@ -393,8 +392,7 @@ static int push_names(lua_State *L, const struct ip_outcome *outcome) {
 /* ip.udp.get_name_info(address, port) -> list of one {host_name, service_name}
    address: ip.address or its text. port: integer 0..65535. An address or a port without a name is returned as
    text in numbers. Raises EAI_AGAIN, EAI_FAIL and other errors of getnameinfo(3), ETIMEDOUT of with_timeout.
-   Suspends: yes, always.
-   Source: getnameinfo(3) with NI_DGRAM: the service is one of UDP. */
+   Suspends: yes, always. Source: getnameinfo(3) with NI_DGRAM: the service is one of UDP. */
 static int resolver_get_name_info(lua_State *L) {
   static const struct ip_operation_kind kind = {
       .name = "get_name_info", .unlinked = cancel_lookup, .push_results = push_names};

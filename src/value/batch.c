@@ -25,8 +25,7 @@ typedef struct msghdr ip_message;
 enum {
   MOST_SLOTS = 65536,
   LARGEST_CAPACITY = 65535,
-  DEFAULT_CAPACITY =
-      1472 /* an Ethernet frame less the headers of IPv4 and UDP, as in Jane Street's Async_udp */
+  DEFAULT_CAPACITY = 1472 /* a frame of Ethernet without the headers of IPv4 and UDP; Async_udp's default */
 };
 
 struct ip_batch *ip_batch_check(lua_State *L, int arg) {
@@ -85,8 +84,7 @@ static struct ip_batch *push_batch(lua_State *L, size_t slots, size_t capacity) 
 }
 
 /* ip.udp.batch.new(slots[, capacity]) -> batch: `slots` entries (1..65536) of `capacity` bytes (0..65535,
-   default 1472).
-   Suspends: no. */
+   default 1472). Suspends: no. */
 static int batch_new(lua_State *L) {
   size_t slots = (size_t)ip_argument_integer(L, 1, 1, MOST_SLOTS);
   size_t capacity = (size_t)ip_argument_optional_integer(L, 2, 0, LARGEST_CAPACITY, DEFAULT_CAPACITY);
@@ -149,8 +147,7 @@ void ip_batch_push_address(lua_State *L, struct ip_batch *batch, size_t index) {
 }
 
 /* batch:get(i) -> span, address, port, truncated: entry i, 1..slots; address and port are nil when it has
-   none.
-   Suspends: no. */
+   none. Suspends: no. */
 static int batch_get(lua_State *L) {
   struct ip_batch *batch = ip_batch_check(L, 1);
   size_t index = ip_batch_check_entry(L, batch, 2);

@@ -95,8 +95,7 @@ int ip_byte_span_unpack(lua_State *L) {
    position: integer 1..#span+1; format: string, as for string.pack; ...: the values, as for string.pack.
    Writes string.pack(format, ...) to the span from `position` on, and returns the position behind it.
    Alignment counts from `position`. Errors: bad argument, also where the span is too short; those of
-   string.pack.
-   An error leaves the span as it was. Suspends: no. Source: Lua's string.pack. */
+   string.pack. An error leaves the span as it was. Suspends: no. Source: Lua's string.pack. */
 int ip_byte_span_pack(lua_State *L) {
   struct ip_bytes *self = ip_byte_span_check(L, 1);
   lua_Integer position = ip_argument_integer(L, 2, 1, (lua_Integer)self->length + 1);

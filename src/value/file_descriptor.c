@@ -48,8 +48,7 @@ static struct ip_file_descriptor *check_held(lua_State *L, const char *operation
 }
 
 /* ip.file_descriptor.new(n) -> fd: an object that owns the open descriptor n, an integer 0..2^31-1. EBADF
-   when it is not
-   open. Suspends: no. Source: fcntl(2), F_GETFD. */
+   when it is not open. Suspends: no. Source: fcntl(2), F_GETFD. */
 static int descriptor_new(lua_State *L) {
   int fd = (int)ip_argument_integer(L, 1, 0, INT_MAX);
   struct ip_file_descriptor *self = ip_file_descriptor_push(L);
