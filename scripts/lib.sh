@@ -1,4 +1,4 @@
-# What the commands share: install what is missing, build. Sourced by demo.sh and test.sh; POSIX sh.
+# What the commands share: install what is missing, build. Sourced by demo.sh, lint.sh and test.sh; POSIX sh.
 
 set -eu
 
@@ -19,7 +19,7 @@ has_module() {
 }
 
 # missing_tools GROUP: prints what is missing of `build` (a compiler, CMake, Lua and libuv with their headers), `demo`
-# (that and nothing else) or `test` (that and what the specs run), as words.
+# (that and nothing else), `lint` (that and what scripts/lint.sh runs) or `test` (that and what the specs run), as words.
 missing_tools() {
   has cc || echo cc
   has cmake || echo cmake
@@ -32,6 +32,7 @@ missing_tools() {
   else
     echo lua-headers libuv
   fi
+  if [ "$1" = lint ] || [ "$1" = test ]; then missing_lint_tools; fi
   [ "$1" = test ] || return 0
   has busted || echo busted
   has luacheck || echo luacheck
@@ -48,6 +49,14 @@ missing_tools() {
   has apt-get || return 0 # specs that trade descriptors with these are skipped where they are missing
   "$(lua_command)" -e 'require "luv"' 2>/dev/null || echo luv
   "$(lua_command)" -e 'require "socket"' 2>/dev/null || echo luasocket
+}
+
+# Where apt-get is not the way to them, lint.sh skips what is missing.
+missing_lint_tools() {
+  has apt-get || return 0
+  has clang-format || echo clang-format
+  has clang-tidy || echo clang-tidy
+  has cppcheck || echo cppcheck
 }
 
 debian_packages() {

@@ -1,7 +1,9 @@
-/* failing_allocator.c: runs a Lua program again and again; in run k the k-th allocation and all after it fail. A single
-   failure would be hidden by Lua's collect-and-retry. Whatever happens, the program may only end by an error, the
-   state has to close, and no descriptor may be left. Usage: failing_allocator PROGRAM [FIRST [STEP]]. Exit code 0 when
-   a run at last succeeds; it prints how many allocations that took. */
+/* failing_allocator.c: runs a Lua program again and again; in run k the k-th allocation and all after it
+   fail, for Lua would hide a single failure: it collects garbage and tries again. A run may fail with an
+   error only; the state has to close, and no descriptor may be left. When a run succeeds, the program prints
+   the number of allocations in it, and ends with exit code 0.
+
+   usage: failing_allocator PROGRAM [FIRST [STEP]] */
 #include <dirent.h>
 #include <lauxlib.h>
 #include <lua.h>
@@ -31,7 +33,7 @@ static void *allocate(void *context, void *block, size_t old_size, size_t new_si
   return realloc(block, new_size);
 }
 
-/* Keeps libuv loaded between the runs. */
+/* A reference that keeps libuv loaded between the runs. */
 static unsigned keep_libuv(void) {
   return uv_version();
 }
@@ -40,13 +42,14 @@ static int count_descriptors(void) {
   DIR *directory = opendir("/proc/self/fd");
   if (directory == NULL) return 0;
   int count = 0;
+  /* cppcheck-suppress readdirCalled ; readdir_r is deprecated (readdir_r(3)), and there is one thread */
   while (readdir(directory) != NULL)
     count++;
   closedir(directory);
   return count;
 }
 
-/* Runs the program with `allowed` allocations; 1 success, 0 an error that was expected, -1 one that was not. */
+/* Runs the program with `allowed` allocations. 1: success; 0: an expected error; -1: an unexpected one. */
 static int run(const char *path, long allowed, long *used) {
   struct budget budget = {.left = -1};
   lua_State *L = lua_newstate(allocate, &budget);
@@ -58,6 +61,7 @@ static int run(const char *path, long allowed, long *used) {
     budget.used = 0;
     int status = lua_pcall(L, 0, 0, 0);
     *used = budget.used;
+    /* cppcheck-suppress redundantAssignment ; the allocator has read it during the call */
     budget.left = -1;
     result = status == LUA_OK ? 1 : 0;
     if (status != LUA_OK) {
@@ -81,7 +85,7 @@ int main(int count, char **arguments) {
   }
   long first = count > 2 ? atol(arguments[2]) : 0;
   long step = count > 3 ? atol(arguments[3]) : 1;
-  /* One run without a limit: libuv keeps a pipe of its own for the whole process, and here so do we. */
+  /* The first run has no limit: in it libuv opens descriptors that it keeps until the process ends. */
   long warm_up;
   if (keep_libuv() == 0) return 1;
   if (run(arguments[1], -1, &warm_up) != 1) return 1;

@@ -1,7 +1,9 @@
-/* loop_host.c: a C program with an event loop of its own that runs the library on it. Usage: loop_host CORE PROGRAM, CORE
-   being the path of ip/core.so, where lua_ip_use_loop is looked up. The program is run on the main thread and may only
-   spawn fibers; it calls host_tick(fn) to be called back by a timer of the host. Then the loop runs until nothing is
-   left. Exit code 0 when that and the end of state and loop went well. */
+/* loop_host.c: a C program that runs the library on an event loop of its own. CORE is the path of ip/core.so,
+   where it looks up lua_ip_use_loop. The main thread runs PROGRAM, which may only spawn fibers; a timer of
+   the host calls the function that PROGRAM passes to host_tick. Then the loop runs until nothing is left in
+   it. Exit code 0: all of that succeeded, and so did closing the state and the loop.
+
+   usage: loop_host CORE PROGRAM */
 #include <dlfcn.h>
 #include <lauxlib.h>
 #include <lua.h>
@@ -26,7 +28,7 @@ static void on_tick(uv_timer_t *timer) {
   lua_pop(L, 1);
 }
 
-/* host_tick(fn): fn is called every millisecond until it returns false or nil. */
+/* host_tick(fn): a timer calls fn every millisecond until it returns false or nil. */
 static int host_tick(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
   lua_settop(L, 1);
@@ -59,7 +61,11 @@ int main(int count, char **arguments) {
   if (core == NULL) return fail("dlopen", dlerror());
   use_loop use;
   void *symbol = dlsym(core, "lua_ip_use_loop");
-  if (symbol == NULL) return fail("dlsym", dlerror());
+  if (symbol == NULL) {
+    int status = fail("dlsym", dlerror());
+    dlclose(core);
+    return status;
+  }
   memcpy(&use, &symbol, sizeof use);
   uv_loop_t loop;
   uv_loop_init(&loop);

@@ -1,5 +1,5 @@
-/* peek_option.c: another process's look at the options of a socket: takes the descriptor out of the process that has it
-   (pidfd_getfd(2), Linux 5.6) and prints what getsockopt(2) says, a line for each option.
+/* peek_option.c: prints the values of integer options of another process's socket, one a line. It duplicates
+   the descriptor from that process with pidfd_getfd(2) (Linux 5.6).
 
    usage: peek_option PID DESCRIPTOR LEVEL:NUMBER... */
 #include <stdio.h>

@@ -1,6 +1,7 @@
-/* supervisor.c: starts a program the way a service manager with socket activation does (sd_listen_fds(3)): descriptor
-   3 is a UDP socket bound to a port of loopback, blocking, and inherited across exec; LISTEN_FDS and LISTEN_PID say so.
-   The supervisor sends one datagram to it before the program runs.
+/* supervisor.c: starts a program as a service manager with socket activation does (sd_listen_fds(3)): the
+   program inherits descriptor 3, a blocking UDP socket that is bound to a port of loopback, and finds
+   LISTEN_FDS and LISTEN_PID in its environment. The supervisor sends one datagram to the socket before the
+   program runs.
 
    usage: supervisor PROGRAM [ARGUMENT...] */
 #include <netinet/in.h>
@@ -35,7 +36,11 @@ int main(int argc, char **argv) {
   int fd = socket(AF_INET, SOCK_DGRAM, 0);
   if (fd < 0) return fail("socket");
   struct sockaddr_in local = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  if (bind(fd, (struct sockaddr *)&local, sizeof local) != 0) return fail("bind");
+  if (bind(fd, (struct sockaddr *)&local, sizeof local) != 0) {
+    int status = fail("bind");
+    close(fd);
+    return status;
+  }
   if (fd != FIRST_DESCRIPTOR) {
     if (dup2(fd, FIRST_DESCRIPTOR) < 0) return fail("dup2");
     close(fd);

@@ -1,4 +1,6 @@
-/* compat.h: the only place that looks at versions of Lua, libuv and the platform. Layer 0. */
+/* compat.h: the only file that looks at the version of Lua. Layer 0.
+
+   Files of other layers ask the preprocessor for single features of a platform only. Nothing here raises. */
 #ifndef IP_COMPAT_H
 #define IP_COMPAT_H
 
@@ -9,7 +11,7 @@
 #error "lua-ip is written for Lua 5.4"
 #endif
 
-/* 5.4.3 has lua_closeslot, too, but this macro calls it 5.4.0. */
+/* lua_closeslot came with 5.4.3, whose LUA_VERSION_RELEASE_NUM is still that of 5.4.0. */
 #if LUA_VERSION_RELEASE_NUM < 50404
 #error "lua-ip needs Lua 5.4.4 or later"
 #endif
@@ -20,8 +22,8 @@ static inline int ip_compat_in_finalizer(lua_State *L) {
 }
 
 /* Closes a coroutine's pending to-be-closed variables and leaves its error value, if any, on its stack. Lua
-   5.4.6 deprecated lua_resetthread in favour of lua_closethread, which counts C calls from `from`; in 5.4.5 alone
-   lua_resetthread did. [-?, +?, -] */
+   5.4.6 deprecated lua_resetthread in favour of lua_closethread, which counts nested C calls from those of
+   `from`; in 5.4.5 lua_resetthread itself had that argument. [-?, +?, -] */
 static inline int ip_compat_close_thread(lua_State *thread, lua_State *from) {
 #if LUA_VERSION_RELEASE_NUM >= 50406
   return lua_closethread(thread, from);

@@ -1,8 +1,9 @@
 /* queue.h: an intrusive, circular, doubly linked FIFO. Layer 0.
 
-   A node is either linked in exactly one queue or points to itself ("detached"). A queue is a node that
-   stands for its own two ends. Nothing is allocated and nothing can fail. Whoever walks a queue whose members
-   user code may change moves it aside first (ip_queue_move). */
+   A queue owns none of its members. A node is either linked in exactly one queue or points to itself
+   ("detached"); a queue is a node whose `next` is its oldest member and whose `previous` is its newest.
+   Nothing is allocated, and nothing can fail. Code that walks a queue whose members a program may change
+   meanwhile moves all members to a queue of its own first (ip_queue_move). */
 #ifndef IP_QUEUE_H
 #define IP_QUEUE_H
 
@@ -34,14 +35,14 @@ static inline void ip_queue_append(struct ip_queue *queue, struct ip_queue *node
   queue->previous = node;
 }
 
-/* Takes a node out of whatever queue it is in; a detached node stays detached. */
+/* Removes a node from the queue that it is linked in; a detached node stays detached. */
 static inline void ip_queue_remove(struct ip_queue *node) {
   node->previous->next = node->next;
   node->next->previous = node->previous;
   ip_queue_init(node);
 }
 
-/* Oldest member, taken out; NULL when there is none. */
+/* Removes and returns the oldest member; NULL when there is none. */
 static inline struct ip_queue *ip_queue_pop(struct ip_queue *queue) {
   struct ip_queue *node = queue->next;
   if (node == queue) return NULL;

@@ -1,4 +1,4 @@
-/* util.h: small macros that every room may use. Layer 0. */
+/* util.h: small macros that every file may use. Layer 0. */
 #ifndef IP_UTIL_H
 #define IP_UTIL_H
 
@@ -9,10 +9,10 @@
 
 #define ip_count_of(array) (sizeof(array) / sizeof((array)[0]))
 
-/* All symbols are hidden but those that the loader or a C host looks up. */
+/* Marks what the loader or a C host looks up; all other symbols are hidden. */
 #define IP_EXPORT __attribute__((visibility("default")))
 
-/* What raises, whatever type it has. */
+/* Marks a function that always raises. Its return type only lets a caller write `return f(...)`. */
 #define IP_NO_RETURN __attribute__((noreturn))
 
 #define IP_LIKELY(condition) __builtin_expect(!!(condition), 1)

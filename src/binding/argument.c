@@ -1,5 +1,7 @@
-/* argument.c: checked arguments. Owns nothing; raises bad-argument errors and, for long vectors, memory
-   errors. */
+/* argument.c: checked arguments.
+
+   Owns nothing: a vector of many parts is a userdata on the stack. Raises bad-argument errors and, for such a
+   vector, memory errors. */
 #include "binding/argument.h"
 
 #include "base/util.h"
@@ -56,7 +58,7 @@ int ip_argument_choice(lua_State *L, int arg, const char *const names[]) {
   return index;
 }
 
-/* Describes the string or span at `index`; false when it is neither. */
+/* Sets `part` to the bytes of the string or span at `index`; false when it is neither. */
 static bool test_part(lua_State *L, int index, struct iovec *part) {
   if (lua_type(L, index) == LUA_TSTRING) {
     size_t length;
@@ -72,7 +74,7 @@ static bool test_part(lua_State *L, int index, struct iovec *part) {
   return true;
 }
 
-/* An empty table is an empty datagram; one that has keys but no sequence is a mistake. */
+/* An empty table is an empty datagram; a table with keys but without a sequence is a mistake. */
 static void check_empty(lua_State *L, int arg) {
   lua_pushnil(L);
   if (lua_next(L, arg) != 0) ip_argument_error(L, arg, "sequence expected, got a table with other keys");
@@ -82,7 +84,8 @@ static void read_sequence(lua_State *L, int arg, struct ip_data *data) {
   size_t count = (size_t)lua_rawlen(L, arg);
   if (count == 0) check_empty(L, arg);
   if (count > IP_DATA_INLINE_PARTS)
-    data->parts = lua_newuserdatauv(L, count * sizeof(struct iovec), 0); /* a table cannot overflow this */
+    data->parts =
+        lua_newuserdatauv(L, count * sizeof(struct iovec), 0); /* no table is so large that this overflows */
   for (size_t i = 0; i < count; i++) {
     lua_rawgeti(L, arg, (lua_Integer)i + 1);
     if (!test_part(L, -1, &data->parts[i])) {

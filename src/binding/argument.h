@@ -1,7 +1,7 @@
 /* argument.h: checked arguments: ranged integers, ports, seconds, data. Layer 2.
 
-   No other room casts a Lua integer to a narrower type: it is compared as lua_Integer here, then narrowed.
-   All functions raise Lua's standard bad-argument error. */
+   Owns nothing. A Lua integer becomes a narrower type only after it was compared as a lua_Integer here. All
+   functions raise Lua's standard bad-argument error. */
 #ifndef IP_ARGUMENT_H
 #define IP_ARGUMENT_H
 
@@ -12,8 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* For what is not an integer within low..high at the first glance: a float that is one, or a bad argument.
-   [-0, +0, v] */
+/* The part of ip_argument_integer that is seldom needed: converts a float that has an integral value, or
+   raises. [-0, +0, v] */
 lua_Integer ip_argument_convert_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high);
 
 /* The integer at `arg`, within low..high. A string is no integer here, whatever it spells. [-0, +0, v] */
@@ -25,7 +25,7 @@ static inline lua_Integer ip_argument_integer(lua_State *L, int arg, lua_Integer
   return ip_argument_convert_integer(L, arg, low, high);
 }
 
-/* Likewise, or `fallback` where the argument is nil or absent. [-0, +0, v] */
+/* The integer at `arg`, within low..high; `fallback` where the argument is nil or absent. [-0, +0, v] */
 lua_Integer ip_argument_optional_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high,
                                          lua_Integer fallback);
 
@@ -34,22 +34,20 @@ static inline uint16_t ip_argument_port(lua_State *L, int arg) {
   return (uint16_t)ip_argument_integer(L, arg, 0, UINT16_MAX);
 }
 
-/* A boolean, and nothing that merely counts as true or false. [-0, +0, v] */
+/* A boolean; a value of another type is not converted. [-0, +0, v] */
 bool ip_argument_boolean(lua_State *L, int arg);
 
-/* Seconds as a float or an integer; not a NaN, may be negative or infinite. A string is no number. [-0, +0,
-   v] */
+/* Seconds: a number that is not NaN; it may be negative or infinite. A string is no number. [-0, +0, v] */
 double ip_argument_seconds(lua_State *L, int arg);
 
-/* A string, and not a number that would be converted. [-0, +0, v] */
+/* A string; a number is not converted. [-0, +0, v] */
 const char *ip_argument_string(lua_State *L, int arg, size_t *length);
 
-/* The index of the string at `arg` among `names`, which end with NULL, or -1; a '\0' within is part of the
-   string.
+/* The index of the string at `arg` among `names`, which end with NULL; -1 where it is none of them.
    [-0, +0, v] */
 int ip_argument_find(lua_State *L, int arg, const char *const names[]);
 
-/* Likewise, but anything else is a bad argument. [-0, +0, v] */
+/* The index of the string at `arg` among `names`; a bad argument where it is none of them. [-0, +0, v] */
 int ip_argument_choice(lua_State *L, int arg, const char *const names[]);
 
 /* Reads a data argument: a string, a byte_span or a sequence of those. A sequence of more than

@@ -1,7 +1,7 @@
-/* class.c: metatables, property access, type checks.
+/* class.c: metatables, properties, type checks.
 
-   Owns nothing but the metatables, which live in the registry under the addresses in `class_keys`.
-   Only memory errors and the property errors described in class.h are raised. */
+   Owns nothing but the metatables, which live in the registry under the addresses in `class_keys`. Raises
+   memory errors, bad-argument errors and the errors of properties that class.h describes. */
 #include "binding/class.h"
 
 #include "base/util.h"
@@ -101,7 +101,7 @@ void ip_class_add_methods(lua_State *L, enum ip_class class, int methods) {
   lua_pop(L, 3);
 }
 
-/* The class of that name, or IP_CLASS_COUNT. */
+/* The class with that name, or IP_CLASS_COUNT. */
 static int find_class(const char *name) {
   int id = 0;
   while (id < IP_CLASS_COUNT && strcmp(class_names[id], name) != 0)
@@ -142,7 +142,7 @@ int ip_class_index(lua_State *L) {
   lua_pushvalue(L, 2);
   int type = lua_rawget(L, lua_upvalueindex(2));
   if (IP_LIKELY(type == LUA_TFUNCTION)) return 1;
-  lua_insert(L, 3); /* of a call with other arguments than Lua's own */
+  lua_insert(L, 3); /* a program may call __index itself, with more arguments than Lua passes */
   lua_settop(L, 3);
   const struct ip_class_definition *definition = upvalue_definition(L);
   ip_check_class(L, 1, definition->id);

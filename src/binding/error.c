@@ -1,7 +1,8 @@
 /* error.c: ip.error values.
 
-   An error value is an immutable userdata; equal category and code make two of them equal. The names and
-   messages come from libuv where it has them. Only memory errors are raised besides the errors asked for. */
+   Owns nothing: a value is a userdata of its own. Values are immutable, and two of them are equal when their
+   category and code are. Names and messages come from libuv where it has them. Raises memory errors, and what
+   callers ask ip_error_raise and ip_error_fail to raise. */
 #include "binding/error.h"
 
 #include "base/util.h"
@@ -18,14 +19,15 @@ struct description {
   const char *message;
 };
 
-/* libuv gives codes that a system lacks made-up values from 3000 on; those are no errno values. */
+/* libuv makes up a number from 3000 on for each code that a system lacks (uv/errno.h); those are no errno
+   values. */
 enum { FIRST_CODE_OF_LIBUV = 3000 };
 
 #define DESCRIBE_UV(name, message) {-(UV_##name), #name, message},
 
 static const struct description system_errors[] = {
     UV_ERRNO_MAP(DESCRIBE_UV)
-    /* what libuv does not name */
+    /* codes that libuv has no name for */
     {EINPROGRESS, "EINPROGRESS", "operation now in progress"},
     {ENETRESET, "ENETRESET", "network dropped connection on reset"},
     {EDEADLK, "EDEADLK", "resource deadlock avoided"},
@@ -92,7 +94,7 @@ static const struct description fiber_errors[] = {
     {IP_FIBER_INTERRUPTED, "INTERRUPTED", "interrupted"},
 };
 
-/* Two names for one number on some systems; the first one is the name that values carry. */
+/* Both names of a pair are one number on some systems. Error values have `name`; ip.error knows both. */
 static const struct {
   const char *alias, *name;
 } aliases[] = {{"EWOULDBLOCK", "EAGAIN"}, {"EOPNOTSUPP", "ENOTSUP"}};
@@ -219,8 +221,8 @@ static int error_get_sent(lua_State *L) {
   return 1;
 }
 
-/* err:togeneric() -> error value of category "generic" with the same code; what the resolver or a fiber has raised is no
-   errno value, and is returned as it is. Suspends: no. Source: Emilua. */
+/* err:togeneric() -> error value of category "generic" with the same code; the error itself where its code is
+   no errno value (categories "resolver" and "fiber"). Suspends: no. Source: Emilua. */
 static int error_togeneric(lua_State *L) {
   const struct ip_error *error = check_error(L);
   if (error->category != IP_ERROR_SYSTEM) {
@@ -256,8 +258,8 @@ static int error_mt_eq(lua_State *L) {
   return 1;
 }
 
-/* Unlike the other classes an unknown field of an error value reads as nil: handlers probe error values of
-   any origin for fields, and must not fail in doing so. */
+/* Unlike with other classes, an unknown field of an error value reads as nil: error handlers look for fields
+   in error values of any origin, and must not fail by that. */
 static int error_mt_index(lua_State *L) {
   lua_settop(L, 2);
   lua_pushvalue(L, 2);
@@ -266,7 +268,7 @@ static int error_mt_index(lua_State *L) {
   return ip_class_index(L);
 }
 
-/* The value that ip.error[key] stands for: false when there is none. */
+/* Pushes the value of ip.error[name]; false, and nothing is pushed, where there is none. [-0, +(0|1), m] */
 static bool push_named(lua_State *L, const char *name) {
   for (size_t i = 0; i < ip_count_of(aliases); i++)
     if (strcmp(aliases[i].alias, name) == 0) name = aliases[i].name;
@@ -286,8 +288,8 @@ static bool push_numbered(lua_State *L, lua_Integer code) {
   return true;
 }
 
-/* __index of the table ip.error: makes the value that is asked for and keeps it in the table. Names and errno
-   values; anything unknown is nil. */
+/* __index of the table ip.error: makes the value of a name or of an errno value, and keeps it in the table.
+   Any other key reads as nil. */
 static int errors_mt_index(lua_State *L) {
   lua_settop(L, 2);
   bool found = false;

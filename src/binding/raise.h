@@ -1,8 +1,8 @@
-/* raise.h: Lua's own errors, raised through functions that the compiler knows never to return. Layer 2.
+/* raise.h: Lua's own errors, raised by functions that are declared never to return. Layer 2.
 
-   Lua declares lua_error, luaL_error, luaL_argerror and luaL_typeerror as functions that return. A check by
-   `gcc -fanalyzer` then follows paths that do not exist, behind each of them. The type int lets callers write
-   `return ip_argument_error(...)`. */
+   Lua declares lua_error, luaL_error, luaL_argerror and luaL_typeerror as functions that return, so that gcc
+   -fanalyzer follows paths behind a failed check that do not exist. The return type lets callers write
+   `return ip_argument_error(...)`. Owns nothing; every function raises. */
 #ifndef IP_RAISE_H
 #define IP_RAISE_H
 
@@ -12,8 +12,8 @@
 /* Raises the value on top of the stack, as lua_error does. [-1, +0, v] */
 IP_NO_RETURN int ip_error_throw(lua_State *L);
 
-/* Raises a text behind the position of the caller, as luaL_error does: the conversions in `format` are those of
-   lua_pushfstring. [-0, +0, v] */
+/* Raises a text that begins with the position of the calling Lua function, as luaL_error does. `format` is
+   that of lua_pushfstring. [-0, +0, v] */
 IP_NO_RETURN int ip_error_text(lua_State *L, const char *format, ...);
 
 /* Raises "not enough memory", for memory that Lua does not allocate. [-0, +0, v] */
@@ -22,7 +22,7 @@ IP_NO_RETURN int ip_error_memory(lua_State *L);
 /* Raises a bad-argument error with the text `problem`, as luaL_argerror does. [-0, +0, v] */
 IP_NO_RETURN int ip_argument_error(lua_State *L, int arg, const char *problem);
 
-/* Raises the bad-argument error "`expected` expected, got ...", as luaL_typeerror does. [-0, +0, v] */
+/* Raises the bad-argument error "EXPECTED expected, got TYPE", as luaL_typeerror does. [-0, +0, v] */
 IP_NO_RETURN int ip_argument_type_error(lua_State *L, int arg, const char *expected);
 
 /* Raises a bad-argument error unless `condition` holds; the counterpart of luaL_argcheck. */

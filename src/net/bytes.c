@@ -1,7 +1,7 @@
-/* bytes.c: search and trim on (pointer, length).
+/* bytes.c: search and trim bytes.
 
    Owns nothing, allocates nothing, raises nothing. Sizes are compared by subtraction, so no sum can overflow.
-   A call with a length of 0 touches no memory at all, whatever its pointer. */
+   A call with a length of 0 reads no memory, so its pointer may be any. */
 #include "net/bytes.h"
 
 #include <string.h>
@@ -94,7 +94,7 @@ size_t ip_bytes_trim(const unsigned char *data, size_t *length, const struct ip_
     *length = 0;
     return 0;
   }
-  size_t last = scan_backward(data, *length, set, false); /* there is one: the byte at `first` */
+  size_t last = scan_backward(data, *length, set, false); /* it finds at least the byte at `first` */
   *length = last - first + 1;
   return first;
 }

@@ -1,6 +1,7 @@
-/* bytes.h: search and trim on (pointer, length). Layer 1: knows no Lua.
+/* bytes.h: search and trim bytes. Layer 1: knows no Lua.
 
-   Offsets count from 0. Nothing outside data[0 .. length-1] and needle[0 .. count-1] is read. */
+   Owns nothing, raises nothing. Offsets count from 0. No function reads outside data[0 .. length-1] and
+   needle[0 .. count-1]. */
 #ifndef IP_BYTES_H
 #define IP_BYTES_H
 
@@ -8,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A window on memory that somebody else owns. The Lua type byte_span begins with one, so that rooms which
+/* A window on memory that another object owns. The Lua type byte_span begins with one, so that files which
    only read or fill bytes need not know that type. */
 struct ip_bytes {
   unsigned char *data;
@@ -16,7 +17,7 @@ struct ip_bytes {
   size_t capacity;
 };
 
-/* What a search returns instead of an offset when there is no match. */
+/* The result of a search without a match. */
 #define IP_BYTES_NONE SIZE_MAX
 
 /* A set of byte values, one bit each. */
@@ -24,7 +25,7 @@ struct ip_byte_set {
   uint32_t words[8];
 };
 
-/* The set of the bytes in members[0 .. count-1]; repetitions do no harm. */
+/* The set of the bytes in members[0 .. count-1], each of which may stand there more than once. */
 struct ip_byte_set ip_byte_set_of(const unsigned char *members, size_t count);
 
 static inline bool ip_byte_set_has(const struct ip_byte_set *set, unsigned char byte) {
@@ -52,13 +53,13 @@ size_t ip_bytes_find_first_of(const unsigned char *data, size_t length, const st
 size_t ip_bytes_find_first_not_of(const unsigned char *data, size_t length, const struct ip_byte_set *set,
                                   size_t from);
 
-/* The greatest offset < length of a byte in the set, or not in it: a search that is to begin earlier passes a
-   smaller length. */
+/* The greatest offset < length of a byte in the set, or not in it. A search that begins before the end of the
+   data passes a smaller length. */
 size_t ip_bytes_find_last_of(const unsigned char *data, size_t length, const struct ip_byte_set *set);
 size_t ip_bytes_find_last_not_of(const unsigned char *data, size_t length, const struct ip_byte_set *set);
 
-/* The offset where the data begins once the bytes of the set are taken off both ends; *length becomes the
-   length of what remains. Where nothing remains, the offset is 0 and *length too. */
+/* The offset where the data begins once the bytes of the set are removed from both ends; *length becomes the
+   length of the rest. Where nothing is left, the offset and *length are 0. */
 size_t ip_bytes_trim(const unsigned char *data, size_t *length, const struct ip_byte_set *set);
 
 #endif

@@ -1,7 +1,8 @@
-/* control_message.c: ancillary data, on a struct msghdr.
+/* control_message.c: ancillary data of a struct msghdr.
 
-   Owns nothing; raises nothing. v4 traffic of a dual-stack socket arrives with IPv4 messages, and what is sent to a
-   v4-mapped peer obeys them alone (measured on Linux 6.18). Sources: cmsg(3), ip(7), ipv6(7), udp(7), RFC 3542. */
+   Owns nothing; raises nothing. IPv4 traffic of a dual-stack socket arrives with messages of the level
+   IPPROTO_IP, and a datagram to a v4-mapped peer obeys messages of that level alone (measured on Linux 6.18).
+   Sources: cmsg(3), ip(7), ipv6(7), udp(7), RFC 3542. */
 #include "net/control_message.h"
 
 #include <errno.h>
@@ -15,7 +16,7 @@
 
 /* --- received --- */
 
-/* An int, or the single byte that Linux uses for IP_TOS. */
+/* The value of a message that holds an int or, as IP_TOS on Linux, a single byte. */
 static int read_integer(const struct cmsghdr *header) {
   int value = 0;
   unsigned char byte;
@@ -27,7 +28,7 @@ static int read_integer(const struct cmsghdr *header) {
   return byte;
 }
 
-/* Link-local addresses mean something on one interface only. */
+/* Is the address unique on one interface only (RFC 4007 section 4)? Then its scope is that interface. */
 static bool has_scope(const struct ip_address *address) {
   int scope = ip_address_multicast_scope(address);
   return ip_address_is_link_local(address) || scope == 1 || scope == 2;
@@ -119,7 +120,7 @@ static void parse_socket(const struct cmsghdr *header, struct ip_control *contro
 }
 
 void ip_control_parse(const struct msghdr *message, bool is_v6, struct ip_control *control) {
-  struct msghdr *walked = (struct msghdr *)(size_t)message; /* CMSG_NXTHDR does not write */
+  struct msghdr *walked = (struct msghdr *)(size_t)message; /* the macros want no const, and do not write */
   control->items = 0;
   for (struct cmsghdr *header = CMSG_FIRSTHDR(walked); header != NULL; header = CMSG_NXTHDR(walked, header)) {
     switch (header->cmsg_level) {
@@ -140,7 +141,8 @@ void ip_control_parse(const struct msghdr *message, bool is_v6, struct ip_contro
 
 /* --- sent --- */
 
-/* Only what is used of the buffer is written: the padding must not tell what lay on the stack, the rest is never sent. */
+/* Clears the part of the buffer that the message takes, for its padding must not disclose the stack's old
+   contents. The rest of the buffer is never sent. */
 static inline void append(struct msghdr *message, int level, int type, const void *data, size_t size) {
   size_t used = message->msg_controllen;
   struct cmsghdr *header = (struct cmsghdr *)(void *)((char *)message->msg_control + used);
@@ -242,7 +244,7 @@ static int origin_of(int origin) {
   }
 }
 
-/* The address of whoever reported the error stands behind the fixed part. */
+/* The address of the host that reported the error follows the fixed part (IP_RECVERR in ip(7)). */
 static void parse_offender(const struct cmsghdr *header, bool is_v6, struct ip_control_error *error) {
   struct ip_endpoint offender = {.length = 0};
   size_t size = header->cmsg_len - CMSG_LEN(sizeof(struct sock_extended_err));

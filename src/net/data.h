@@ -1,6 +1,7 @@
 /* data.h: the bytes of one datagram that is to be sent, in parts. Layer 1: knows no Lua.
 
-   Owns nothing: the parts point into memory that the caller keeps valid, such as strings and spans on a Lua stack. */
+   Owns nothing: the parts point into memory that the caller keeps valid, such as strings and spans on a Lua
+   stack. Raises nothing. */
 #ifndef IP_DATA_H
 #define IP_DATA_H
 
@@ -12,7 +13,7 @@
 enum { IP_DATA_INLINE_PARTS = 16 };
 
 struct ip_data {
-  struct iovec *parts; /* inline_parts, or a vector of the caller where there are more */
+  struct iovec *parts; /* inline_parts or, where these do not suffice, a vector that the caller keeps valid */
   size_t count;
   struct iovec inline_parts[IP_DATA_INLINE_PARTS];
 };
@@ -25,7 +26,8 @@ static inline void ip_data_set(struct ip_data *data, void *bytes, size_t length)
   data->inline_parts[0].iov_len = length;
 }
 
-/* The number of bytes in all parts; SIZE_MAX where no size_t can hold the sum, for parts may name the same bytes. */
+/* The number of bytes in all parts; SIZE_MAX where a size_t cannot hold the sum, for many parts may be the
+   same bytes. */
 static inline size_t ip_data_size(const struct ip_data *data) {
   size_t size = 0;
   for (size_t i = 0; i < data->count; i++)

@@ -38,7 +38,7 @@ int ip_datagram_open(int family, int *fd) {
 }
 #endif
 
-/* EINTR means closed on Linux, and is undefined elsewhere: never retried (close(2)). */
+/* EINTR: on Linux the descriptor is closed, elsewhere it may be. So close is never retried (close(2)). */
 int ip_datagram_close(int fd) {
   return close(fd) != 0 && errno != EINTR ? errno : 0;
 }
@@ -84,8 +84,8 @@ int ip_datagram_bytes_readable(int fd, int *bytes) {
 
 #ifdef __linux__
 
-/* With MSG_TRUNC the result is the datagram's real length, which tells truncation without a msghdr (recv(2),
-   for UDP over both families since Linux 3.4). */
+/* With MSG_TRUNC the result is the datagram's real length, which shows a truncation without a msghdr
+   (recv(2), for UDP over both families since Linux 3.4). */
 static ssize_t receive_once(int fd, void *data, size_t size, int flags, struct ip_datagram *datagram,
                             bool with_source) {
   struct ip_endpoint *source = &datagram->source;
@@ -140,7 +140,7 @@ static ssize_t send_part(int fd, const struct iovec *part, const struct ip_endpo
   return sendto(fd, part->iov_base, part->iov_len, flags, name, remote != NULL ? remote->length : 0);
 }
 
-/* MSG_NOSIGNAL: sending after shutdown is EPIPE, and no reason to die (send(2)). */
+/* MSG_NOSIGNAL: a send after shutdown reports EPIPE, and raises no SIGPIPE (send(2)). */
 int ip_datagram_send(int fd, const struct iovec *parts, size_t count, const struct ip_endpoint *remote,
                      int flags, size_t *sent) {
   ssize_t result;

@@ -1,11 +1,13 @@
-/* datagram_message_io.c: the system calls of a datagram socket that carry ancillary data. Owns nothing; raises nothing.
+/* datagram_message_io.c: the system calls of a datagram socket that carry ancillary data. Owns nothing;
+   raises nothing.
 
    Sources: recvmsg(2), sendmsg(2), ip(7). */
 #include "net/datagram_message_io.h"
 
 #include <errno.h>
 
-/* Receives one datagram, and its source and ancillary data, with a message that has parts and a control buffer. */
+/* Receives one datagram, and its source and ancillary data, with a message that has parts and a control
+   buffer. */
 static int receive_message(int fd, struct msghdr *message, int flags, struct ip_datagram *datagram) {
   ssize_t received;
   message->msg_name = &datagram->source.name;

@@ -32,7 +32,7 @@ static bool is_digits(const char *text, size_t length) {
   return length > 0;
 }
 
-/* Digits are always a number, never the name of an interface that is called so: format_scope relies on it. */
+/* Digits are always a number, even where an interface has that name: put_scope relies on it. */
 static const char *parse_scope(uint32_t *scope_id, const char *text, size_t length) {
   if (length == 0) return "the scope is empty";
   if (is_digits(text, length))
@@ -76,7 +76,7 @@ const char *ip_address_parse(struct ip_address *address, const char *text, size_
   return message;
 }
 
-/* The last `wanted` in the text: an interface name may contain ':' on some systems, and ']' on all. */
+/* The last `wanted` in the text, for an interface name may contain ':' on some systems, and ']' on all. */
 static const char *find_last(const char *text, size_t length, char wanted) {
   while (length > 0)
     if (text[--length] == wanted) return text + length;
@@ -182,7 +182,8 @@ static char *put_groups(char *out, const uint8_t *bytes) {
   return out;
 }
 
-/* An interface name where it is worth the look-up, and only one that reads back as the same scope. */
+/* Writes the name of an interface for a link-local scope, where the parser reads that name as the same scope;
+   else the number. */
 static char *put_scope(char *out, const struct ip_address *address) {
   if (address->scope_id == 0) return out;
   *out++ = '%';
@@ -223,7 +224,7 @@ size_t ip_address_format_with_port(const struct ip_address *address, uint16_t po
   return (size_t)(out - buffer);
 }
 
-/* --- what an address is --- */
+/* --- properties of an address --- */
 
 int ip_address_compare(const struct ip_address *a, const struct ip_address *b) {
   if (a->version != b->version) return a->version < b->version ? -1 : 1;
@@ -246,7 +247,7 @@ struct ip_address ip_address_to_v6(const struct ip_address *address) {
 
 struct ip_address ip_address_unmapped(const struct ip_address *address) {
   if (!ip_address_is_v4_mapped(address)) return *address;
-  struct ip_address result = {.version = 4}; /* a scope says nothing about a v4 address */
+  struct ip_address result = {.version = 4}; /* a v4 address has no scope */
   memcpy(result.bytes, address->bytes + 12, 4);
   return result;
 }
@@ -304,7 +305,7 @@ bool ip_address_read_key(struct ip_address *address, uint16_t *port, const unsig
     result.scope_id = ntohl(scope);
   }
   *port = (uint16_t)(key[size] << 8 | key[size + 1]);
-  *address = ip_address_unmapped(&result); /* only a key that was not made here can hold a mapped address */
+  *address = ip_address_unmapped(&result); /* only a key of another origin can hold a mapped address */
   return true;
 }
 

@@ -1,4 +1,6 @@
-/* endpoint.h: addresses and endpoints as bytes; parse and format their text. Layer 1: knows no Lua. */
+/* endpoint.h: addresses and endpoints as bytes; parse and format their text. Layer 1: knows no Lua.
+
+   Owns nothing: every address is a value in the caller's memory. Raises nothing. */
 #ifndef IP_ENDPOINT_H
 #define IP_ENDPOINT_H
 
@@ -55,7 +57,7 @@ struct ip_address ip_address_unmapped(const struct ip_address *address);
 bool ip_address_is_multicast(const struct ip_address *address);
 bool ip_address_is_unspecified(const struct ip_address *address);
 
-/* 127.0.0.0/8 or ::1. Like the other predicates it does not look into a v4-mapped address. */
+/* 127.0.0.0/8 or ::1. No predicate looks at the v4 address in a v4-mapped one. */
 bool ip_address_is_loopback(const struct ip_address *address);
 
 bool ip_address_is_link_local(const struct ip_address *address); /* fe80::/10; false for v4 */
@@ -66,27 +68,26 @@ int ip_address_multicast_scope(const struct ip_address *address);
 
 /* --- an address and a port as text and as a key --- */
 
-/* Parses "1.2.3.4:53" or "[::1]:53". Returns NULL and fills both, or a static message and leaves both alone.
- */
+/* Parses "1.2.3.4:53" or "[::1]:53". Returns NULL and fills both, or a static message and leaves both
+   alone. */
 const char *ip_address_parse_with_port(struct ip_address *address, uint16_t *port, const char *text,
                                        size_t length);
 
-/* Writes what ip_address_parse_with_port reads, and a '\0'; returns the length without it. `buffer` has
-   IP_ENDPOINT_TEXT_SIZE. */
+/* Writes text that ip_address_parse_with_port accepts, and a '\0'; returns the length without it. `buffer`
+   has IP_ENDPOINT_TEXT_SIZE. */
 size_t ip_address_format_with_port(const struct ip_address *address, uint16_t port, char *buffer);
 
 /* Writes the key of an endpoint: 6 bytes for v4 and v4-mapped, else 18, or 22 with a scope id. Returns the
    length. `key` has IP_ENDPOINT_KEY_SIZE. */
 size_t ip_address_make_key(const struct ip_address *address, uint16_t port, unsigned char *key);
 
-/* The inverse; false if no key has that length. */
+/* Reads a key that ip_address_make_key wrote; false where no key has that length. */
 bool ip_address_read_key(struct ip_address *address, uint16_t *port, const unsigned char *key, size_t length);
 
 /* --- endpoints --- */
 
-/* Fills `endpoint` for a socket of `family` (AF_INET or AF_INET6). A v4 address for a v6 socket is taken
-   v4-mapped; a v6 address for a v4 socket stays v6, so that the system refuses it by its own name
-   (EAFNOSUPPORT). */
+/* Fills `endpoint` for a socket of `family` (AF_INET or AF_INET6). A v4 address for a v6 socket becomes
+   v4-mapped; a v6 address for a v4 socket stays v6, and the system refuses it with EAFNOSUPPORT. */
 void ip_endpoint_set(struct ip_endpoint *endpoint, int family, const struct ip_address *address,
                      uint16_t port);
 
@@ -94,7 +95,7 @@ void ip_endpoint_set(struct ip_endpoint *endpoint, int family, const struct ip_a
 void ip_endpoint_get_address(const struct ip_endpoint *endpoint, struct ip_address *address);
 
 static inline uint16_t ip_endpoint_port(const struct ip_endpoint *endpoint) {
-  /* sin_port and sin6_port stand at the same offset on every system that has both */
+  /* sin_port and sin6_port have the same offset on every system that has both */
   return ntohs(endpoint->name.v4.sin_port);
 }
 
@@ -102,8 +103,8 @@ static inline int ip_endpoint_family(const struct ip_endpoint *endpoint) {
   return endpoint->name.any.sa_family;
 }
 
-/* Same family, address, port and scope. The flow label is no part of who a peer is. An endpoint without an
-   address (any other family) equals nothing, so that an empty cache never hits. */
+/* Have both the same family, address, port and scope? The flow label does not identify a peer. An endpoint
+   that is neither IPv4 nor IPv6 equals none, not even itself, so that an empty cache never hits. */
 bool ip_endpoint_equal(const struct ip_endpoint *a, const struct ip_endpoint *b);
 
 /* Is this the endpoint's address, scope included? */

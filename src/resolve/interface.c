@@ -1,7 +1,7 @@
 /* interface.c: ip.interfaces.
 
-   libuv's list hangs on a userdata while Lua's is built from it: that may raise a memory error, and then the
-   userdata's finalizer frees the list. Nothing else is owned here. Raises system errors and memory errors. */
+   A userdata owns libuv's list while the list for Lua is built from it: where that raises a memory error, the
+   userdata's finalizer frees the list. Raises system errors and memory errors. */
 #include "resolve/interface.h"
 
 #include "base/util.h"
@@ -28,7 +28,7 @@ static int interface_list_mt_gc(lua_State *L) {
   return 0;
 }
 
-/* [-0, +1, e] */
+/* Pushes the owner of a new list. [-0, +1, v] */
 static struct interface_list *push_list(lua_State *L) {
   struct interface_list *list = lua_newuserdatauv(L, sizeof *list, 0);
   *list = (struct interface_list){.entries = NULL};
@@ -41,7 +41,7 @@ static struct interface_list *push_list(lua_State *L) {
   return list;
 }
 
-/* Some systems leave the scope of a link-local address out of the list. */
+/* The address of an entry. Some systems give no scope to a link-local address in the list. */
 static struct ip_address address_of(const uv_interface_address_t *entry, unsigned index) {
   struct ip_endpoint endpoint = {.length = 0};
   struct ip_address address;
@@ -51,7 +51,8 @@ static struct ip_address address_of(const uv_interface_address_t *entry, unsigne
   return address;
 }
 
-/* A netmask is of the address's family, whatever its own sockaddr says: some systems leave that 0. */
+/* The netmask of an entry. Its family is that of the address, for some systems leave the family of its
+   sockaddr 0. */
 static struct ip_address netmask_of(const uv_interface_address_t *entry, const struct ip_address *address) {
   struct ip_address netmask = {.version = address->version};
   if (address->version == 4)
@@ -61,7 +62,7 @@ static struct ip_address netmask_of(const uv_interface_address_t *entry, const s
   return netmask;
 }
 
-/* "02:fc:00:00:00:01" */
+/* Pushes the text of a hardware address, such as "02:fc:00:00:00:01". [-0, +1, m] */
 static void push_hardware_address(lua_State *L, const uv_interface_address_t *entry) {
   static const char digits[] = "0123456789abcdef";
   char text[3 * sizeof entry->phys_addr];
@@ -94,7 +95,7 @@ static void describe(lua_State *L, const uv_interface_address_t *entry, unsigned
 
 /* ip.interfaces() -> list of {name, index, address, netmask, is_internal, hardware_address}: one entry for
    each v4 and v6 address of each interface that is up and running, in the system's order. The address of a
-   link-local entry carries its scope. Raises what getifaddrs(3) reports. Suspends: no. Source:
+   link-local entry has its scope. Raises the errors of getifaddrs(3). Suspends: no. Source:
    uv_interface_addresses, if_nametoindex(3). */
 static int interface_interfaces(lua_State *L) {
   lua_settop(L, 0);
@@ -103,7 +104,7 @@ static int interface_interfaces(lua_State *L) {
   lua_Integer position = 0;
   for (int i = 0; i < list->count; i++) {
     unsigned index = if_nametoindex(list->entries[i].name);
-    if (index == 0) continue; /* it has gone since the list was made */
+    if (index == 0) continue; /* it was removed since the list was made */
     lua_createtable(L, 0, 6);
     describe(L, &list->entries[i], index);
     lua_rawseti(L, -2, ++position);

@@ -1,10 +1,10 @@
 /* resolver.c: get_address_info, get_address_v4_info, get_address_v6_info, get_name_info, host_name.
 
-   A look-up runs in libuv's thread pool. Its memory is malloc'ed and has two owners one after the other: libuv
-   from the successful start until the callback, then a box (userdata) in the frame of the call that waits. Where
-   nobody waits any more before the callback comes, the box forgets the look-up and the callback frees it. So
-   neither the look-up nor the system's list of results is leaked, whether the call is withdrawn, memory is short
-   or the state ends.
+   A look-up runs in libuv's thread pool. Its memory is malloc'ed and has two owners, one after the other:
+   libuv from the successful start until the callback, then a box (userdata) in the frame of the waiting call.
+   Where the call ends before the callback comes, the box drops the look-up, and the callback frees it. So
+   neither the look-up nor the system's list of results is leaked when a call is cancelled, when memory is
+   short, or when the state closes.
 
    Raises bad-argument errors, errors of the categories resolver and system, and memory errors. */
 #include "resolve/resolver.h"
@@ -30,26 +30,27 @@ struct lookup {
     uv_getaddrinfo_t addresses;
     uv_getnameinfo_t names;
   } request;
-  struct lookup_box *box;         /* NULL: nobody wants the result */
-  struct ip_operation *operation; /* while `pending` and wanted */
+  struct lookup_box *box;         /* NULL: the call has ended, the callback frees the look-up */
+  struct ip_operation *operation; /* of the waiting call, while `pending`; else NULL */
   struct addrinfo *list;          /* the result of `addresses` */
-  bool pending;                   /* libuv has it */
+  bool pending;                   /* libuv owns it */
 };
 
 struct lookup_box {
   struct lookup *lookup;
 };
 
-/* libuv has let go of it. */
+/* Frees a look-up that libuv does not own. */
 static void free_lookup(struct lookup *lookup) {
   if (lookup->box != NULL) lookup->box->lookup = NULL;
   uv_freeaddrinfo(lookup->list);
   free(lookup);
 }
 
-/* Nobody waits for a pending look-up any more: the callback frees it. One that has begun goes on in its thread,
-   which nothing can stop (EBUSY); one that still queues for a thread is called back soon. */
-static void forget_lookup(struct lookup *lookup) {
+/* Lets the callback free a pending look-up whose call has ended. A look-up that still waits for a thread is
+   cancelled, and its callback comes soon; a look-up that a thread has begun runs to its end (uv_cancel fails
+   with EBUSY). */
+static void drop_lookup(struct lookup *lookup) {
   lookup->box->lookup = NULL;
   lookup->box = NULL;
   lookup->operation->object = NULL;
@@ -61,23 +62,24 @@ static int lookup_mt_gc(lua_State *L) {
   const struct lookup_box *box = lua_touserdata(L, 1);
   if (box->lookup == NULL) return 0;
   if (box->lookup->pending)
-    forget_lookup(box->lookup);
+    drop_lookup(box->lookup);
   else
     free_lookup(box->lookup);
   return 0;
 }
 
-/* Pushes a box with a look-up that has not been started, or with NULL when memory is short. [-0, +1, m] */
+/* Pushes a box with a look-up that has not been started. [-0, +1, v] */
 static struct lookup *push_lookup(lua_State *L) {
   struct lookup_box *box = lua_newuserdatauv(L, sizeof *box, 0);
   box->lookup = NULL;
   ip_class_set(L, IP_CLASS_LOOKUP);
   box->lookup = calloc(1, sizeof *box->lookup);
-  if (box->lookup != NULL) box->lookup->box = box;
+  if (box->lookup == NULL) ip_error_memory(L);
+  box->lookup->box = box;
   return box->lookup;
 }
 
-/* --- what libuv reports --- */
+/* --- results from libuv --- */
 
 static const struct {
   int status, code;
@@ -97,12 +99,14 @@ static const struct {
 #ifdef EAI_NODATA
     {UV_EAI_NODATA, EAI_NODATA},
 #endif
-    /* what <netdb.h> knows on some systems only, and the resolver never says about our hints */
+    /* <netdb.h> has these codes on some systems only, and the resolver never reports them for the hints used
+       here */
     {UV_EAI_BADHINTS, EAI_FAIL},
     {UV_EAI_PROTOCOL, EAI_FAIL},
 };
 
-/* Ends the call with what a look-up has come to. EAI_SYSTEM arrives as the errno value behind it. No Lua. */
+/* Completes an operation with the status of its look-up. EAI_SYSTEM arrives as the errno value behind it.
+   Calls no Lua. */
 static void complete(struct ip_operation *operation, int status) {
   if (status == UV_EAI_CANCELED) status = UV_ECANCELED;
   for (size_t i = 0; i < ip_count_of(resolver_codes); i++)
@@ -113,8 +117,8 @@ static void complete(struct ip_operation *operation, int status) {
   ip_operation_complete_with(operation, -status);
 }
 
-/* The common end of both callbacks. A look-up that was started while the state was ending has a box without a
-   finalizer: nobody will read its result. */
+/* The common part of both callbacks. Where a look-up was started while the state was closing, Lua does not
+   call the box's finalizer any more: then the look-up is freed here. */
 static void finish(struct lookup *lookup, int status) {
   struct ip_operation *operation = lookup->operation;
   lookup->pending = false;
@@ -129,25 +133,26 @@ static void finish(struct lookup *lookup, int status) {
 static void on_addresses(uv_getaddrinfo_t *request, int status, struct addrinfo *list) {
   struct lookup *lookup = ip_container_of(request, struct lookup, request.addresses);
   lookup->list = list;
-  /* EAI_SYSTEM with an errno of 0 looks like a success without a result */
+  /* EAI_SYSTEM with an errno value of 0 arrives as a success without a list */
   finish(lookup, status == 0 && list == NULL ? UV_EAI_FAIL : status);
 }
 
 static void on_names(uv_getnameinfo_t *request, int status, const char *host, const char *service) {
-  (void)host; /* they are in the request */
+  (void)host; /* push_names reads both from the request */
   (void)service;
   finish(ip_container_of(request, struct lookup, request.names), status);
 }
 
 /* --- suspending --- */
 
-/* The operation leaves ARMED before the callback has come. */
-static void unlink_lookup(struct ip_operation *operation) {
-  forget_lookup(operation->object);
+/* The operation ends before the callback has come. */
+static void cancel_lookup(struct ip_operation *operation) {
+  drop_lookup(operation->object);
 }
 
-/* Suspends in a look-up that libuv has taken or, where `status` is not 0, refused. [-0, +?, e] */
-static int suspend_in(lua_State *L, struct lookup *lookup, struct ip_operation *operation, int status) {
+/* Suspends until a look-up ends that libuv has accepted or, where `status` is not 0, refused. [-0, +?, e] */
+static int suspend_until_found(lua_State *L, struct lookup *lookup, struct ip_operation *operation,
+                               int status) {
   if (status != 0) {
     free_lookup(lookup);
     complete(operation, status);
@@ -158,7 +163,8 @@ static int suspend_in(lua_State *L, struct lookup *lookup, struct ip_operation *
   ip_runtime_handle_opened(lookup->runtime);
   lookup->operation = operation;
   operation->object = lookup;
-  operation->payload.lookup.box = lookup->box; /* in the frame until the results have been pushed */
+  operation->payload.lookup.box =
+      lookup->box; /* it stays on the call's stack until the results have been pushed */
   ip_operation_wait_externally(operation);
   return ip_operation_suspend(L, operation);
 }
@@ -176,11 +182,12 @@ static const struct {
     {"v4_mapped", AI_V4MAPPED},
 };
 
+/* The arguments of get_address_info. */
 struct question {
   const char *host; /* NULL: this machine */
   const char *service;
   struct addrinfo hints;
-  int refusal; /* EAI_ code of what is no name at all, or 0 */
+  int refusal; /* EAI_ code of an argument that cannot be a name, or 0 */
 };
 
 static void read_flags(lua_State *L, int arg, struct question *question) {
@@ -192,15 +199,16 @@ static void read_flags(lua_State *L, int arg, struct question *question) {
   question->hints.ai_flags = (int)flags;
 }
 
-/* The text of a name: a zero byte would end it early. [-0, +0, v] */
+/* The text of a name, which a zero byte would end early. [-0, +0, v] */
 static const char *check_text(lua_State *L, int arg, size_t *length) {
   const char *text = lua_tolstring(L, arg, length);
   ip_argument_check(L, strlen(text) == *length, arg, "a zero byte in a name");
   return text;
 }
 
-/* libuv writes the ASCII form of a name into 256 bytes; before 1.48 it cuts a longer one without telling, and
-   without a '\0'. A name of 63 bytes cannot become longer than that, whatever characters it has. */
+/* libuv writes the ASCII form of a name into 256 bytes; before 1.48 it truncates a longer one without an
+   error, and without a '\0'. The ASCII form of a name of 63 bytes is never longer than that, whatever
+   characters it has. */
 enum { LONGEST_ASCII_NAME = 255, LONGEST_OTHER_NAME = 63 };
 
 static bool is_possible_name(const char *text, size_t length) {
@@ -210,8 +218,8 @@ static bool is_possible_name(const char *text, size_t length) {
   return length > 0 && length <= longest;
 }
 
-/* Replaces the address at `arg` by its text. The scope as a number: a name might have characters that libuv
-   takes for an international name's. [-0, +0, m] */
+/* Replaces the address at `arg` by its text. The scope is written as a number, for an interface name may have
+   characters that libuv takes for those of an international domain name. [-0, +0, m] */
 static const char *spell_address(lua_State *L, int arg, const struct ip_address *address) {
   struct ip_address bare = *address;
   char text[IP_ADDRESS_TEXT_SIZE];
@@ -243,8 +251,9 @@ static void read_host(lua_State *L, int arg, struct question *question) {
   if (!is_possible_name(question->host, length)) question->refusal = EAI_NONAME;
 }
 
-/* A service name has a letter (RFC 6335 section 5.1). What has none is a port number for the system too, which
-   takes signs and spaces for part of it and wraps what is too large: 70000 would be port 4464. */
+/* A service name has a letter (RFC 6335 section 5.1). The system reads a text without a letter as a port
+   number, but allows signs and spaces in it, and wraps a number that is too large: 70000 would be port
+   4464. */
 static bool is_possible_service(const char *text, size_t length) {
   static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
   if (strpbrk(text, letters) != NULL) return true;
@@ -268,8 +277,8 @@ static void read_service(lua_State *L, int arg, struct question *question) {
   question->hints.ai_flags |= AI_NUMERICSERV;
 }
 
-/* Has an earlier member of the list the same address? glibc gives ::1 and 127.0.0.1 of /etc/hosts both as
-   127.0.0.1. */
+/* Has an earlier member of the list the same address? glibc reports 127.0.0.1 twice where /etc/hosts gives a
+   name both ::1 and 127.0.0.1. */
 static bool is_repeated(const struct addrinfo *list, const struct addrinfo *entry) {
   for (; list != entry; list = list->ai_next)
     if (list->ai_addrlen == entry->ai_addrlen &&
@@ -298,7 +307,7 @@ static bool is_ip(const struct addrinfo *entry) {
          entry->ai_addrlen <= sizeof((struct ip_endpoint *)NULL)->name;
 }
 
-/* The resolver tells the canonical name in the first member alone; it is that of all. */
+/* The first member of the list alone has the canonical name, which is that of all members. */
 static int push_addresses(lua_State *L, struct ip_result *result) {
   struct lookup *lookup = ((struct lookup_box *)result->payload.lookup.box)->lookup;
   const struct addrinfo *list = lookup->list;
@@ -317,7 +326,7 @@ static int push_addresses(lua_State *L, struct ip_result *result) {
 
 static int look_up_addresses(lua_State *L, const struct ip_operation_type *type, int family) {
   struct ip_runtime *runtime = ip_runtime(L);
-  /* one socket type, or every address would come once for each */
+  /* without a socket type, every address would come once for each type */
   struct question question = {
       .hints = {.ai_family = family, .ai_socktype = SOCK_DGRAM, .ai_protocol = IPPROTO_UDP}};
   lua_settop(L, 3);
@@ -330,38 +339,38 @@ static int look_up_addresses(lua_State *L, const struct ip_operation_type *type,
     return ip_error_throw(L);
   }
   struct lookup *lookup = push_lookup(L);
-  if (lookup == NULL) return ip_error_memory(L);
   struct ip_operation *operation = ip_operation_acquire(L, runtime, type, IP_NEVER, false);
   int status = uv_getaddrinfo(runtime->loop, &lookup->request.addresses, on_addresses, question.host,
                               question.service, &question.hints);
-  /* there is a host or a service: what libuv finds invalid is the name (no UTF-8, or too long) */
-  return suspend_in(L, lookup, operation, status == UV_EINVAL ? UV_EAI_NONAME : status);
+  /* there is a host or a service, so UV_EINVAL is about the name: it is not UTF-8, or too long */
+  return suspend_until_found(L, lookup, operation, status == UV_EINVAL ? UV_EAI_NONAME : status);
 }
 
 /* ip.udp.get_address_info(host, service[, flags]) -> list of {address, port, canonical_name}
    host: ip.address, string (a name, or an address as text), or nil with the flag passive. service: string (a
    name, or a number as text), integer 0..65535, or nil, which is port 0. flags: or-combination of
-   ip.address_info_flag. Results in the resolver's order, each once. Raises EAI_NONAME (no such host), EAI_SERVICE,
-   EAI_AGAIN, EAI_FAIL, EAI_ADDRFAMILY and what else getaddrinfo(3) reports, system errors, ETIMEDOUT of
-   with_timeout. Suspends: yes, always. Source: getaddrinfo(3), RFC 3493 section 6.1. */
+   ip.address_info_flag. Results in the resolver's order, each once. Raises EAI_NONAME (no such host),
+   EAI_SERVICE, EAI_AGAIN, EAI_FAIL, EAI_ADDRFAMILY and other errors of getaddrinfo(3), system errors,
+   ETIMEDOUT of with_timeout. Suspends: yes, always. Source: getaddrinfo(3), RFC 3493 section 6.1. */
 static int resolver_get_address_info(lua_State *L) {
   static const struct ip_operation_type type = {
-      .name = "get_address_info", .unlinked = unlink_lookup, .push_results = push_addresses};
+      .name = "get_address_info", .unlinked = cancel_lookup, .push_results = push_addresses};
   return look_up_addresses(L, &type, AF_UNSPEC);
 }
 
-/* ip.udp.get_address_v4_info(host, service[, flags]) -> list: likewise, v4 addresses only. Suspends: yes. */
+/* ip.udp.get_address_v4_info(host, service[, flags]) -> list: get_address_info for v4 addresses only.
+   Suspends: yes. */
 static int resolver_get_address_v4_info(lua_State *L) {
   static const struct ip_operation_type type = {
-      .name = "get_address_v4_info", .unlinked = unlink_lookup, .push_results = push_addresses};
+      .name = "get_address_v4_info", .unlinked = cancel_lookup, .push_results = push_addresses};
   return look_up_addresses(L, &type, AF_INET);
 }
 
-/* ip.udp.get_address_v6_info(host, service[, flags]) -> list: likewise, v6 addresses only; with v4_mapped also
-   v4 addresses in that form. Suspends: yes. */
+/* ip.udp.get_address_v6_info(host, service[, flags]) -> list: get_address_info for v6 addresses only; with
+   v4_mapped also v4 addresses in that form. Suspends: yes. */
 static int resolver_get_address_v6_info(lua_State *L) {
   static const struct ip_operation_type type = {
-      .name = "get_address_v6_info", .unlinked = unlink_lookup, .push_results = push_addresses};
+      .name = "get_address_v6_info", .unlinked = cancel_lookup, .push_results = push_addresses};
   return look_up_addresses(L, &type, AF_INET6);
 }
 
@@ -381,12 +390,12 @@ static int push_names(lua_State *L, struct ip_result *result) {
 }
 
 /* ip.udp.get_name_info(address, port) -> list of one {host_name, service_name}
-   address: ip.address or its text. port: integer 0..65535. What has no name is given as a number in text. Raises
-   EAI_AGAIN, EAI_FAIL and what else getnameinfo(3) reports, ETIMEDOUT of with_timeout. Suspends: yes, always.
-   Source: getnameinfo(3) with NI_DGRAM: the service is one of UDP. */
+   address: ip.address or its text. port: integer 0..65535. An address or a port without a name is returned as
+   text in numbers. Raises EAI_AGAIN, EAI_FAIL and other errors of getnameinfo(3), ETIMEDOUT of with_timeout.
+   Suspends: yes, always. Source: getnameinfo(3) with NI_DGRAM: the service is one of UDP. */
 static int resolver_get_name_info(lua_State *L) {
   static const struct ip_operation_type type = {
-      .name = "get_name_info", .unlinked = unlink_lookup, .push_results = push_names};
+      .name = "get_name_info", .unlinked = cancel_lookup, .push_results = push_names};
   struct ip_runtime *runtime = ip_runtime(L);
   struct ip_address address;
   struct ip_endpoint endpoint;
@@ -394,15 +403,14 @@ static int resolver_get_name_info(lua_State *L) {
   ip_endpoint_set(&endpoint, address.version == 6 ? AF_INET6 : AF_INET, &address, ip_argument_port(L, 2));
   ip_operation_check(L, runtime, &type);
   struct lookup *lookup = push_lookup(L);
-  if (lookup == NULL) return ip_error_memory(L);
   struct ip_operation *operation = ip_operation_acquire(L, runtime, &type, IP_NEVER, false);
   int status = uv_getnameinfo(runtime->loop, &lookup->request.names, on_names, &endpoint.name.any, NI_DGRAM);
-  return suspend_in(L, lookup, operation, status);
+  return suspend_until_found(L, lookup, operation, status);
 }
 
 /* --- this machine --- */
 
-/* ip.host_name() -> string: what this machine calls itself. Raises what gethostname(2) reports. Suspends: no.
+/* ip.host_name() -> string: the name of this machine. Raises the errors of gethostname(2). Suspends: no.
    Source: gethostname(2). */
 static int resolver_host_name(lua_State *L) {
   char name[UV_MAXHOSTNAMESIZE];

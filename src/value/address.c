@@ -1,8 +1,8 @@
 /* address.c: the Lua type ip.address, and the functions of ip that put an address and a port into one string.
 
    An address is a userdata that holds a struct ip_address and owns nothing else. Invariant: it never changes
-   after it was pushed, so that anybody may share it. Raises bad-argument errors, the property errors
-   described below and memory errors. Nothing here suspends. */
+   after it was pushed, so that any number of users may share it. Raises bad-argument errors, memory errors,
+   and errors of properties that only v6 addresses have. */
 #include "value/address.h"
 
 #include "binding/argument.h"
@@ -24,7 +24,7 @@ static const struct ip_address *check_address(lua_State *L, int arg) {
   return ip_check_class(L, arg, IP_CLASS_ADDRESS);
 }
 
-/* The address that the string at `arg` spells, or a bad-argument error that says what is wrong with it. */
+/* Parses the string at `arg`, or raises a bad-argument error that names the mistake in it. [-0, +0, v] */
 static void parse_argument(lua_State *L, int arg, struct ip_address *address) {
   size_t length;
   const char *text = ip_argument_string(L, arg, &length);
@@ -64,7 +64,7 @@ static int address_new(lua_State *L) {
 }
 
 /* ip.address.parse(str) -> address | nil, message
-   str: string, as in new. Results: the address, or nil and what is wrong with the text.
+   str: string, as in new. Results: the address, or nil and a message that names the mistake in the text.
    Errors: bad argument on anything but a string; none on text. Suspends: no. Source: as new. */
 static int address_parse(lua_State *L) {
   size_t length;
@@ -117,8 +117,8 @@ static int address_broadcast_v4(lua_State *L) {
 
 /* ip.address.from_bytes(data) -> address
    data: string or byte_span of 4 bytes (v4) or 16 bytes (v6, without a scope) in network order.
-   Errors: bad argument on another type or length. Suspends: no. Source: RFC 791 section 3.1, RFC 8200
-   section 3. */
+   Errors: bad argument on another type or length. Suspends: no. Source: RFC 791 section 3.1, RFC 8200 section
+   3. */
 static int address_from_bytes(lua_State *L) {
   struct ip_byte_span_view data = ip_byte_span_check_view(L, 1);
   if (data.length != 4 && data.length != 16) {
@@ -133,8 +133,9 @@ static int address_from_bytes(lua_State *L) {
 
 /* --- methods --- */
 
-/* luaL_argerror would call it "bad self" in a method call, which hides what is wrong: the address has the
-   right type and the wrong value. */
+/* Raises a bad-argument error about the address at index 1. In a method call luaL_argerror would say "calling
+   'to_v4' on bad self", which hides the mistake: the type of the address is right, and its value is wrong.
+   [-0, +0, v] */
 static int bad_self(lua_State *L, const char *method, const char *expected) {
   push_text(L, check_address(L, 1));
   return ip_error_text(L, "bad argument #1 to '%s' (%s expected, got %s)", method, expected,
@@ -177,8 +178,8 @@ static int address_to_bytes(lua_State *L) {
 
 /* address:with_scope_id(n) -> address
    The same v6 address in scope n: integer 0..4294967295; 0 is no scope.
-   Errors: bad argument on a v4 address and on another type or range. Suspends: no. Source: RFC 4007
-   section 6. */
+   Errors: bad argument on a v4 address and on another type or range. Suspends: no. Source: RFC 4007 section
+   6. */
 static int address_with_scope_id(lua_State *L) {
   struct ip_address result = *check_address(L, 1);
   if (result.version == 4) return bad_self(L, "with_scope_id", "v6 address");
@@ -187,9 +188,11 @@ static int address_with_scope_id(lua_State *L) {
   return 1;
 }
 
-/* --- properties: the object at index 1 has been checked. No predicate looks into a v4-mapped address: such
-   an address is a v6 address that is no loopback and no multicast address, as the system's own macros and
-   Asio have it. address:to_v4() is the way to ask the other question. --- */
+/* --- properties ---
+
+   The object at index 1 has been checked. No predicate looks at the v4 address in a v4-mapped one: to the
+   system's own macros and to Asio, too, it is a v6 address that is neither a loopback nor a multicast
+   address. A program that means the v4 address asks address:to_v4(). */
 
 static const struct ip_address *self_of(lua_State *L) {
   return lua_touserdata(L, 1);
@@ -200,14 +203,13 @@ static int push_boolean(lua_State *L, bool value) {
   return 1;
 }
 
-/* The object of a property that only v6 addresses have. */
+/* The object of a property that only v6 addresses have; raises where it is a v4 address. [-0, +0, v] */
 static const struct ip_address *v6_self_of(lua_State *L, const char *property) {
   const struct ip_address *self = self_of(L);
   if (self->version == 6) return self;
   push_text(L, self);
-  ip_error_text(L, "property '%s' is for v6 addresses only, %s is a v4 address", property,
-                lua_tostring(L, -1));
-  return NULL;
+  const char *text = lua_tostring(L, -1);
+  ip_error_text(L, "property '%s' is for v6 addresses only, %s is a v4 address", property, text);
 }
 
 static int push_multicast_scope_is(lua_State *L, const char *property, int scope) {
@@ -332,13 +334,14 @@ static int compare(lua_State *L) {
 }
 
 /* a < b -> boolean
-   v4 before v6, then by bytes, then by scope. Errors: if an operand is not an address. Suspends: no. */
+   Order: v4 before v6, then by bytes, then by scope. Errors: if an operand is not an address. Suspends:
+   no. */
 static int address_mt_lt(lua_State *L) {
   return push_boolean(L, compare(L) < 0);
 }
 
 /* a <= b -> boolean
-   Likewise. Errors: if an operand is not an address. Suspends: no. */
+   The same order as a < b. Errors: if an operand is not an address. Suspends: no. */
 static int address_mt_le(lua_State *L) {
   return push_boolean(L, compare(L) <= 0);
 }
@@ -388,7 +391,7 @@ static int address_endpoint_key(lua_State *L) {
 
 /* ip.endpoint_from_key(key) -> address, port
    key: string that endpoint_key returned; a v4-mapped address comes back as v4.
-   Errors: bad argument on anything else than a string of 6, 18 or 22 bytes. Suspends: no. */
+   Errors: bad argument on anything but a string of 6, 18 or 22 bytes. Suspends: no. */
 static int address_endpoint_from_key(lua_State *L) {
   size_t length;
   const char *key = ip_argument_string(L, 1, &length);

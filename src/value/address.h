@@ -1,4 +1,6 @@
-/* address.h: the Lua type ip.address. Layer 3. */
+/* address.h: the Lua type ip.address. Layer 3.
+
+   An address never changes after it was pushed. */
 #ifndef IP_ADDRESS_H
 #define IP_ADDRESS_H
 
@@ -8,14 +10,14 @@
 /* Defines the class (core at stack index `core`) and pushes the module table ip.address. [-0, +1, m] */
 void ip_address_open(lua_State *L, int core);
 
-/* Adds tostring, toendpoint, endpoint_key and endpoint_from_key to the table on top of the stack. [-0, +0, m]
- */
+/* Adds tostring, toendpoint, endpoint_key and endpoint_from_key to the table on top of the stack.
+   [-0, +0, m] */
 void ip_address_add_functions(lua_State *L, int core);
 
-/* Pushes a new ip.address, and returns what it holds for as long as it lives. [-0, +1, m] */
+/* Pushes a new ip.address, and returns its content, which is valid while the object lives. [-0, +1, m] */
 const struct ip_address *ip_address_push(lua_State *L, const struct ip_address *address);
 
-/* The addr argument at `arg`: an ip.address, or a string that ip.address.new accepts. [-0, +0, v] */
+/* Reads the address at `arg`: an ip.address, or a string that ip.address.new accepts. [-0, +0, v] */
 void ip_address_argument(lua_State *L, int arg, struct ip_address *address);
 
 #endif

@@ -1,6 +1,9 @@
-/* batch.c: ip.udp.batch. One userdata holds the arrays and the memory of all slots; its user values hold a span for each
-   slot, made once, and the address objects of the peers last seen in each. Nothing is allocated per datagram but the
-   addresses of new peers. */
+/* batch.c: ip.udp.batch.
+
+   One userdata owns the arrays and the memory of all slots. Its user values keep a span for each slot, made
+   once, the address object of the peer that each entry last had, and the infos. Invariant: an entry's length
+   is at most the capacity. Nothing is allocated for a datagram but the address object of a new peer. Raises
+   bad-argument errors and memory errors only. */
 #include "value/batch.h"
 
 #include "base/util.h"
@@ -22,22 +25,22 @@ typedef struct msghdr ip_message;
 enum {
   MOST_SLOTS = 65536,
   LARGEST_CAPACITY = 65535,
-  DEFAULT_CAPACITY =
-      1472 /* an Ethernet frame less the headers of IPv4 and UDP, as in Jane Street's Async_udp */
+  DEFAULT_CAPACITY = 1472 /* a frame of Ethernet without the headers of IPv4 and UDP; Async_udp's default */
 };
 
 struct ip_batch *ip_batch_check(lua_State *L, int arg) {
   return ip_check_class(L, arg, IP_CLASS_BATCH);
 }
 
-/* --- making one --- */
+/* --- construction --- */
 
-/* Bytes of an array, rounded up so that the next one is aligned as well. */
+/* Bytes of an array, rounded up so that an array behind it is aligned as well. */
 static size_t array_size(size_t count, size_t size) {
   return (count * size + sizeof(max_align_t) - 1) / sizeof(max_align_t) * sizeof(max_align_t);
 }
 
-static void *take(unsigned char **free_memory, size_t count, size_t size) {
+/* Reserves an array at the begin of the free memory. */
+static void *reserve(unsigned char **free_memory, size_t count, size_t size) {
   void *array = *free_memory;
   *free_memory += array_size(count, size);
   return array;
@@ -51,25 +54,26 @@ static size_t size_of_arrays(size_t slots) {
          array_size(slots, sizeof(bool));
 }
 
-/* Pushes a batch of empty entries. The sizes are within bounds whose product fits a size_t of 64 and of 32 bits less
-   what malloc refuses. [-0, +1, m] */
+/* Pushes a batch of empty entries. Slots have less than 2^32 bytes in all, so a size_t of 32 bits holds that
+   product, but not always the sum with the arrays. [-0, +1, v] */
 static struct ip_batch *push_batch(lua_State *L, size_t slots, size_t capacity) {
   size_t arrays = size_of_arrays(slots);
+  if (IP_UNLIKELY(slots * capacity > SIZE_MAX - arrays)) ip_error_memory(L);
   unsigned char *block = lua_newuserdatauv(L, arrays + slots * capacity, IP_BATCH_USER_VALUES);
   memset(block, 0, arrays + slots * capacity);
   unsigned char *free_memory = block;
-  struct ip_batch *batch = take(&free_memory, 1, sizeof *batch);
+  struct ip_batch *batch = reserve(&free_memory, 1, sizeof *batch);
   batch->slots = slots;
   batch->capacity = capacity;
-  batch->parts = take(&free_memory, slots, sizeof *batch->parts);
-  batch->room = take(&free_memory, slots, sizeof *batch->room);
-  batch->peers = take(&free_memory, slots, sizeof *batch->peers);
-  batch->truncated = take(&free_memory, slots, sizeof *batch->truncated);
-  batch->known = take(&free_memory, slots, sizeof *batch->known);
-  batch->messages = take(&free_memory, slots, sizeof(ip_message));
-  batch->controls = take(&free_memory, slots, sizeof *batch->controls);
-  batch->buffers = take(&free_memory, slots, sizeof *batch->buffers);
-  batch->has_info = take(&free_memory, slots, sizeof *batch->has_info);
+  batch->parts = reserve(&free_memory, slots, sizeof *batch->parts);
+  batch->room = reserve(&free_memory, slots, sizeof *batch->room);
+  batch->peers = reserve(&free_memory, slots, sizeof *batch->peers);
+  batch->truncated = reserve(&free_memory, slots, sizeof *batch->truncated);
+  batch->known = reserve(&free_memory, slots, sizeof(void *));
+  batch->messages = reserve(&free_memory, slots, sizeof(ip_message));
+  batch->controls = reserve(&free_memory, slots, sizeof *batch->controls);
+  batch->buffers = reserve(&free_memory, slots, sizeof *batch->buffers);
+  batch->has_info = reserve(&free_memory, slots, sizeof *batch->has_info);
   batch->memory = free_memory;
   for (size_t i = 0; i < slots; i++) {
     batch->parts[i].iov_base = ip_batch_slot(batch, i);
@@ -79,8 +83,8 @@ static struct ip_batch *push_batch(lua_State *L, size_t slots, size_t capacity) 
   return batch;
 }
 
-/* ip.udp.batch.new(slots[, capacity]) -> batch: `slots` entries (1..65536) of `capacity` bytes (0..65535, default 1472).
-   Suspends: no. */
+/* ip.udp.batch.new(slots[, capacity]) -> batch: `slots` entries (1..65536) of `capacity` bytes (0..65535,
+   default 1472). Suspends: no. */
 static int batch_new(lua_State *L) {
   size_t slots = (size_t)ip_argument_integer(L, 1, 1, MOST_SLOTS);
   size_t capacity = (size_t)ip_argument_optional_integer(L, 2, 0, LARGEST_CAPACITY, DEFAULT_CAPACITY);
@@ -101,7 +105,6 @@ static int batch_new(lua_State *L) {
 
 /* --- entries --- */
 
-/* The index (from 0) of the entry numbered at `arg`, 1..slots. [-0, +0, v] */
 size_t ip_batch_check_entry(lua_State *L, const struct ip_batch *batch, int arg) {
   return (size_t)ip_argument_integer(L, arg, 1, (lua_Integer)batch->slots) - 1;
 }
@@ -115,8 +118,8 @@ static void push_span(lua_State *L, const struct ip_batch *batch, size_t index) 
   span->length = batch->parts[index].iov_len;
 }
 
-/* Pushes the address of an entry's peer, or nil. The object is kept with the entry, and the one of the entry before
-   serves as well: datagrams of one peer come in runs. [-0, +1, m] */
+/* The object is cached with the entry. That of the entry before is looked at as well, for consecutive
+   datagrams often have the same peer. */
 void ip_batch_push_address(lua_State *L, struct ip_batch *batch, size_t index) {
   const struct ip_endpoint *peer = &batch->peers[index];
   if (peer->length == 0) {
@@ -143,8 +146,8 @@ void ip_batch_push_address(lua_State *L, struct ip_batch *batch, size_t index) {
   lua_remove(L, -2);
 }
 
-/* batch:get(i) -> span, address, port, truncated: entry i, 1..slots; address and port are nil when it has none.
-   Suspends: no. */
+/* batch:get(i) -> span, address, port, truncated: entry i, 1..slots; address and port are nil when it has
+   none. Suspends: no. */
 static int batch_get(lua_State *L) {
   struct ip_batch *batch = ip_batch_check(L, 1);
   size_t index = ip_batch_check_entry(L, batch, 2);
@@ -159,7 +162,7 @@ static int batch_get(lua_State *L) {
   return 4;
 }
 
-/* Does a part of several lie in the slot? Copying one part would then change the next. */
+/* Does one of several parts lie in the slot? Then copying one part could change the next. */
 static bool overlaps(const struct ip_batch *batch, size_t index, const struct ip_data *data) {
   uintptr_t slot = (uintptr_t)ip_batch_slot(batch, index);
   for (size_t i = 0; data->count > 1 && i < data->count; i++) {
@@ -169,7 +172,8 @@ static bool overlaps(const struct ip_batch *batch, size_t index, const struct ip
   return false;
 }
 
-/* Keeps the info table at 6, or none. It is read when the entry is sent. [-0, +0, m] */
+/* Stores the info table at index 6, or removes the entry's where that is nil. It is read when the entry is
+   sent. [-0, +0, m] */
 static void set_info(lua_State *L, struct ip_batch *batch, size_t index) {
   bool given = !lua_isnil(L, 6);
   if (!given && !batch->has_info[index]) return;
@@ -180,37 +184,53 @@ static void set_info(lua_State *L, struct ip_batch *batch, size_t index) {
   batch->has_info[index] = given;
 }
 
-/* batch:set(i, data[, addr, port[, info]]): makes entry i (1..slots) a datagram of at most `capacity` bytes, to `addr` and
-   `port`, or to the connected peer; `count` becomes at least i. Suspends: no. */
+/* Reads the peer at 4 and 5; its length is 0 where there is none. [-0, +0, v] */
+static void check_peer(lua_State *L, struct ip_endpoint *peer) {
+  peer->length = 0;
+  if (lua_isnoneornil(L, 4)) {
+    ip_argument_check(L, lua_isnoneornil(L, 5), 5, "a port needs an address");
+    return;
+  }
+  struct ip_address address;
+  ip_address_argument(L, 4, &address);
+  uint16_t port = ip_argument_port(L, 5);
+  ip_endpoint_set(peer, address.version == 6 ? AF_INET6 : AF_INET, &address, port);
+}
+
+/* Reads the data at 3, and returns its size, which fits the slot. [-0, +(0|1), v] */
+static size_t check_data(lua_State *L, const struct ip_batch *batch, struct ip_data *data) {
+  ip_argument_data(L, 3, data);
+  size_t size = ip_data_size(data);
+  ip_argument_check(L, size <= batch->capacity, 3, "the data does not fit the slot");
+  return size;
+}
+
+/* Copies the data at 3 into a slot, and returns its size. [-0, +(0..3), v] */
+static size_t fill_slot(lua_State *L, const struct ip_batch *batch, size_t index) {
+  unsigned char *slot = ip_batch_slot(batch, index);
+  struct ip_data data;
+  size_t size = check_data(L, batch, &data);
+  if (IP_LIKELY(!overlaps(batch, index, &data))) {
+    ip_data_copy(slot, &data);
+    return size;
+  }
+  unsigned char *copy = lua_newuserdatauv(L, batch->capacity, 0);
+  size = check_data(L, batch, &data); /* the allocation may have run a finalizer that has changed a part */
+  ip_data_copy(copy, &data);
+  memcpy(slot, copy, size);
+  return size;
+}
+
+/* batch:set(i, data[, addr, port[, info]]): makes entry i (1..slots) a datagram of at most `capacity` bytes,
+   to `addr` and `port`, or to the connected peer; `count` becomes at least i. Suspends: no. */
 static int batch_set(lua_State *L) {
   struct ip_batch *batch = ip_batch_check(L, 1);
   size_t index = ip_batch_check_entry(L, batch, 2);
-  struct ip_endpoint peer = {.length = 0};
-  if (!lua_isnoneornil(L, 4)) {
-    struct ip_address address;
-    ip_address_argument(L, 4, &address);
-    uint16_t port = ip_argument_port(L, 5);
-    ip_endpoint_set(&peer, address.version == 6 ? AF_INET6 : AF_INET, &address, port);
-  } else {
-    ip_argument_check(L, lua_isnoneornil(L, 5), 5, "a port needs an address");
-  }
+  struct ip_endpoint peer;
+  check_peer(L, &peer);
   if (!lua_isnoneornil(L, 6)) luaL_checktype(L, 6, LUA_TTABLE);
-  struct ip_data data;
   lua_settop(L, 6);
-  ip_argument_data(L, 3, &data);
-  size_t total = ip_data_size(&data);
-  ip_argument_check(L, total <= batch->capacity, 3, "the data does not fit the slot");
-  if (IP_UNLIKELY(overlaps(batch, index, &data))) {
-    unsigned char *aside = lua_newuserdatauv(L, batch->capacity, 0);
-    ip_argument_data(L, 3, &data); /* allocating may have run a finalizer, which may have changed a part */
-    total = ip_data_size(&data);
-    ip_argument_check(L, total <= batch->capacity, 3, "the data does not fit the slot");
-    ip_data_copy(aside, &data);
-    memcpy(ip_batch_slot(batch, index), aside, total);
-  } else {
-    ip_data_copy(ip_batch_slot(batch, index), &data);
-  }
-  batch->parts[index].iov_len = total;
+  batch->parts[index].iov_len = fill_slot(L, batch, index);
   batch->peers[index] = peer;
   batch->truncated[index] = false;
   batch->controls[index].items = 0;
@@ -256,7 +276,7 @@ static int batch_get_capacity(lua_State *L) {
   return 1;
 }
 
-/* batch[i] -> the span of entry i; anything else is a method or a property. */
+/* batch[i] -> the span of entry i; any other key is the name of a method or of a property. */
 static int batch_mt_index(lua_State *L) {
   if (lua_type(L, 2) != LUA_TNUMBER) return ip_class_index(L);
   struct ip_batch *batch = ip_batch_check(L, 1);

@@ -1,4 +1,6 @@
-/* batch.h: the Lua type ip.udp.batch: preallocated slots for many datagrams. Layer 3. */
+/* batch.h: the Lua type ip.udp.batch: preallocated slots for many datagrams. Layer 3.
+
+   A batch owns its slots and arrays, which never move. The files that send and receive batches write them. */
 #ifndef IP_BATCH_H
 #define IP_BATCH_H
 
@@ -9,25 +11,27 @@
 #include <stddef.h>
 #include <sys/uio.h>
 
-/* Everything a batch has lies in one userdata: this struct, the arrays, the slots' memory. */
+/* One userdata holds this struct, then the arrays, then the memory of the slots. */
 struct ip_batch {
   size_t slots;
-  size_t capacity;                  /* bytes a slot */
-  size_t count;                     /* entries received or set, from the first on */
+  size_t capacity;                  /* bytes of a slot */
+  size_t count;                     /* entries that were received or set, from the first on */
   struct iovec *parts;              /* of each entry: its memory and its length */
   struct iovec *room;               /* of each entry: its whole memory, to receive into; never changes */
   struct ip_endpoint *peers;        /* of each entry; length 0: none */
   bool *truncated;                  /* of each entry */
-  const struct ip_address **known;  /* the address object that is cached for each entry, or NULL */
-  struct ip_control *controls;      /* of each entry received: what travelled beside the bytes */
-  union ip_control_buffer *buffers; /* of each entry, to receive that into */
-  bool *has_info;                   /* of each entry: IP_BATCH_INFOS holds what is to travel beside it */
-  void *messages;                   /* slots times the system's struct, for the room that makes the calls */
-  unsigned char *memory;
+  const struct ip_address **known;  /* content of the address object that is cached for each entry, or NULL */
+  struct ip_control *controls;      /* of each received entry: its ancillary data, parsed */
+  union ip_control_buffer *buffers; /* of each entry, to receive ancillary data into */
+  bool *has_info;                   /* of each entry: the table IP_BATCH_INFOS has an info to send with it */
+  void *messages;                   /* an array of the system's struct, for the file that makes the calls */
+  unsigned char *memory;            /* of all slots */
 };
 
+/* The user values of a batch: for each entry its span, its cached address object, its info. */
 enum { IP_BATCH_SPANS = 1, IP_BATCH_ADDRESSES, IP_BATCH_INFOS, IP_BATCH_USER_VALUES = IP_BATCH_INFOS };
 
+/* The memory of slot `index`, counted from 0. */
 static inline unsigned char *ip_batch_slot(const struct ip_batch *batch, size_t index) {
   return batch->memory + index * batch->capacity;
 }

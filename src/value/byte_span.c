@@ -1,14 +1,15 @@
-/* byte_span.c: spans as C sees them: memory, and windows on it.
+/* byte_span.c: memory for spans, and windows on it.
 
-   A block is a userdata of its own without metatable and user values. A span is a struct ip_bytes in a userdata whose
-   one user value is the block (or, for a window, another owner of the memory), so the collector frees a block with its
-   last span. Invariants: a block never moves or changes its size; a span's data and capacity never change; data is
-   NULL only while a span is being made. Raises bad-argument errors and memory errors only. */
+   A block is a userdata of its own without metatable and user values. A span is a struct ip_bytes in a
+   userdata whose one user value is the block (or, for a window, another owner of the memory), so the
+   collector frees a block with its last span. Invariants: a block never moves or changes its size; a span's
+   data and capacity never change; data is NULL only while a span is being made. Raises bad-argument errors
+   and memory errors only. */
 #include "value/byte_span.h"
 
 #include <string.h>
 
-/* A span without memory, so that it has its class before it has anything else. [-0, +1, m] */
+/* Pushes a span without memory, for the caller to complete. [-0, +1, m] */
 static struct ip_bytes *push_closed(lua_State *L) {
   struct ip_bytes *span = lua_newuserdatauv(L, sizeof *span, 1);
   *span = (struct ip_bytes){NULL, 0, 0};

@@ -1,4 +1,6 @@
-/* byte_span.h: spans as C sees them: make one, share its memory, read what an argument shows. Layer 3. */
+/* byte_span.h: spans for C code: make one, share its memory, check an argument. Layer 3.
+
+   A span keeps its memory alive. Of its struct ip_bytes only the length may be changed. */
 #ifndef IP_BYTE_SPAN_H
 #define IP_BYTE_SPAN_H
 
@@ -8,18 +10,18 @@
 
 #include <stdint.h>
 
-/* No span is larger: 2^47 - 1 bytes where addresses have 64 bits, which is all that a process can have there,
-   and 2^30 - 1 where they have 32. So sums of a size and a header never come near SIZE_MAX. */
+/* The largest capacity of a span: 2^47 - 1 bytes where addresses have 64 bits, which is the whole address
+   space of a process there, and 2^30 - 1 where they have 32. So the sum of a size and a header never
+   overflows. */
 #define IP_BYTE_SPAN_MAX ((size_t)PTRDIFF_MAX >> (sizeof(size_t) > 4 ? 16 : 1))
 
-/* Bytes to read: of a string or of a span. They are valid while the argument is on the stack. */
+/* The bytes of a string or of a span, to be read while the argument is on the stack. */
 struct ip_byte_span_view {
   const unsigned char *data;
   size_t length;
 };
 
-/* Pushes a new span of `length` zero bytes with `capacity` bytes behind it; its memory never moves. [-0, +1,
-   m] */
+/* Pushes a new span of `length` bytes with memory of `capacity` bytes, all zero. [-0, +1, m] */
 struct ip_bytes *ip_byte_span_push(lua_State *L, size_t length, size_t capacity);
 
 /* Pushes a span on memory that the value at stack index `owner` keeps valid, and keeps that value alive.
@@ -37,7 +39,8 @@ static inline struct ip_bytes *ip_byte_span_check(lua_State *L, int arg) {
   return (struct ip_bytes *)ip_check_class(L, arg, IP_CLASS_BYTE_SPAN);
 }
 
-/* The bytes of the string or span at `arg`, or a bad-argument error. A number is no string here. [-0, +0, v] */
+/* The bytes of the string or span at `arg`, or a bad-argument error. A number is no string here.
+   [-0, +0, v] */
 struct ip_byte_span_view ip_byte_span_check_view(lua_State *L, int arg);
 
 #endif

@@ -1,9 +1,9 @@
 /* byte_span_class.c: the Lua type byte_span: its own methods, and the tables of all of them.
 
-   Owns nothing: the memory of a span belongs to its block (byte_span.c). Invariant: the length of a span changes only
-   in resize, and never exceeds the capacity. An allocation may run a finalizer, which may resize any span: a length that
-   was read before an allocation is still safe to use after it, but may be out of date. Raises bad-argument errors and
-   memory errors only. */
+   Owns nothing: the memory of a span belongs to its block (byte_span.c). Invariant: the length of a span
+   changes only in resize, and never exceeds the capacity. An allocation may run a finalizer, which may resize
+   any span: a length that was read before an allocation is still safe to use after it, but may be out of
+   date. Raises bad-argument errors and memory errors only. */
 #include "value/byte_span_class.h"
 
 #include "base/util.h"
@@ -31,7 +31,7 @@ static int byte_span_new(lua_State *L) {
 /* span:slice([first[, last]]) -> span
    first: integer 1..capacity+1 (1); last: integer first-1..capacity (#span; then first is at most #span+1).
    A span on bytes first..last of the same memory; its capacity reaches to the end of this one's. Bytes
-   between #span and the capacity are shown as they are. Errors: bad argument. Suspends: no. Source: Emilua
+   between #span and the capacity keep their values. Errors: bad argument. Suspends: no. Source: Emilua
    byte_span.slice, Go's slice expressions. */
 static int byte_span_slice(lua_State *L) {
   const struct ip_bytes *self = ip_byte_span_check(L, 1);
@@ -47,8 +47,8 @@ static int byte_span_slice(lua_State *L) {
 
 /* span:resize(length) -> span
    length: integer 0..capacity, bytes.
-   Changes the length of this span alone and returns the span itself. No byte changes. Errors: bad argument.
-   Suspends: no. */
+   Changes the length of this span, and of no other, and returns the span itself. No byte changes. Errors: bad
+   argument. Suspends: no. */
 static int byte_span_resize(lua_State *L) {
   struct ip_bytes *self = lua_gettop(L) == 2 ? ip_peek_class_of(L, ip_core(L), 1, IP_CLASS_BYTE_SPAN) : NULL;
   if (IP_UNLIKELY(self == NULL)) self = ip_byte_span_check(L, 1);
@@ -72,8 +72,8 @@ static int byte_span_copy(lua_State *L) {
 
 /* span:fill(byte) -> span
    byte: integer 0..255.
-   Sets each of the bytes 1..#span to `byte` and returns the span itself. Errors: bad argument. Suspends: no.
- */
+   Sets each of the bytes 1..#span to `byte` and returns the span itself. Errors: bad argument. Suspends:
+   no. */
 static int byte_span_fill(lua_State *L) {
   struct ip_bytes *self = ip_byte_span_check(L, 1);
   int byte = (int)ip_argument_integer(L, 2, 0, 255);
@@ -82,14 +82,14 @@ static int byte_span_fill(lua_State *L) {
   return 1;
 }
 
-/* The first position that string.sub means by `index`, 1 or more. */
+/* The first position, 1 or more, that `index` means to string.sub. */
 static lua_Integer sub_first(lua_Integer index, lua_Integer length) {
   if (index > 0) return index;
   if (index == 0 || index < -length) return 1;
   return length + index + 1;
 }
 
-/* The last position that string.sub means by `index`, 0..length. */
+/* The last position, 0..length, that `index` means to string.sub. */
 static lua_Integer sub_last(lua_Integer index, lua_Integer length) {
   if (index > length) return length;
   if (index >= 0) return index;
@@ -122,8 +122,8 @@ static int get_capacity(lua_State *L) {
 }
 
 /* span[index] -> byte
-   index: integer 1..#span. Errors: bad argument where it is outside; "byte_span has no property '...'" for
-   what is neither an index nor a member. Suspends: no. */
+   index: integer 1..#span. Errors: bad argument where it is outside; "byte_span has no property '...'" for a
+   key that is neither a number nor the name of a member. Suspends: no. */
 static int byte_span_mt_index(lua_State *L) {
   if (lua_type(L, 2) != LUA_TNUMBER) return ip_class_index(L);
   const struct ip_bytes *self = ip_byte_span_check(L, 1);
@@ -149,8 +149,7 @@ static int byte_span_mt_len(lua_State *L) {
   return 1;
 }
 
-/* span == other -> boolean: whether both are spans and show equal bytes; capacities do not count. Suspends:
-   no. */
+/* span == other -> boolean: are both spans of equal bytes, whatever their capacities? Suspends: no. */
 static int byte_span_mt_eq(lua_State *L) {
   const struct ip_bytes *a = ip_test_class(L, 1, IP_CLASS_BYTE_SPAN);
   const struct ip_bytes *b = ip_test_class(L, 2, IP_CLASS_BYTE_SPAN);

@@ -1,8 +1,8 @@
 /* byte_span_pack.c: numbers and strings in a span, in the formats of Lua's string.pack.
 
-   Lua's own functions do the work. They are kept in the registry from the moment the module is opened, so
-   that a program which later changes the table `string` changes nothing here. Raises bad-argument errors,
-   memory errors, and what string.pack and string.unpack raise. */
+   The methods call Lua's own functions. The registry holds them from the moment when the module is opened, so
+   that a program which later changes the table `string` changes nothing here. Owns nothing else. Raises
+   bad-argument errors, memory errors, and the errors of string.pack and string.unpack. */
 #include "value/byte_span_pack.h"
 
 #include "binding/argument.h"
@@ -15,12 +15,12 @@ static const char pack_key;
 static const char unpack_key;
 
 enum {
-  LARGEST_ALIGNMENT = 16, /* that a format can ask for: "!16" */
-  FIRST_TRY = 256         /* bytes handed to string.unpack at first: most formats need fewer */
+  LARGEST_ALIGNMENT = 16, /* of a format: "!16" */
+  FIRST_TRY = 256         /* bytes that string.unpack gets at first: most formats need fewer */
 };
 
-/* Keeps the function `name` of the table on top of the stack. [-0, +0, e] */
-static void keep(lua_State *L, const char *name, const char *key) {
+/* Stores the function `name` of the table on top of the stack in the registry. [-0, +0, e] */
+static void store(lua_State *L, const char *name, const char *key) {
   if (lua_getfield(L, -1, name) != LUA_TFUNCTION) ip_error_text(L, "byte_span needs Lua's string.%s", name);
   lua_rawsetp(L, LUA_REGISTRYINDEX, key);
 }
@@ -28,13 +28,13 @@ static void keep(lua_State *L, const char *name, const char *key) {
 void ip_byte_span_pack_open(lua_State *L) {
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   if (lua_getfield(L, -1, "string") != LUA_TTABLE) ip_error_text(L, "byte_span needs Lua's string library");
-  keep(L, "pack", &pack_key);
-  keep(L, "unpack", &unpack_key);
+  store(L, "pack", &pack_key);
+  store(L, "unpack", &unpack_key);
   lua_pop(L, 2);
 }
 
-/* Raises the error on top of the stack, which was caught with `status`. A message gets the caller's position
-   in front, which the called function could not know. [-1, +0, v] */
+/* Raises the error on top of the stack, which was caught with `status`. A message gets the position of the
+   calling Lua function, which Lua's function did not see. [-1, +0, v] */
 static int raise_again(lua_State *L, int status) {
   if (status == LUA_ERRRUN && lua_type(L, -1) == LUA_TSTRING) {
     luaL_where(L, 1);
@@ -54,7 +54,7 @@ static int call_unpack(lua_State *L, const unsigned char *data, size_t length, s
   return lua_pcall(L, 3, LUA_MULTRET, 0);
 }
 
-/* The offset that string.unpack means by the position at index 3; 0 where it is absent. [-0, +0, v] */
+/* The offset that the position at index 3 means to string.unpack; 0 where it is absent. [-0, +0, v] */
 static size_t check_unpack_position(lua_State *L, const struct ip_bytes *self) {
   lua_Integer length = (lua_Integer)self->length;
   lua_Integer position = ip_argument_optional_integer(L, 3, LUA_MININTEGER, LUA_MAXINTEGER, 1);
@@ -66,15 +66,15 @@ static size_t check_unpack_position(lua_State *L, const struct ip_bytes *self) {
 
 /* span:unpack(format[, position]) -> values..., next
    format: string, as for string.unpack; position: integer -#span..#span+1 (1), a negative one counts from the
-   end, 0 and what lies before the begin mean 1. The values at `position`, and the position behind the last
+   end; 0, and a position before the begin, mean 1. The values at `position`, and the position behind the last
    one. Errors: bad argument; those of string.unpack. Suspends: no. Source: Lua's string.unpack. */
 int ip_byte_span_unpack(lua_State *L) {
   const struct ip_bytes *self = ip_byte_span_check(L, 1);
   ip_argument_string(L, 2, NULL);
   size_t offset = check_unpack_position(L, self);
   lua_settop(L, 3);
-  /* string.unpack aligns from the begin of its string: so ours begins at a multiple of the largest alignment.
-     What it returns for a part of the bytes it also returns for all of them. */
+  /* string.unpack aligns from the begin of its string, so the string begins at a multiple of the largest
+     alignment. A call that succeeds with the first bytes has the same results with all of them. */
   size_t base = offset - offset % LARGEST_ALIGNMENT;
   const unsigned char *data = self->data + base;
   size_t rest = self->length - base;
@@ -94,8 +94,8 @@ int ip_byte_span_unpack(lua_State *L) {
 /* span:pack(position, format, ...) -> next
    position: integer 1..#span+1; format: string, as for string.pack; ...: the values, as for string.pack.
    Writes string.pack(format, ...) to the span from `position` on, and returns the position behind it.
-   Alignment counts from `position`. Errors: bad argument, also where it does not fit; those of string.pack.
-   An error leaves the span as it was. Suspends: no. Source: Lua's string.pack. */
+   Alignment counts from `position`. Errors: bad argument, also where the span is too short; those of
+   string.pack. An error leaves the span as it was. Suspends: no. Source: Lua's string.pack. */
 int ip_byte_span_pack(lua_State *L) {
   struct ip_bytes *self = ip_byte_span_check(L, 1);
   lua_Integer position = ip_argument_integer(L, 2, 1, (lua_Integer)self->length + 1);

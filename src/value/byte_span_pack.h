@@ -4,10 +4,10 @@
 
 #include "base/compat.h"
 
-/* Keeps string.pack and string.unpack for the methods below, once per state. [-0, +0, e] */
+/* Stores string.pack and string.unpack for the methods below; called once per state. [-0, +0, e] */
 void ip_byte_span_pack_open(lua_State *L);
 
-/* The methods span:pack and span:unpack; both are described in byte_span_pack.c. [-0, +n, v] */
+/* The methods span:pack and span:unpack. [-0, +n, v] */
 int ip_byte_span_pack(lua_State *L);
 int ip_byte_span_unpack(lua_State *L);
 

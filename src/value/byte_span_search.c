@@ -1,8 +1,9 @@
-/* byte_span_search.c: what looks for bytes in a span.
+/* byte_span_search.c: the methods that search a span.
 
    Owns nothing. Positions in Lua count from 1, offsets in bytes.h from 0. A search forward may begin one past
-   the end and a search backward one before the begin, where there is nothing: so a loop that goes on from a
-   match may run off the span. Raises bad-argument errors and, in trimmed, memory errors only. */
+   the end, and a search backward one before the begin; both then find nothing. So a loop that goes on behind
+   a match needs no check for the end of the span. Raises bad-argument errors and, in trimmed, memory errors
+   only. */
 #include "value/byte_span_search.h"
 
 #include "binding/argument.h"
@@ -68,8 +69,8 @@ int ip_byte_span_find(lua_State *L) {
 /* span:rfind(target[, last]) -> integer | nil
    target: string or byte_span, no pattern; last: integer 0..#span (#span).
    The greatest position 1..last where target begins; its end may lie behind `last`. An empty target is found
-   at `last`, and nothing is found at 0. Errors: bad argument. Suspends: no. Source: Emilua byte_span.rfind.
- */
+   at `last`, and nothing is found at 0. Errors: bad argument. Suspends: no. Source: Emilua
+   byte_span.rfind. */
 int ip_byte_span_rfind(lua_State *L) {
   const struct ip_bytes *self = ip_byte_span_check(L, 1);
   struct ip_byte_span_view target = ip_byte_span_check_view(L, 2);
@@ -121,9 +122,9 @@ int ip_byte_span_find_last_not_of(lua_State *L) {
 }
 
 /* span:trimmed([set]) -> span
-   set: string or byte_span (" \f\n\r\t\v"), the bytes to take off.
+   set: string or byte_span (" \f\n\r\t\v"), the bytes to remove.
    A slice without the bytes of set at both ends; its capacity reaches to the end of this one's. Where nothing
-   remains, an empty span with capacity 0. Errors: bad argument; "not enough memory". Suspends: no.
+   is left, an empty span with capacity 0. Errors: bad argument; "not enough memory". Suspends: no.
    Source: Emilua byte_span.trimmed. */
 int ip_byte_span_trimmed(lua_State *L) {
   static const unsigned char white_space[] = {' ', '\f', '\n', '\r', '\t', '\v'};

@@ -1,10 +1,10 @@
-/* byte_span_search.h: the methods that look for bytes in a span. Layer 3. */
+/* byte_span_search.h: the methods that search a span. Layer 3. */
 #ifndef IP_BYTE_SPAN_SEARCH_H
 #define IP_BYTE_SPAN_SEARCH_H
 
 #include "base/compat.h"
 
-/* The methods of these names; they are described in byte_span_search.c. [-0, +1, v] */
+/* The methods span:starts_with, span:ends_with and so on. [-0, +1, v] */
 int ip_byte_span_starts_with(lua_State *L);
 int ip_byte_span_ends_with(lua_State *L);
 int ip_byte_span_find(lua_State *L);

@@ -1,7 +1,9 @@
-/* file_descriptor.c: ip.file_descriptor, an open descriptor with an owner.
+/* file_descriptor.c: ip.file_descriptor, the owner of an open descriptor.
 
    The userdata owns the descriptor from `new` until close, release or ip.udp.socket's assign; the collector
-   closes what is left. It is made empty, gets its class, and only then its descriptor. */
+   closes a descriptor that is left. Invariant: an object is made empty and gets its class before its
+   descriptor, so that a memory error leaks none. Raises bad-argument errors, memory errors and system
+   errors. */
 #include "value/file_descriptor.h"
 
 #include "binding/argument.h"
@@ -38,15 +40,15 @@ static struct ip_file_descriptor *check_descriptor(lua_State *L, int arg) {
   return ip_check_class(L, arg, IP_CLASS_FILE_DESCRIPTOR);
 }
 
-/* The descriptor at index 1, or EBADF when it holds none any more. [-0, +0, e] */
+/* The object at index 1; raises EBADF where it is empty. [-0, +0, v] */
 static struct ip_file_descriptor *check_held(lua_State *L, const char *operation) {
   struct ip_file_descriptor *self = check_descriptor(L, 1);
   if (self->fd == IP_NO_DESCRIPTOR) ip_error_raise(L, EBADF, operation);
   return self;
 }
 
-/* ip.file_descriptor.new(n) -> fd: takes an open descriptor over. n: integer 0..2^31-1. EBADF when it is not
-   open. Suspends: no. Source: fcntl(2), F_GETFD. */
+/* ip.file_descriptor.new(n) -> fd: an object that owns the open descriptor n, an integer 0..2^31-1. EBADF
+   when it is not open. Suspends: no. Source: fcntl(2), F_GETFD. */
 static int descriptor_new(lua_State *L) {
   int fd = (int)ip_argument_integer(L, 1, 0, INT_MAX);
   struct ip_file_descriptor *self = ip_file_descriptor_push(L);
@@ -55,7 +57,8 @@ static int descriptor_new(lua_State *L) {
   return 1;
 }
 
-/* Empties the object; 0 or what close(2) reported. EINTR means closed on Linux: never retried (close(2)). */
+/* Empties the object, and closes its descriptor; 0 or an errno value. After EINTR the descriptor is closed on
+   Linux, and may be elsewhere: so close is never retried (close(2)). */
 static int close_held(struct ip_file_descriptor *self) {
   if (self->fd == IP_NO_DESCRIPTOR) return 0;
   int fd = self->fd;
@@ -63,14 +66,14 @@ static int close_held(struct ip_file_descriptor *self) {
   return close(fd) != 0 && errno != EINTR ? errno : 0;
 }
 
-/* fd:close(): closes the descriptor; closing again does nothing. Raises what close(2) reports: EBADF when
-   somebody else has closed it, EIO, …; the object is empty all the same. Suspends: no. */
+/* fd:close(): closes the descriptor; closing again does nothing. Raises the errors of close(2), such as EBADF
+   where the descriptor was closed otherwise, and EIO; the object is empty all the same. Suspends: no. */
 static int descriptor_close(lua_State *L) {
   int error = close_held(check_descriptor(L, 1));
   return error == 0 ? 0 : ip_error_raise(L, error, "close");
 }
 
-/* __close and __gc: nobody is there to be told an error. */
+/* __close and __gc drop an error of close(2), for no caller could handle it. */
 static int descriptor_mt_close(lua_State *L) {
   close_held(check_descriptor(L, 1));
   return 0;
@@ -90,7 +93,8 @@ static int descriptor_dup(lua_State *L) {
   return 1;
 }
 
-/* fd:release() -> integer: gives the descriptor to the caller, who has to close it. EBADF. Suspends: no. */
+/* fd:release() -> integer: empties the object; the caller owns the descriptor, and has to close it. EBADF.
+   Suspends: no. */
 static int descriptor_release(lua_State *L) {
   struct ip_file_descriptor *self = check_held(L, "release");
   lua_pushinteger(L, self->fd);

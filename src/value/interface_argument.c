@@ -1,6 +1,7 @@
-/* interface_argument.c: an argument that names a network interface. Owns nothing; the system's list of
-   addresses is taken and given back within one function that calls no Lua. Raises bad-argument errors and what
-   the system reports. */
+/* interface_argument.c: an argument that names a network interface.
+
+   Owns nothing: the system's list of addresses lives within one function, which calls no Lua. Raises
+   bad-argument errors and system errors. */
 #include "value/interface_argument.h"
 
 #include "binding/argument.h"
@@ -14,7 +15,7 @@
 #include <net/if.h>
 #include <string.h>
 
-/* BSD says ENXIO for what is ENODEV on Linux. */
+/* BSD reports ENXIO where Linux reports ENODEV. */
 static int find_name(const char *name, unsigned *index) {
   errno = 0;
   *index = if_nametoindex(name);
@@ -48,7 +49,7 @@ static int resolve_address(const struct ip_address *address, struct ip_interface
   return find_address(interface->address, &interface->index);
 }
 
-/* Linux cuts names that are too long, and would find another interface (netdevice(7)). */
+/* Linux shortens a name that is too long, and would find another interface (netdevice(7)). */
 static int resolve_text(const char *text, size_t length, struct ip_interface *interface) {
   struct ip_address address;
   if (ip_address_parse(&address, text, length) == NULL && address.version == 4)
@@ -83,7 +84,7 @@ void ip_interface_optional_argument(lua_State *L, int arg, const char *operation
 }
 
 /* core.interface_index(interface) -> integer
-   interface: name, index or v4 address. Result: its index; 0 where the choice is the system's.
+   interface: name, index or v4 address. Result: its index; 0 where the choice is left to the system.
    Errors: bad argument; ENODEV. Suspends: no. Source: if_nametoindex(3), getifaddrs(3). */
 static int interface_index(lua_State *L) {
   struct ip_interface interface;

@@ -1,5 +1,7 @@
 /* interface_argument.h: an argument that names a network interface: its name, its index or one of its v4
-   addresses. Layer 3. */
+   addresses. Layer 3.
+
+   Owns nothing. */
 #ifndef IP_INTERFACE_ARGUMENT_H
 #define IP_INTERFACE_ARGUMENT_H
 
@@ -13,12 +15,12 @@ struct ip_interface {
 };
 
 /* Reads the argument at `arg`: a name, an index, or a v4 address as an ip.address or text; 0 and 0.0.0.0
-   leave the choice to the system. Text that spells a v4 address is one, whatever interfaces are called; an
-   index is not looked up. Raises bad-argument errors, and ENODEV called `operation` where no interface has
-   that name or address. [-0, +0, v] */
+   leave the choice to the system. The text of a v4 address is never the name of an
+   interface; an index is not looked up. Raises bad-argument errors, and ENODEV with the name `operation`
+   where no interface has that name or address. [-0, +0, v] */
 void ip_interface_argument(lua_State *L, int arg, const char *operation, struct ip_interface *interface);
 
-/* Likewise; nil and no argument leave the choice to the system. [-0, +0, v] */
+/* Reads an argument that may also be nil or absent: then the choice is left to the system. [-0, +0, v] */
 void ip_interface_optional_argument(lua_State *L, int arg, const char *operation,
                                     struct ip_interface *interface);
 
