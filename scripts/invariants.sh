@@ -40,7 +40,7 @@ exactly() {
 exactly 1 '[^a-z_]lua_resume\(' "lua_resume is called by the dispatcher alone"
 exactly 1 '[^a-z_]lua_yieldk\(' "lua_yieldk is called by ip_operation_suspend alone"
 exactly 0 '[^a-z_]lua_yield\(' "lua_yield"
-exactly 2 '[^a-z_]uv_run\(' "uv_run: one turn, and the end of the loop"
+exactly 2 '[^a-z_]uv_run\(' "uv_run: one iteration, and the end of the loop"
 exactly 1 '[^a-z_]uv_close\(' "uv_close"
 exactly 0 'uv_default_loop' "uv_default_loop"
 exactly 0 '[^a-z_](printf|fprintf|puts|abort|exit|assert)\(' "printing and ending the process are the host's"
@@ -78,6 +78,61 @@ for file in $sources; do
   done
   if [ "$folder" = net ] && grep -qE '#include <(lua|lauxlib)' "$file"; then fail "$file: net knows no Lua"; fi
 done
+
+# Below the calls of Lua, what works on a channel knows neither Lua nor the loop: spec/host/channel_paths.c links it alone.
+channel_files="association channel error_queue parts read_ahead receive_path send_path send_queue"
+for name in $channel_files; do
+  for file in src/udp/$name.[ch]; do
+    [ -f "$file" ] || continue
+    for header in $(sed -n 's/^#include "\(.*\)"/\1/p' "$file"); do
+      case $header in
+      base/util.h | base/queue.h | net/*) continue ;;
+      udp/*) case " $channel_files " in *" $(basename "$header" .h) "*) continue ;; esac ;;
+      esac
+      fail "$file knows no Lua and no loop, but includes $header"
+    done
+  done
+done
+
+# No circle between files: neither of includes nor of calls. In loop/ the dispatcher, operations, tasks and watchers are
+# one mechanism (src/loop/operation.c says so), and count as one file.
+file_of() {
+  case $1 in
+  loop/*) echo loop ;;
+  *) echo "${1%.[cho]}" ;;
+  esac
+}
+
+# check_circles WHAT FILE: the file has an edge a line, from one file to another.
+check_circles() {
+  circle=$(tsort "$2" 2>&1 >/dev/null) || fail "a circle of $1: $(printf '%s' "$circle" | sed 's/^tsort: //' | tr '\n' ' ')"
+}
+
+edges=$(mktemp)
+trap 'rm -f "$edges" "$edges.symbols"' EXIT
+for file in $sources; do
+  path=${file#src/}
+  for header in $(sed -n 's/^#include "\(.*\)"/\1/p' "$file"); do
+    own=$(file_of "$path") other=$(file_of "$header")
+    [ "$own" = "$other" ] || echo "$own $other"
+  done
+done | sort -u >"$edges"
+check_circles includes "$edges"
+
+# Each call to another file, from the symbols of the objects that were built.
+objects=${LUA_IP_BUILD:-build}/CMakeFiles/ip_core.dir/src
+if [ -d "$objects" ] && command -v nm >/dev/null 2>&1; then
+  for file in $(find src -name '*.c'); do
+    path=${file#src/}
+    nm "$objects/$path.o" 2>/dev/null | awk -v own="$(file_of "$path")" '
+      $(NF - 1) == "U" && $NF ~ /^ip_/ { print "U", $NF, own }
+      $(NF - 1) ~ /^[TDRB]$/ && $NF ~ /^ip_/ { print "T", $NF, own }'
+  done >"$edges.symbols"
+  awk '$1 == "T" { owner[$2] = $3; next } { user[NR] = $3; symbol[NR] = $2 }
+    END { for (i in user) if (symbol[i] in owner && owner[symbol[i]] != user[i]) print user[i], owner[symbol[i]] }' \
+    "$edges.symbols" | sort -u >"$edges"
+  check_circles calls "$edges"
+fi
 
 # Callbacks of libuv contain no Lua: none of them has a lua_State to call it with.
 found=$(printf '%s\n' "$all" | grep -E '[ *]on_[a-z_]+\(' | grep -c lua_State || true)

@@ -32,6 +32,7 @@ say "luacheck"
 luacheck -q lua spec examples bench
 say "invariants"
 sh scripts/invariants.sh
+if [ "$mode" = plain ]; then sh scripts/lint.sh; fi
 
 # Runs busted; prints what it prints and, last, the line `N passed, N failed`.
 run_specs() {

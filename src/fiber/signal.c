@@ -34,14 +34,14 @@ static const struct {
 struct signals {
   struct ip_resource resource; /* closes the watches at the end of the state; detached until there is one */
   struct ip_runtime *runtime;
-  struct ip_queue waiters;      /* operations of wait_signal */
-  struct signal_watch *watches; /* caught signals */
+  struct ip_queue waiters; /* operations of wait_signal */
+  struct ip_queue watches; /* struct signal_watch */
 };
 
 /* A caught signal. */
 struct signal_watch {
   uv_signal_t uv; /* first: freed when it is closed */
-  struct signal_watch *next;
+  struct ip_queue link;
   struct signals *signals;
   bool remembered;
 };
@@ -78,23 +78,22 @@ static void on_signal(uv_signal_t *uv, int number) {
   ip_operation_succeed(waiter);
 }
 
+static struct signal_watch *watch_of(struct ip_queue *link) {
+  return ip_container_of(link, struct signal_watch, link);
+}
+
 static struct signal_watch *find_watch(const struct signals *signals, int number) {
-  struct signal_watch *watch = signals->watches;
-  while (watch != NULL && watch->uv.signum != number)
-    watch = watch->next;
-  return watch;
+  for (struct ip_queue *link = signals->watches.next; link != &signals->watches; link = link->next)
+    if (watch_of(link)->uv.signum == number) return watch_of(link);
+  return NULL;
 }
 
 static void close_watches(struct ip_resource *resource) {
   struct signals *signals = ip_container_of(resource, struct signals, resource);
-  struct signal_watch *watch = signals->watches;
   ip_queue_remove(&resource->link);
-  signals->watches = NULL;
-  while (watch != NULL) {
-    struct signal_watch *next = watch->next;
-    ip_runtime_close_handle((uv_handle_t *)&watch->uv, ip_runtime_free_handle);
-    watch = next;
-  }
+  for (struct ip_queue *link = ip_queue_pop(&signals->watches); link != NULL;
+       link = ip_queue_pop(&signals->watches))
+    ip_runtime_close_handle((uv_handle_t *)&watch_of(link)->uv, ip_runtime_free_handle);
 }
 
 static const struct ip_resource_type signals_type = {.name = "signals", .close = close_watches};
@@ -117,8 +116,7 @@ static int catch_signal(struct signals *signals, int number) {
     return -status;
   }
   watch->signals = signals;
-  watch->next = signals->watches;
-  signals->watches = watch;
+  ip_queue_append(&signals->watches, &watch->link);
   if (!ip_queue_is_linked(&signals->resource.link))
     ip_runtime_add_resource(signals->runtime, &signals->resource, &signals_type);
   return 0;
@@ -189,9 +187,10 @@ void ip_signal_open(lua_State *L, int core) {
   core = lua_absindex(L, core);
   lua_pushvalue(L, core);
   struct signals *signals = lua_newuserdatauv(L, sizeof *signals, 0);
-  *signals = (struct signals){.runtime = lua_touserdata(L, core), .watches = NULL};
+  *signals = (struct signals){.runtime = lua_touserdata(L, core)};
   ip_queue_init(&signals->resource.link);
   ip_queue_init(&signals->waiters);
+  ip_queue_init(&signals->watches);
   lua_pushcclosure(L, fiber_wait_signal, 2);
   lua_setfield(L, -2, "wait_signal");
 }

@@ -120,7 +120,8 @@ static void close_resources(struct ip_runtime *runtime) {
 
 /* Closes the loop's own handles and the pooled timers. A host's loop has handles of others, whose data is not this
    runtime. */
-static void close_handle(uv_handle_t *handle, void *runtime) {
+static void close_handle(uv_handle_t *handle,
+                         void *runtime) { /* cppcheck-suppress constParameter // a uv_walk_cb */
   if (handle->data != runtime || uv_is_closing(handle)) return;
   bool is_timer = handle->type == UV_TIMER;
   ip_runtime_close_handle(handle, is_timer ? ip_runtime_free_handle : on_loop_handle_closed);

@@ -41,13 +41,14 @@ static int leave_other_family(struct ip_channel *channel, const struct ip_endpoi
   return same ? 0 : ip_association_dissolve(channel);
 }
 
-/* The connection to be filled: the present one, or a new one that knows the endpoint to go back to. */
-static struct ip_connection *prepare(const struct ip_channel *channel) {
-  if (channel->connection != NULL) return channel->connection;
-  struct ip_connection *connection = calloc(1, sizeof *connection);
-  if (connection == NULL || !channel->bound) return connection;
-  if (ip_datagram_local(channel->fd, &connection->local) != 0) connection->local.length = 0;
-  return connection;
+/* Provides a connection that knows the endpoint to go back to. Returns 0 or ENOMEM. */
+static int prepare(struct ip_channel *channel) {
+  if (channel->connection != NULL) return 0;
+  channel->connection = calloc(1, sizeof *channel->connection);
+  if (channel->connection == NULL) return ENOMEM;
+  struct ip_endpoint *local = &channel->connection->local;
+  if (!channel->bound || ip_datagram_local(channel->fd, local) != 0) local->length = 0;
+  return 0;
 }
 
 /* Port 0 succeeds on Linux and leaves a socket that says it is not connected. */
@@ -55,15 +56,17 @@ int ip_association_connect(struct ip_channel *channel, const struct ip_endpoint 
   if (ip_endpoint_port(remote) == 0) return EINVAL;
   int error = leave_other_family(channel, remote);
   if (error != 0) return error;
-  struct ip_connection *connection = prepare(channel);
-  if (connection == NULL) return ENOMEM;
+  bool was_connected = channel->connection != NULL;
+  error = prepare(channel);
+  if (error != 0) return error;
+  struct ip_endpoint peer;
   error = ip_datagram_connect(channel->fd, remote);
-  if (error == 0) error = ip_datagram_remote(channel->fd, &connection->remote);
+  if (error == 0) error = ip_datagram_remote(channel->fd, &peer);
   if (error != 0) {
-    if (channel->connection == NULL) free(connection);
+    if (!was_connected) ip_association_free(channel);
     return error;
   }
-  channel->connection = connection;
+  channel->connection->remote = peer;
   channel->filters_peer = true;
   return 0;
 }
@@ -91,8 +94,7 @@ int ip_association_is_dual_stack(const struct ip_channel *channel, bool *dual_st
 /* The path to a v4-mapped peer is a v4 path. */
 int ip_association_path_mtu(const struct ip_channel *channel, int *mtu) {
 #if defined(IP_MTU) && defined(IPV6_MTU)
-  bool v4_path = channel->connection != NULL ? ip_channel_is_v4_path(channel, &channel->connection->remote)
-                                             : !channel->is_v6;
+  bool v4_path = ip_channel_is_v4_path(channel, NULL);
   return v4_path ? ip_datagram_get_option(channel->fd, IPPROTO_IP, IP_MTU, mtu)
                  : ip_datagram_get_option(channel->fd, IPPROTO_IPV6, IPV6_MTU, mtu);
 #else

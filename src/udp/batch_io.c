@@ -99,7 +99,7 @@ static struct ip_failure receive_together(struct ip_channel *channel, struct ip_
       if (message->msg_hdr.msg_controllen != 0)
         ip_control_parse(&message->msg_hdr, channel->is_v6, &batch->controls[*count]);
     }
-    if ((size_t)received < wanted) break;
+    if ((size_t)received != wanted) break; /* there were no more */
   }
   return ip_failure(0);
 }

@@ -46,9 +46,12 @@ static inline int ip_channel_family(const struct ip_channel *channel) {
   return channel->is_v6 ? AF_INET6 : AF_INET;
 }
 
-/* Does what goes to `remote` leave as IPv4? */
+/* Does a datagram to that endpoint leave as IPv4? NULL: to the connected peer, if there is one. */
 static inline bool ip_channel_is_v4_path(const struct ip_channel *channel, const struct ip_endpoint *remote) {
-  return !channel->is_v6 || IN6_IS_ADDR_V4MAPPED(&remote->name.v6.sin6_addr);
+  if (!channel->is_v6) return true;
+  if (remote == NULL && channel->connection == NULL) return false;
+  if (remote == NULL) remote = &channel->connection->remote;
+  return IN6_IS_ADDR_V4MAPPED(&remote->name.v6.sin6_addr);
 }
 
 #endif

@@ -282,18 +282,14 @@ static void read_interface(lua_State *L, struct ip_control *control) {
 }
 
 /* The class that the option gives every datagram of this path. */
-static int default_class(lua_State *L, const struct ip_socket *socket, bool v4_path, const char *operation) {
+static int default_class(lua_State *L, const struct ip_channel *channel, const struct ip_endpoint *to,
+                         const char *operation) {
   int value;
-  int error = ip_datagram_get_option(socket->channel.fd, v4_path ? IPPROTO_IP : IPPROTO_IPV6,
+  bool v4_path = ip_channel_is_v4_path(channel, to);
+  int error = ip_datagram_get_option(channel->fd, v4_path ? IPPROTO_IP : IPPROTO_IPV6,
                                      v4_path ? IP_TOS : IPV6_TCLASS, &value);
   if (error != 0) ip_error_raise(L, error, operation);
   return value < 0 ? 0 : value;
-}
-
-static bool is_v4_call(const struct ip_send_call *call) {
-  const struct ip_channel *channel = &call->box->socket->channel;
-  const struct ip_send *send = &call->send;
-  return ip_channel_is_v4_path(channel, send->to != NULL ? send->to : &channel->connection->remote);
 }
 
 /* The two low bits of the traffic class are the ECN field (RFC 3168): a datagram may set either part. */
@@ -303,7 +299,7 @@ static void read_class(lua_State *L, const char *operation, struct ip_send_call 
   bool has_class = read_integer(L, TRAFFIC_CLASS, 0, 255, &class);
   bool has_ecn = read_integer(L, ECN, 0, 3, &ecn);
   if (!has_class && !has_ecn) return;
-  if (!has_class) class = default_class(L, call->box->socket, is_v4_call(call), operation);
+  if (!has_class) class = default_class(L, &call->box->socket->channel, call->send.to, operation);
   control->traffic_class = (int)(has_ecn ? (class & ~(lua_Integer)3) | ecn : class);
   control->items |= IP_CONTROL_TRAFFIC_CLASS;
 }

@@ -91,6 +91,10 @@ static int receive_one(struct ip_channel *channel, const struct ip_receive *call
   return error;
 }
 
+/* A receive into an empty buffer. */
+static unsigned char nowhere[1];
+static const struct ip_receive nothing = {.data = nowhere, .size = 0};
+
 /* Datagrams that were queued before `connect` are still delivered after it, whoever sent them: they are dropped here until
    the queue has once been empty. From then on the kernel filters. */
 static int receive_from_peer(struct ip_channel *channel, const struct ip_receive *call,
@@ -102,7 +106,7 @@ static int receive_from_peer(struct ip_channel *channel, const struct ip_receive
       return error;
     if (!(call->flags & MSG_PEEK)) continue;
     struct ip_received dropped;
-    error = receive_one(channel, &(struct ip_receive){.data = NULL}, &dropped);
+    error = receive_one(channel, &nothing, &dropped);
     if (error != 0) return error;
   }
 }
@@ -180,7 +184,7 @@ void ip_receive_path_count_drops(const struct ip_channel *channel, struct ip_con
 static int drop_non_peer_datagrams(struct ip_channel *channel) {
   if (!channel->filters_peer) return 0;
   struct ip_received received;
-  int error = receive_or_empty(channel, &(struct ip_receive){.flags = MSG_PEEK}, &received);
+  int error = receive_or_empty(channel, &(struct ip_receive){.data = nowhere, .flags = MSG_PEEK}, &received);
   return error == EAGAIN ? 0 : error;
 }
 

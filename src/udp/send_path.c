@@ -65,10 +65,6 @@ enum ip_send_verdict ip_send_path_classify(struct ip_channel *channel, struct ip
 
 /* --- one message --- */
 
-static bool is_v4_path(const struct ip_channel *channel, const struct ip_send *call) {
-  return ip_channel_is_v4_path(channel, call->to != NULL ? call->to : &channel->connection->remote);
-}
-
 /* What leaves in one system call: parts of the call's data. */
 struct message {
   const struct iovec *parts;
@@ -82,7 +78,7 @@ static int attempt(struct ip_channel *channel, const struct ip_send *call, const
   if (message->control->items == 0)
     return ip_datagram_send(channel->fd, message->parts, message->count, call->to, call->flags, sent);
   return ip_datagram_send_message(channel->fd, message->parts, message->count, call->to, call->flags,
-                                  message->control, is_v4_path(channel, call), sent);
+                                  message->control, ip_channel_is_v4_path(channel, call->to), sent);
 }
 
 static struct ip_failure send_message(struct ip_channel *channel, const struct ip_send *call,
@@ -184,7 +180,7 @@ static size_t segment_of(const struct ip_channel *channel, const struct ip_send 
 struct ip_failure ip_send_path_send(struct ip_channel *channel, struct ip_send *call, size_t *sent) {
   struct range whole = {0, ip_data_size(&call->data), segment_of(channel, call)};
   if (whole.segment == 0 || whole.length <= whole.segment) return send_whole(channel, call, sent);
-  size_t largest = is_v4_path(channel, call) ? IP_LARGEST_V4 : IP_LARGEST_V6;
+  size_t largest = ip_channel_is_v4_path(channel, call->to) ? IP_LARGEST_V4 : IP_LARGEST_V6;
   if (whole.length > largest) return ip_error_queue_failure(channel, EMSGSIZE, 0);
   struct ip_failure failure = send_segmented(channel, call, whole);
   if (failure.code == 0) *sent = whole.length;

@@ -258,6 +258,7 @@ static bool send_all(struct ip_channel *channel, struct ip_send_queue *queue) {
   struct message messages[MOST_MESSAGES];
   while (queue->count != 0) {
     size_t planned = plan(channel, queue, messages);
+    if (planned == 0) break; /* it is not: the queue holds datagrams */
     int sent = submit(channel, queue, messages, planned);
     if (sent < 0 && sent != -EAGAIN) {
       handle_send_error(channel, &messages[0], &retry, -sent);
@@ -333,7 +334,7 @@ static bool can_wait(const struct ip_channel *channel, const struct ip_send_queu
   if (!channel->bound && channel->connection == NULL && !queue->has_port)
     return false; /* the port is visible after the first send */
   const struct ip_endpoint *to = call->to;
-  bool v4_path = ip_channel_is_v4_path(channel, to != NULL ? to : &channel->connection->remote);
+  bool v4_path = ip_channel_is_v4_path(channel, to);
   if (size > (v4_path ? IP_LARGEST_V4 : IP_LARGEST_V6)) return false;
   if (to == NULL) return true;
   if (ip_endpoint_family(to) != ip_channel_family(channel) || ip_endpoint_port(to) == 0) return false;

@@ -1,0 +1,89 @@
+-- A call hook runs between any two steps of a call: what it receives by itself must not show in the results of that call.
+
+local ip = require "ip"
+local byte_span = require "byte_span"
+local support = require "spec.support"
+
+local fiber = ip.fiber
+
+-- Two sockets with a client each: one for a call, one for the hook.
+local function new_pair()
+  local sock, port = support.bound()
+  return sock, ip.udp.connect("127.0.0.1", port)
+end
+
+-- Calls fn on the main thread under a call hook that receives a large datagram by itself, and returns what fn returns.
+local function under_hook(fn)
+  local other, other_client = new_pair()
+  other:set_option("receive_hops", true)
+  local large, busy, received = byte_span.new(60000), false, 0
+  local function receive_large()
+    if busy then return end
+    busy = true
+    other_client:send(("B"):rep(50000))
+    received = received + #other:receive_string()
+    other_client:send(("C"):rep(50000))
+    received = received + other:receive_message(large)
+    busy = false
+  end
+  debug.sethook(receive_large, "c")
+  local results = table.pack(pcall(fn))
+  debug.sethook()
+  other:close()
+  other_client:close()
+  assert.is_true(received >= 100000, "the hook has not run")
+  assert(results[1], results[2])
+  return table.unpack(results, 2, results.n)
+end
+
+-- `receive` gets a socket on which a datagram arrives after it has begun to wait.
+local function wait_under_hook(receive)
+  local sock, client = new_pair()
+  fiber.spawn(function()
+    fiber.yield()
+    client:send("tiny")
+  end)
+  local results = table.pack(under_hook(function() return receive(sock) end))
+  sock:close()
+  client:close()
+  return table.unpack(results, 1, results.n)
+end
+
+describe("a call hook that receives by itself", function()
+  it("changes nothing of what a waiting receive returns", support.on_main(function()
+    local buf = byte_span.new(100)
+    local n, truncated = wait_under_hook(function(sock) return sock:receive(buf) end)
+    assert.same({ 4, false }, { n, truncated })
+    assert.equal("tiny", tostring(buf:slice(1, 4)))
+  end))
+
+  it("changes nothing of what a waiting receive_from returns", support.on_main(function()
+    local buf = byte_span.new(100)
+    local n, address, _, truncated = wait_under_hook(function(sock) return sock:receive_from(buf) end)
+    assert.same({ 4, "127.0.0.1", false }, { n, tostring(address), truncated })
+  end))
+
+  it("changes nothing of what a waiting receive_string returns", support.on_main(function()
+    assert.equal("tiny", (wait_under_hook(function(sock) return sock:receive_string() end)))
+  end))
+
+  it("changes nothing of what a waiting receive_message returns", support.on_main(function()
+    local buf = byte_span.new(100)
+    local n, info = wait_under_hook(function(sock) return sock:receive_message(buf) end)
+    assert.equal(4, n)
+    assert.is_nil(info.hops)
+    assert.is_false(info.truncated)
+  end))
+
+  it("gives a loop over datagrams no longer span than it has capacity", support.on_main(function()
+    local data = wait_under_hook(function(sock) return sock:datagrams { capacity = 100 }() end)
+    assert.same({ 4, 100 }, { #data, data.capacity })
+    assert.equal("tiny", tostring(data))
+  end))
+
+  it("changes nothing of what a waiting receive_many returns", support.on_main(function()
+    local batch = ip.udp.batch.new(4, 100)
+    assert.equal(1, (wait_under_hook(function(sock) return sock:receive_many(batch) end)))
+    assert.equal("tiny", tostring(batch[1]))
+  end))
+end)
