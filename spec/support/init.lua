@@ -35,8 +35,10 @@ local function check_nothing_left(before)
   end
 end
 
--- Tools that watch a program slow it down.
-local patience = ({ valgrind = 20, sanitize = 4 })[os.getenv("LUA_IP_MODE")] or 1
+--- Tools that watch a program slow it down: how many times as long as elsewhere it may take in this run.
+support.patience = ({ valgrind = 20, sanitize = 4 })[os.getenv("LUA_IP_MODE")] or 1
+
+local patience = support.patience
 
 -- The loop's own descriptors are made by the first call that needs them.
 pcall(ip.fiber.run, ip.fiber.yield)
@@ -102,15 +104,28 @@ function support.wait_until(condition)
   error("the condition never came true", 2)
 end
 
+--- The interpreter that runs the programs of specs.
+support.interpreter = os.getenv("LUA_IP_LUA") or "lua5.4"
+
+--- Writes a file of its own for this text; returns its path. Remove it.
+function support.write_file(text)
+  local path = os.tmpname()
+  local file <close> = assert(io.open(path, "w"))
+  assert(file:write(text))
+  return path
+end
+
+--- The path of spec/programs/<name>.lua, a program that specs run in a process of its own.
+function support.program(name)
+  return assert(package.searchpath("spec.programs." .. name, package.path))
+end
+
 --- Runs a Lua program in a process of its own with this library; returns its output (stdout and stderr) and its exit
 --- code. `program` is source text; `before` is a shell command that comes first, such as one that sets a limit.
 function support.run_program(program, arguments, before)
-  local path = os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write(program)
-  file:close()
-  local interpreter = os.getenv("LUA_IP_LUA") or "lua5.4"
-  local pipe = assert(io.popen(("{ %s && %s %s %s; } 2>&1"):format(before or ":", interpreter, path, arguments or "")))
+  local path = support.write_file(program)
+  local pipe = assert(io.popen(("{ %s && %s %s %s; } 2>&1"):format(
+    before or ":", support.interpreter, path, arguments or "")))
   local output = pipe:read("a")
   local _, _, code = pipe:close()
   os.remove(path)
