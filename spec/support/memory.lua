@@ -2,7 +2,7 @@
 
 local memory = {}
 
---- The bytes that `count` calls of round() leave behind with the collector stopped, after `before` calls that may
+--- The bytes that `count` calls of round() leave with the collector stopped. `before` calls come first; they may
 --- allocate what is kept for later ones.
 function memory.garbage_of(round, count, before)
   for _ = 1, before do round() end

@@ -1,5 +1,5 @@
---- For programs in the network of namespace.slow, where a datagram takes a second: sockets whose datagrams wait there
---- until the road is opened. The network keeps their order.
+--- For programs in the network of namespace.slow, where a datagram takes a second: sockets whose datagrams wait
+--- there until the road is opened. The network keeps their order.
 
 local ip = require "ip"
 
@@ -18,7 +18,7 @@ function road.narrow()
   assert(os.execute(CHANGE:format("8kbit burst 2000")))
 end
 
---- A receiver with these options, and a sender that is connected to it, whose buffer in the system is the smallest.
+--- A receiver with these options, and a sender that is connected to it and has the smallest send buffer.
 function road.sockets(options)
   local sink = ip.udp.bind("127.0.0.1", 0, options)
   return sink, ip.udp.connect("127.0.0.1", sink.local_port, { send_buffer_size = 1 })
