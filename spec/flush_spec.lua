@@ -1,39 +1,20 @@
 -- What the option coalesce promises of sends: those of a turn leave together at its end, or by flush, and nothing else
 -- changes but when errors of the network are told.
 local ip = require "ip"
+local assertions = require "spec.support.assertions"
+local kinds = require "spec.support.kinds"
 local namespace = require "spec.support.namespace"
+local platform = require "spec.support.platform"
 local process = require "spec.support.process"
 local support = require "spec.support"
+local trace = require "spec.support.trace"
 
 local byte_span, fiber, message_flag = ip.byte_span, ip.fiber, ip.message_flag
 local error_of, with_loop, on_main = support.error_of, support.with_loop, support.on_main
 local run_program = support.run_program
-
-local mode = os.getenv("LUA_IP_MODE")
-local has_v6 = pcall(support.bound, "v6")
-local is_linux = io.open("/proc/self/fdinfo/0") ~= nil
-
-local kinds = {
-  { name = "v4", any = "0.0.0.0", loopback = "127.0.0.1", largest = 65507 },
-  { name = "v6", any = "::", loopback = "::1", largest = 65527 },
-  { name = "dual-stack with a v4 peer", any = "::", loopback = "127.0.0.1", largest = 65507 },
-}
-
-local function open_socket(kind, options)
-  local sock = ip.udp.socket.new()
-  sock:open(kind.any == "::" and "v6" or "v4")
-  if kind.any == "::" then sock:set_option("v6_only", false) end
-  for name, value in pairs(options or {}) do sock:set_option(name, value) end
-  sock:bind(kind.any, 0)
-  sock.receive_timeout = 2
-  return sock, sock.local_port
-end
-
-local function coalescing(kind, options)
-  options = options or {}
-  options.coalesce = true
-  return open_socket(kind, options)
-end
+local assert_empty = assertions.assert_empty
+local is_linux, has_v6 = platform.is_linux, platform.has_v6
+local open_socket, coalescing = kinds.open, kinds.coalescing
 
 local function receive_all(sock, count)
   local list = {}
@@ -42,13 +23,8 @@ local function receive_all(sock, count)
   return list
 end
 
--- Nothing has been sent yet: a datagram on loopback is there as soon as its send has returned.
-local function assert_empty(sock)
-  assert.is_nil((sock:try_receive(byte_span.new(1))))
-end
-
-for _, kind in ipairs(kinds) do
-  local it_kind = (kind.any == "0.0.0.0" or has_v6) and it or pending
+for _, kind in ipairs(kinds.all) do
+  local it_kind = platform.it_family(kind.family)
 
   describe("a send with coalesce, " .. kind.name, function()
     it_kind("leaves at the end of the turn, and is counted until then", with_loop(function()
@@ -426,32 +402,12 @@ end)
 
 -- Programs in processes of their own ----------------------------------------------------------------------------
 
-local function succeeds(command)
-  return os.execute("(env -u LD_PRELOAD " .. command .. ") >/dev/null 2>&1") == true
-end
-
--- Runs a program under a tool, which runs without what may be preloaded into this process; the program with it.
-local function run_under(tool, program)
-  local path = os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write(program)
-  file:close()
-  local pipe = assert(io.popen(('env -u LD_PRELOAD %s env LD_PRELOAD="$LD_PRELOAD" "%s" %s %s 2>&1'):format(
-    tool, "ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0", os.getenv("LUA_IP_LUA") or "lua5.4", path)))
-  local output = pipe:read("a")
-  pipe:close()
-  os.remove(path)
-  return output
-end
-
 describe("the system calls of sends with coalesce", function()
-  local can_trace = is_linux and mode ~= "valgrind" and succeeds("strace -f -c -o /dev/null true")
-  local it_traced = can_trace and it or pending
+  local it_traced = platform.it_where(platform.can_trace(), "strace")
 
-  -- `calls`: what the program sends with, one line each: name, how many were taken or the error's name.
-  local function trace(inject, program)
-    local log = os.tmpname()
-    local output = run_under(("strace -f -o %s -e trace=sendto,sendmsg,sendmmsg %s"):format(log, inject), [[
+  -- What the program writes, and the calls that it sends with: each with how many were taken, or the error's name.
+  local function sends_of(inject, program)
+    local log, output = trace.log([[
       local ip = require "ip"
       local sink = ip.udp.bind("127.0.0.1", 0, { receive_timeout = 5 })
       local other = ip.udp.bind("127.0.0.1", 0, { receive_timeout = 5 })
@@ -462,18 +418,12 @@ describe("the system calls of sends with coalesce", function()
         for i = 1, count do list[i] = (by or sink):receive_string() end
         return table.concat(list, " ")
       end
-    ]] .. program)
-    local calls = {}
-    for line in io.lines(log) do
-      local name, result = line:match("^%d+%s+(send%w+)%(.*= (%-?%d+ ?%u*)")
-      if name then calls[#calls + 1] = name .. " " .. result end
-    end
-    os.remove(log)
-    return output, calls
+    ]] .. program, "-e trace=sendto,sendmsg,sendmmsg " .. inject)
+    return output, trace.results(log)
   end
 
   it_traced("are one for what one message can carry, and one for all else", on_main(function()
-    local output, calls = trace("", [[
+    local output, calls = sends_of("", [[
       for i = 1, 20 do send("same") end
       out:flush()
       send("alone")
@@ -487,7 +437,7 @@ describe("the system calls of sends with coalesce", function()
   end, 60))
 
   it_traced("are one for each turn's sends", on_main(function()
-    local output, calls = trace("", [[
+    local output, calls = sends_of("", [[
       ip.fiber.run(function()
         for _ = 1, 3 do
           for i = 1, 5 do send("text") end
@@ -501,7 +451,7 @@ describe("the system calls of sends with coalesce", function()
   end, 60))
 
   it_traced("ask a path that refuses to cut never again", on_main(function()
-    local output, calls = trace("-e inject=sendmsg:error=EIO:when=1", [[
+    local output, calls = sends_of("-e inject=sendmsg:error=EIO:when=1", [[
       for _ = 1, 2 do
         for i = 1, 4 do send("n" .. i) end
         out:flush()
@@ -520,7 +470,7 @@ describe("the system calls of sends with coalesce", function()
       EINVAL = { "sendmsg -1 EINVAL", "sendmmsg 3", "sendmmsg 3", "sendmsg -1 EINVAL", "sendmmsg 3" },
     }
     for name, list in pairs(expected) do
-      local output, calls = trace("-e inject=sendmsg:error=" .. name .. ":when=1..2", [[
+      local output, calls = sends_of("-e inject=sendmsg:error=" .. name .. ":when=1..2", [[
         for _, text in ipairs { "large", "large", "tiny" } do
           for i = 1, 3 do send(text) end
           out:flush()
@@ -533,7 +483,7 @@ describe("the system calls of sends with coalesce", function()
   end, 60))
 
   it_traced("go on behind what the system took, and behind what it refused", on_main(function()
-    local output, calls = trace("-e inject=sendmmsg:retval=2:when=1 -e inject=sendto:error=EPERM:when=1..2", [[
+    local output, calls = sends_of("-e inject=sendmmsg:retval=2:when=1 -e inject=sendto:error=EPERM:when=1..2", [[
       for i = 1, 4 do send("text " .. ("x"):rep(i)) end -- two of them are taken in name only
       out:flush()
       print(received(2))
@@ -545,11 +495,11 @@ describe("the system calls of sends with coalesce", function()
       print(received(1))
     ]])
     assert.equal("text xxx text xxxx\nfalse\tflush: operation not permitted (EPERM)\nbehind\n", output)
-    assert.same({ "sendmmsg 2 ", "sendmmsg 2", "sendto -1 EPERM", "sendto -1 EPERM", "sendto 6" }, calls)
+    assert.same({ "sendmmsg 2", "sendmmsg 2", "sendto -1 EPERM", "sendto -1 EPERM", "sendto 6" }, calls)
   end, 60))
 
   it_traced("send once more what an error of an older datagram stopped, and tell it", on_main(function()
-    local output, calls = trace("-e inject=sendmsg:error=EHOSTUNREACH:when=1", [[
+    local output, calls = sends_of("-e inject=sendmsg:error=EHOSTUNREACH:when=1", [[
       for i = 1, 3 do send("text") end
       print(select(2, pcall(out.flush, out)))
       out:flush()
@@ -561,49 +511,17 @@ describe("the system calls of sends with coalesce", function()
 end)
 
 describe("a send with coalesce that the system cannot take yet", function()
-  local it_slow = namespace.can_be_slow() and it or pending
+  local it_blocked = platform.it_where(namespace.can_be_slow(), "tc, and namespaces")
 
-  -- What the programs share: a network that takes a second for a datagram, until open_the_road is called, and `out`,
-  -- connected to `sink`, whose buffer in the system is full of `ahead` datagrams.
+  -- What the programs begin with; see spec/support/blocked_link.lua.
   local prelude = [[
     local ip = require "ip"
     local fiber = ip.fiber
-    local sink = ip.udp.bind("127.0.0.1", 0, { receive_buffer_size = 8000000 })
-    local out = ip.udp.connect("127.0.0.1", sink.local_port, { send_buffer_size = 1 })
-    local large = ("."):rep(1000)
-    local ahead = 0
-    while out:try_send(large) do ahead = ahead + 1 end
+    local link = require "spec.support.blocked_link"
+    local sink, out = link.sink, link.out
+    local unblock, arriving, equal = link.unblock, link.arriving, link.equal
+    local waiting, ends_with = link.waiting, link.ends_with
     out:set_option("coalesce", true)
-
-    local function open_the_road()
-      assert(os.execute('env -u LD_PRELOAD tc qdisc change dev lo root tbf rate 100mbit burst 20000 limit 1000000'))
-    end
-
-    -- What arrives behind the datagrams that filled the buffer.
-    local function arriving(count)
-      local list = {}
-      for _ = 1, ahead do assert(sink:receive_string() == large) end
-      for i = 1, count do list[i] = sink:receive_string() end
-      sink.receive_timeout = 0.05
-      assert(select(2, pcall(sink.receive_string, sink)) == ip.error.ETIMEDOUT, "something more arrived")
-      return table.concat(list, " ")
-    end
-
-    local function equal(expected, value)
-      if expected ~= value then error(("expected %s, got %s"):format(expected, value), 2) end
-    end
-
-    local function waiting(fn, ...)
-      local fib = fiber.spawn(pcall, fn, ...)
-      while fib.status ~= "waiting" do fiber.yield() end
-      return fib
-    end
-
-    local function ends_with(name, fib)
-      local ok, err = fib:join()
-      equal(false, ok)
-      equal(name, err.name)
-    end
 
     -- Keeps as much as there is room for; how many that were.
     local function fill()
@@ -613,27 +531,27 @@ describe("a send with coalesce that the system cannot take yet", function()
     end
   ]]
 
-  local function slow(body)
+  local function blocked(body)
     return function()
-      local network <close> = assert(namespace.slow())
-      assert.equal("passed\n", run_under(network:inside(), prelude .. body .. "\nprint('passed')"))
+      local network <close> = assert(namespace.blocked())
+      assert.equal("passed\n", trace.run_under(network:inside(), prelude .. body .. "\nprint('passed')"))
     end
   end
 
-  it_slow("is kept, and leaves in order as soon as the system takes it", slow [[
+  it_blocked("is kept, and leaves in order as soon as the system takes it", blocked [[
     fiber.run(function()
       for i = 1, 10 do out:send("text " .. i) end
       for _ = 1, 20 do fiber.yield() end
       equal(10, out.send_queue_count)
       equal(61, out.send_queue_size)
       out:send("behind")
-      open_the_road()
+      unblock()
       equal("text 1 text 2 text 3 text 4 text 5 text 6 text 7 text 8 text 9 text 10 behind", arriving(11))
       equal(0, out.send_queue_count)
     end)
   ]])
 
-  it_slow("waits when there is no more room, and completes in order", slow [[
+  it_blocked("waits when there is no more room, and completes in order", blocked [[
     fiber.run(function()
       local kept = fill()
       equal(true, kept >= 64)
@@ -641,17 +559,17 @@ describe("a send with coalesce that the system cannot take yet", function()
       local first, second = waiting(out.send, out, "first"), waiting(out.send, out, "second")
       equal(kept + 2, out.send_queue_count)
       equal(nil, (out:try_send("x")))
-      open_the_road()
+      unblock()
       equal(true, (first:join()))
       equal(true, (second:join()))
-      for _ = 1, ahead do assert(sink:receive_string() == large) end
+      link.skip()
       for i = 1, kept do equal("kept " .. i, (sink:receive_string())) end
       equal("first", (sink:receive_string()))
       equal("second", (sink:receive_string()))
     end)
   ]])
 
-  it_slow("flush waits for it, and ends by send_timeout, cancel, close and an interruption", slow [[
+  it_blocked("flush waits for it, and ends by send_timeout, cancel, close and an interruption", blocked [[
     fiber.run(function()
       out:send("kept")
       out.send_timeout = 0.01
@@ -669,14 +587,14 @@ describe("a send with coalesce that the system cannot take yet", function()
       ends_with("INTERRUPTED", flushing)
       equal("EBUSY", select(2, pcall(out.release, out)).name)
       local flushed = waiting(out.flush, out)
-      open_the_road()
+      unblock()
       equal(true, (flushed:join()))
       equal(0, out.send_queue_count)
       equal("kept", arriving(1))
     end)
   ]])
 
-  it_slow("ends by send_timeout, cancel and close where it waits, and what was accepted stays", slow [[
+  it_blocked("ends by send_timeout, cancel and close where it waits, and what was accepted stays", blocked [[
     fiber.run(function()
       local kept = fill()
       out.send_timeout = 0.01
@@ -686,27 +604,27 @@ describe("a send with coalesce that the system cannot take yet", function()
       out:cancel()
       ends_with("ECANCELED", fib)
       equal(kept, out.send_queue_count)
-      open_the_road()
-      for _ = 1, ahead do assert(sink:receive_string() == large) end
+      unblock()
+      link.skip()
       for i = 1, kept do equal("kept " .. i, (sink:receive_string())) end
       sink.receive_timeout = 0.05
       equal("ETIMEDOUT", select(2, pcall(sink.receive_string, sink)).name)
     end)
   ]])
 
-  it_slow("is tried once more by close, and then dropped", slow [[
+  it_blocked("is tried once more by close, and then dropped", blocked [[
     fiber.run(function()
       local kept = fill()
       local sending, flushing = waiting(out.send, out, "waiting"), waiting(out.flush, out)
       out:close()
       ends_with("ECANCELED", sending)
       ends_with("ECANCELED", flushing)
-      open_the_road()
+      unblock()
       equal("", arriving(0))
     end)
   ]])
 
-  it_slow("goes to the peer that it was meant for", slow [[
+  it_blocked("goes to the peer that it was meant for", blocked [[
     fiber.run(function()
       local elsewhere = ip.udp.bind("127.0.0.1", 0)
       out:send("to the first")
@@ -714,13 +632,13 @@ describe("a send with coalesce that the system cannot take yet", function()
       out:send("to the second")
       out:disconnect()
       equal(2, out.send_queue_count)
-      open_the_road()
+      unblock()
       equal("to the first", arriving(1))
       equal("to the second", (elsewhere:receive_string()))
     end)
   ]])
 
-  it_slow("keeps its place before what cannot be kept, which waits", slow [[
+  it_blocked("keeps its place before what cannot be kept, which waits", blocked [[
     fiber.run(function()
       out:send("first")
       local message = waiting(out.send_message, out, "second", { hops = 3 })
@@ -729,7 +647,7 @@ describe("a send with coalesce that the system cannot take yet", function()
       local third = waiting(out.send, out, "third")
       out:set_option("coalesce", false)
       equal(1 + 2, out.send_queue_count)
-      open_the_road()
+      unblock()
       equal(true, (message:join()))
       equal(true, (third:join()))
       equal("first second third", arriving(3))
@@ -738,20 +656,20 @@ describe("a send with coalesce that the system cannot take yet", function()
     end)
   ]])
 
-  it_slow("is nothing that a program waits for which ends", slow [[
+  it_blocked("is nothing that a program waits for which ends", blocked [[
     out:send("last")
     fiber.run(fiber.yield)
     equal(1, out.send_queue_count)
-    open_the_road()
-    for _ = 1, ahead do assert(sink:receive_string() == large) end
+    unblock()
+    link.skip()
     equal("last", (sink:receive_string()))
     out:send("left behind")
   ]])
 
-  it_slow("or that the path is too small for is dropped, and told with the mtu", function()
-    local network <close> = assert(namespace.slow())
+  it_blocked("or that the path is too small for is dropped, and told with the mtu", function()
+    local network <close> = assert(namespace.blocked())
     assert.is_true(network:try("tc qdisc del dev lo root") and network:try("ip link set lo mtu 1500"))
-    assert.equal("passed\n", run_under(network:inside(), [[
+    assert.equal("passed\n", trace.run_under(network:inside(), [[
       local ip = require "ip"
       local function equal(expected, value)
         if expected ~= value then error(("expected %s, got %s"):format(expected, value), 2) end
@@ -793,21 +711,16 @@ describe("a send with coalesce that the system cannot take yet", function()
     ]]))
   end)
 
-  it_slow("does not spin while it waits", function()
-    if mode == "valgrind" or not succeeds("strace -f -c -o /dev/null true") then return pending("cannot trace") end
-    local network <close> = assert(namespace.slow())
-    local counts = os.tmpname()
-    assert.equal("1\n", run_under(network:inside() .. " strace -f -c -o " .. counts, prelude .. [[
+  it_blocked("does not spin while it waits", function()
+    if not platform.can_trace() then return pending("strace may not trace here") end
+    local network <close> = assert(namespace.blocked())
+    local counts, output = trace.count(prelude .. [[
       out:send("kept")
       fiber.sleep(0.3)
       print(out.send_queue_count)
-    ]]))
-    local polls = 0
-    for line in io.lines(counts) do
-      local number, name = line:match("^%s*[%d.]+%s+[%d.]+%s+%d+%s+(%d+)%s.-([%w_]+)%s*$")
-      if name == "epoll_wait" or name == "epoll_pwait" then polls = polls + number end
-    end
-    os.remove(counts)
+    ]], network:inside())
+    assert.equal("1\n", output)
+    local polls = counts.epoll_wait + counts.epoll_pwait
     assert.is_true(polls > 0 and polls < 20, "polls: " .. polls)
   end)
 end)

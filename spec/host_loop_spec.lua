@@ -1,15 +1,13 @@
 -- What ip.fiber.loop promises: another loop drives this library's fibers, beside its own work and without spinning.
 local ip = require "ip"
+local assertions = require "spec.support.assertions"
+local platform = require "spec.support.platform"
 local support = require "spec.support"
 
 local fiber = ip.fiber
 local loop = fiber.loop
 local error_of, bound = support.error_of, support.bound
-
-local function contains(text, part)
-  text = tostring(text)
-  assert.is_truthy(text:find(part, 1, true), ("%q does not contain %q"):format(text, part))
-end
+local assert_contains = assertions.assert_contains
 
 -- A module of another loop, or nil with the spec pending.
 local function need(name)
@@ -119,9 +117,9 @@ describe("ip.fiber.loop", function()
   end))
 
   it("cannot be stepped by what it runs", support.with_loop(function()
-    contains(error_of(loop.step, loop), "already being driven")
-    contains(error_of(loop.step, loop, 1), "already being driven")
-    contains(error_of(loop.timeout, loop), "already being driven")
+    assert_contains(error_of(loop.step, loop), "already being driven")
+    assert_contains(error_of(loop.step, loop, 1), "already being driven")
+    assert_contains(error_of(loop.timeout, loop), "already being driven")
     assert.equal("number", type(loop.pollfd))
   end))
 
@@ -129,7 +127,7 @@ describe("ip.fiber.loop", function()
     local err
     fiber.spawn(function() err = error_of(loop.step, loop) end)
     loop:step()
-    contains(err, "already being driven")
+    assert_contains(err, "already being driven")
   end))
 
   it("goes on after a fiber has failed", by_hand(function()
@@ -142,13 +140,13 @@ describe("ip.fiber.loop", function()
   end))
 
   it("refuses wrong arguments and unknown names", by_hand(function()
-    contains(error_of(loop.step, loop, "1"), "bad argument")
-    contains(error_of(loop.step, loop, {}), "bad argument")
-    contains(error_of(loop.step, loop, 0 / 0), "bad argument")
-    contains(error_of(function() return loop.nothing end), "ip.fiber.loop has no property 'nothing'")
-    contains(error_of(function() loop.nothing = 1 end), "ip.fiber.loop has no property 'nothing'")
-    contains(error_of(function() loop.pollfd = 1 end), "cannot be written")
-    contains(error_of(function() loop.step = print end), "cannot be written")
+    assert_contains(error_of(loop.step, loop, "1"), "bad argument")
+    assert_contains(error_of(loop.step, loop, {}), "bad argument")
+    assert_contains(error_of(loop.step, loop, 0 / 0), "bad argument")
+    assert_contains(error_of(function() return loop.nothing end), "ip.fiber.loop has no property 'nothing'")
+    assert_contains(error_of(function() loop.nothing = 1 end), "ip.fiber.loop has no property 'nothing'")
+    assert_contains(error_of(function() loop.pollfd = 1 end), "cannot be written")
+    assert_contains(error_of(function() loop.step = print end), "cannot be written")
     assert.equal("r", loop.events)
     assert.equal("integer", math.type(loop.pollfd))
   end))
@@ -161,7 +159,7 @@ describe("ip.fiber.loop", function()
       local sock = ip.udp.bind("127.0.0.1", 0)
       ip.fiber.spawn(sock.receive_string, sock)
       while ip.fiber.loop:step(20) do end]])
-    contains(output, "interrupted!")
+    assert_contains(output, "interrupted!")
     assert.are_not.equal(0, code)
   end)
 end)
@@ -186,8 +184,7 @@ describe("ip.fiber.loop.spin", function()
     return times_slept() - before
   end
 
-  local on_linux = io.open("/proc/self/status") ~= nil and os.getenv("LUA_IP_MODE") ~= "valgrind"
-  local it_counts = on_linux and it or pending
+  local it_counts = platform.it_where(platform.is_linux and platform.mode ~= "valgrind")
 
   it("is 0 at first, takes any number of seconds and tells it", function()
     assert.equal(0, loop.spin)
@@ -204,9 +201,10 @@ describe("ip.fiber.loop.spin", function()
   it("refuses what is not a number of at least 0, and keeps its value", function()
     loop.spin = 0.5
     for _, wrong in ipairs { -1, -0.001, 0 / 0, "1", {}, true } do
-      contains(error_of(function() loop.spin = wrong end), "property 'spin' of ip.fiber.loop: seconds of at least 0")
+      local err = error_of(function() loop.spin = wrong end)
+      assert_contains(err, "property 'spin' of ip.fiber.loop: seconds of at least 0")
     end
-    contains(error_of(function() loop.spin = nil end), "got nil")
+    assert_contains(error_of(function() loop.spin = nil end), "got nil")
     assert.equal(0.5, loop.spin)
   end)
 
@@ -256,7 +254,7 @@ describe("ip.fiber.loop.spin", function()
       local stat <close> = assert(io.open("/proc/self/stat"))
       local killer = io.popen("sleep 0.1; kill -INT " .. stat:read("n"))
       ip.udp.bind("127.0.0.1", 0):receive_string()]])
-    contains(output, "interrupted!")
+    assert_contains(output, "interrupted!")
     assert.are_not.equal(0, code)
   end)
 end)

@@ -1,7 +1,9 @@
 -- What is promised about the beginning and the end of programs: whatever is pending, states close cleanly, and Ctrl-C
 -- ends a program that is blocked in the library. Everything here runs in processes of its own.
+local assertions = require "spec.support.assertions"
 local support = require "spec.support"
 
+local assert_contains = assertions.assert_contains
 local interpreter = os.getenv("LUA_IP_LUA") or "lua5.4"
 local preloaded = os.getenv("LD_PRELOAD") or ""
 
@@ -32,10 +34,6 @@ local function run_with(prefix, program)
   local output, code = read_all(("%s %s %s 2>&1"):format(prefix, interpreter, path))
   os.remove(path)
   return output, code
-end
-
-local function assert_contains(text, part)
-  assert.is_truthy(text:find(part, 1, true), ("%q does not contain %q"):format(text, part))
 end
 
 -- What the programs start with: two sockets, fibers and coroutines that wait in everything there is to wait in.

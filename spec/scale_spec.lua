@@ -1,12 +1,10 @@
 -- Large numbers: fibers that sleep, peers of one socket, sockets with a fiber each. Counts alone are judged. Programs
 -- run in processes of their own, since what they needed stays in the library's pools.
 
+local platform = require "spec.support.platform"
 local support = require "spec.support"
 
-local mode = os.getenv("LUA_IP_MODE") or "plain"
-local is_watched = mode == "valgrind" or mode == "sanitize" or (os.getenv("LD_PRELOAD") or "") ~= ""
-local is_linux = io.open("/proc/self/fdinfo/0") ~= nil
-local it_linux = is_linux and it or pending
+local it_linux, is_watched = platform.it_linux, platform.is_watched
 
 -- What the programs begin with. resident() is the process's memory in bytes, or nil where the system does not tell.
 local PROLOGUE = [[

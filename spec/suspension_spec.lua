@@ -1,14 +1,12 @@
 -- What is promised about suspended calls: the three places, strangers that resume or close, order, fairness, cost.
 local ip = require "ip"
+local assertions = require "spec.support.assertions"
 local support = require "spec.support"
 
 local fiber, byte_span = ip.fiber, ip.byte_span
 local with_loop, on_main = support.with_loop, support.on_main
 local error_of, wait_until, bound = support.error_of, support.wait_until, support.bound
-
-local function assert_contains(text, part)
-  assert.is_truthy(text:find(part, 1, true), ("%q does not contain %q"):format(text, part))
-end
+local assert_contains = assertions.assert_contains
 
 local function send(sock, port, text)
   sock:send_to(text, "127.0.0.1", port)

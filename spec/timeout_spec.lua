@@ -1,18 +1,16 @@
 -- What ip.fiber.with_timeout promises.
 local ip = require "ip"
+local assertions = require "spec.support.assertions"
 local support = require "spec.support"
 
 local fiber = ip.fiber
 local with_timeout = fiber.with_timeout
 local with_loop, on_main = support.with_loop, support.on_main
 local error_of, wait_until = support.error_of, support.wait_until
+local assert_contains = assertions.assert_contains
 
 local function text_of(fn, ...)
   return tostring(error_of(fn, ...))
-end
-
-local function assert_contains(text, part)
-  assert.is_truthy(text:find(part, 1, true), ("%q does not contain %q"):format(text, part))
 end
 
 -- The error of a with_timeout whose time is over, and of nothing else.

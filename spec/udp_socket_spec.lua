@@ -2,41 +2,18 @@
 -- properties, and the short cuts ip.udp.bind and ip.udp.connect.
 local ip = require "ip"
 local core = require "ip.core"
+local assertions = require "spec.support.assertions"
+local platform = require "spec.support.platform"
 local support = require "spec.support"
 
 local byte_span, fiber = ip.byte_span, ip.fiber
 local new_socket = ip.udp.socket.new
 local bound, error_of = support.bound, support.error_of
-local with_loop = support.with_loop
-
-local it_v6 = pcall(support.bound, "v6") and it or pending
-local is_linux = io.open("/proc/self/fdinfo/0") ~= nil
-local it_linux = is_linux and it or pending
-
--- Calls sock:name(...) as a program does, so that messages name the method and count its arguments without self.
-local function call_method(sock, name, ...)
-  return assert(load(("local sock = ... return (sock:%s(select(2, ...)))"):format(name)))(sock, ...)
-end
-
-local function assert_raises(name, operation, fn, ...)
-  local err = error_of(fn, ...)
-  assert.equal(ip.error[name], err)
-  assert.equal(operation, err.operation)
-end
-
-local function assert_method_raises(name, sock, method, ...)
-  assert_raises(name, method, call_method, sock, method, ...)
-end
-
-local function assert_message(text, fn, ...)
-  local message = error_of(fn, ...)
-  assert.is_string(message)
-  assert.is_truthy(message:find(text, 1, true), message)
-end
-
-local function assert_bad_argument(position, sock, method, ...)
-  assert_message(("bad argument #%d to '%s'"):format(position, method), call_method, sock, method, ...)
-end
+local with_loop, on_main = support.with_loop, support.on_main
+local assert_raises, assert_method_raises = assertions.assert_raises, assertions.assert_method_raises
+local assert_message, assert_bad_method_argument = assertions.assert_message, assertions.assert_bad_method_argument
+local it_linux, it_v6 = platform.it_linux, platform.it_v6
+local suspended = support.suspended
 
 local function get(sock, property)
   return sock[property]
@@ -56,24 +33,10 @@ local function drain(sock)
   end
 end
 
--- A fiber that is suspended in sock:method(...) when this function returns; its join gives pcall's results.
-local function suspended(sock, method, ...)
-  local waiting = fiber.spawn(pcall, sock[method], sock, ...)
-  support.wait_until(function() return waiting.status == "waiting" end)
-  return waiting
-end
-
 local function assert_ends_with(name, waiting)
   local ok, err = waiting:join()
   assert.is_false(ok)
   assert.equal(ip.error[name], err)
-end
-
--- CPU seconds that this process takes while fn waits; a loop that spins takes all there is.
-local function cpu_of(fn)
-  local before = os.clock()
-  fn()
-  return os.clock() - before
 end
 
 local bad_ports = { -1, 65536, 1.5, "80", math.huge, true }
@@ -199,9 +162,9 @@ describe("open", function()
   it("refuses what is no family", with_loop(function()
     local sock = new_socket()
     for _, value in ipairs { "v5", "V4", "127.0.0.1", "", 4, true, {} } do
-      assert_bad_argument(1, sock, "open", value)
+      assert_bad_method_argument(1, sock, "open", value)
     end
-    assert_bad_argument(1, sock, "open")
+    assert_bad_method_argument(1, sock, "open")
     assert.is_false(sock.is_open)
   end))
 
@@ -275,10 +238,10 @@ describe("bind", function()
 
   it("refuses what is no port or no address, and does not open the socket for it", with_loop(function()
     local sock = new_socket()
-    for _, port in ipairs(bad_ports) do assert_bad_argument(2, sock, "bind", "127.0.0.1", port) end
-    for _, address in ipairs(bad_addresses) do assert_bad_argument(1, sock, "bind", address, 0) end
-    assert_bad_argument(2, sock, "bind", "127.0.0.1")
-    assert_bad_argument(1, sock, "bind")
+    for _, port in ipairs(bad_ports) do assert_bad_method_argument(2, sock, "bind", "127.0.0.1", port) end
+    for _, address in ipairs(bad_addresses) do assert_bad_method_argument(1, sock, "bind", address, 0) end
+    assert_bad_method_argument(2, sock, "bind", "127.0.0.1")
+    assert_bad_method_argument(1, sock, "bind")
     assert.is_false(sock.is_open)
   end))
 end)
@@ -369,8 +332,8 @@ describe("connect", function()
 
   it("refuses what is no port or no address, and does not open the socket for it", with_loop(function()
     local sock = new_socket()
-    for _, port in ipairs(bad_ports) do assert_bad_argument(2, sock, "connect", "127.0.0.1", port) end
-    for _, address in ipairs(bad_addresses) do assert_bad_argument(1, sock, "connect", address, 1) end
+    for _, port in ipairs(bad_ports) do assert_bad_method_argument(2, sock, "connect", "127.0.0.1", port) end
+    for _, address in ipairs(bad_addresses) do assert_bad_method_argument(1, sock, "connect", address, 1) end
     assert.is_false(sock.is_open)
   end))
 end)
@@ -698,27 +661,25 @@ describe("shutdown", function()
   end))
 
   for _, side in ipairs { "receive", "send", "both" } do
-    it("of " .. side .. " leaves the event loop idle", with_loop(function()
+    it("of " .. side .. " leaves the event loop idle", on_main(function()
       local sock, peer, buf = connected()
       local waiting = suspended(sock, "receive", buf) -- so that the descriptor is in the loop
       sock:shutdown(side)
       peer:send("late")
       pcall(peer.send, peer, "later")
-      local cpu = cpu_of(function() fiber.sleep(0.2) end)
-      assert.is_true(cpu < 0.1, "CPU seconds within 0.2 idle seconds: " .. cpu)
+      assertions.assert_sleeps(function() fiber.sleep(0.2) end)
       sock:close()
       waiting:join()
     end))
 
-    it("of " .. side .. " raises ENOTCONN on a socket that is not connected, and changes nothing", with_loop(function()
+    it("of " .. side .. " raises ENOTCONN on a socket that is not connected, and changes nothing", on_main(function()
       local sock <close>, port = bound()
       local other <close>, other_port = bound()
       assert_method_raises("ENOTCONN", sock, "shutdown", side)
       sock:send_to("out", "127.0.0.1", other_port)
       assert.equal("out", (other:receive_string()))
       local waiting = suspended(sock, "receive_string")
-      local cpu = cpu_of(function() fiber.sleep(0.2) end)
-      assert.is_true(cpu < 0.1, "CPU seconds within 0.2 idle seconds: " .. cpu)
+      assertions.assert_sleeps(function() fiber.sleep(0.2) end)
       other:send_to("in", "127.0.0.1", port)
       local _, text = waiting:join()
       assert.equal("in", text)
@@ -727,8 +688,8 @@ describe("shutdown", function()
 
   it("refuses what is no side", with_loop(function()
     local sock = connected()
-    for _, value in ipairs { "read", "", 0, true, {} } do assert_bad_argument(1, sock, "shutdown", value) end
-    assert_bad_argument(1, sock, "shutdown")
+    for _, value in ipairs { "read", "", 0, true, {} } do assert_bad_method_argument(1, sock, "shutdown", value) end
+    assert_bad_method_argument(1, sock, "shutdown")
   end))
 end)
 
@@ -1101,8 +1062,8 @@ describe("io_control", function()
     assert_method_raises("ENOTSUP", sock, "io_control", "bytes_written")
     assert_method_raises("ENOTSUP", sock, "io_control", "")
     assert_method_raises("ENOTSUP", sock, "io_control", "bytes_readable\0")
-    for _, value in ipairs { 1, true, {} } do assert_bad_argument(1, sock, "io_control", value) end
-    assert_bad_argument(1, sock, "io_control")
+    for _, value in ipairs { 1, true, {} } do assert_bad_method_argument(1, sock, "io_control", value) end
+    assert_bad_method_argument(1, sock, "io_control")
   end))
 end)
 

@@ -66,9 +66,24 @@ function assertions.assert_bad_method_argument(position, object, method, ...)
   return assertions.assert_message(start, call_method, object, method, ...)
 end
 
---- Fails unless nothing waits to be received.
+--- Fails unless these are the results of a try_ call that would have had to wait.
+function assertions.assert_again(operation, value, err)
+  assert.is_nil(value)
+  assert.equal(ip.error.EAGAIN, err)
+  assert.equal(operation, err.operation)
+end
+
+--- Fails unless nothing can be received. On loopback that is certain: a datagram is there when its send has returned.
 function assertions.assert_empty(sock)
-  assert.is_nil((sock:try_receive(ip.byte_span.new(1))))
+  assertions.assert_again("try_receive", sock:try_receive(ip.byte_span.new(1)))
+end
+
+--- Runs fn() in a fiber to its end, and fails when the loop wakes up more often than `most` meanwhile (10 when not
+--- given: a timer of libuv may need a few). A loop that spins wakes up thousands of times. On the main thread only.
+---@param most integer?
+function assertions.assert_sleeps(fn, most)
+  local wakeups = support.wakeups(fn)
+  assert.is_true(wakeups <= (most or 10), "wake-ups of the loop: " .. wakeups)
 end
 
 return assertions

@@ -104,6 +104,26 @@ function support.wait_until(condition)
   error("the condition never came true", 2)
 end
 
+--- A fiber that is suspended in sock:method(...) when this function returns; its join gives the results of pcall.
+function support.suspended(sock, method, ...)
+  local waiting = ip.fiber.spawn(pcall, sock[method], sock, ...)
+  support.wait_until(function() return waiting.status == "waiting" end)
+  return waiting
+end
+
+--- Runs fn() in a fiber to its end; returns how often the loop woke up meanwhile. On the main thread only.
+function support.wakeups(fn)
+  local results
+  local count = 0
+  ip.fiber.spawn(function() results = table.pack(pcall(fn)) end):detach()
+  while results == nil do
+    ip.fiber.loop:step(10)
+    count = count + 1
+  end
+  if not results[1] then error(results[2], 0) end
+  return count
+end
+
 --- The interpreter that runs the programs of specs.
 support.interpreter = os.getenv("LUA_IP_LUA") or "lua5.4"
 

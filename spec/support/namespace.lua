@@ -5,7 +5,9 @@ local process = require "spec.support.process"
 
 local namespace = {}
 
+-- The rate is what the kernel's 32 bits of ticks allow: at 80 bit/s the burst takes 200 seconds.
 local SLOW = "rate 8kbit burst 2000 limit 1000000"
+local BLOCKED = "rate 80bit burst 2000 limit 1000000"
 
 local function close_all(all)
   for _, each in pairs(all) do
@@ -73,18 +75,28 @@ function namespace.routed()
   error(problem, 0)
 end
 
---- Makes one namespace whose loopback interface takes a second for a kilobyte. Returns it (close it), or nil where that
---- is not permitted.
-function namespace.slow()
+local function limited(filter)
   local self = netns.new()
-  if self == nil or self:try("tc qdisc add dev lo root tbf " .. SLOW) then return self end
+  if self == nil or self:try("tc qdisc add dev lo root tbf " .. filter) then return self end
   self:close()
   return nil
 end
 
+--- Makes one namespace whose loopback interface takes a second for a kilobyte. Returns it (close it), or nil where that
+--- is not permitted.
+function namespace.slow()
+  return limited(SLOW)
+end
+
+--- The same with an interface that takes the first kilobyte, and then nothing for longer than a spec lasts. Programs
+--- open it by spec/support/blocked_link.lua.
+function namespace.blocked()
+  return limited(BLOCKED)
+end
+
 local can_be_slow
 
---- May this process make slow ones? The first answer is kept.
+--- May this process make slow and blocked ones? The first answer is kept.
 function namespace.can_be_slow()
   if can_be_slow == nil then
     local self <close> = namespace.slow()

@@ -15,6 +15,10 @@ platform.mode = os.getenv("LUA_IP_MODE") or "plain"
 --- Does nothing but the interpreter itself run our code? Then counts of instructions and bytes are the library's.
 platform.is_plain = platform.mode == "plain"
 
+--- Does a tool or a sanitizer around this process use memory and time of its own?
+platform.is_watched = platform.mode == "valgrind" or platform.mode == "sanitize" or
+  (os.getenv("LD_PRELOAD") or "") ~= ""
+
 platform.is_linux = io.open("/proc/self/fdinfo/0") ~= nil
 
 platform.has_v6 = pcall(function() support.bound("v6"):close() end)

@@ -43,6 +43,12 @@ function process.exists(name)
   return os.execute(("command -v %s >/dev/null 2>&1"):format(quote(name))) == true
 end
 
+--- Does a process sleep in a system call, or is it gone? Linux.
+function process.is_asleep(pid)
+  local file <close> = io.open(("/proc/%d/stat"):format(pid))
+  return file == nil or file:read("a"):match("^%d+ %b() (%a)") == "S"
+end
+
 --- Starts a command in the background. Its output goes to files; stop it, or hold it in a `<close>` variable.
 ---@param words string[]
 ---@return process

@@ -58,4 +58,15 @@ function trace.log(program, options)
   return text, output
 end
 
+--- The results of the calls in what `strace` has written, in order, such as "sendmsg 80" or "sendmsg -1 EIO".
+---@return string[]
+function trace.results(log)
+  local results = {}
+  for line in log:gmatch("[^\n]+") do
+    local name, result = line:match("^%d+%s+([%w_]+)%(.*= (%-?%d+ ?%u*)")
+    if name then results[#results + 1] = name .. " " .. result:match("^(.-) ?$") end
+  end
+  return results
+end
+
 return trace
