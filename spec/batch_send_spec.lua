@@ -3,16 +3,15 @@ local ip = require "ip"
 local support = require "spec.support"
 local assertions = require "spec.support.assertions"
 local batches = require "spec.support.batches"
-local namespace = require "spec.support.namespace"
+local programs = require "spec.support.blocked_programs"
 local platform = require "spec.support.platform"
-local trace = require "spec.support.trace"
 
 local udp = ip.udp
-local with_loop, on_main, error_of = support.with_loop, support.on_main, support.error_of
+local with_loop, error_of = support.with_loop, support.error_of
 local bound, pair, dead_port = support.bound, support.pair, support.dead_port
 local assert_bad_method_argument, assert_empty = assertions.assert_bad_method_argument, assertions.assert_empty
 local filled, receive_texts = batches.filled, batches.receive_texts
-local it_v6 = platform.it_v6
+local it_v6, it_blocked = platform.it_v6, programs.it_blocked
 
 describe("send_many", function()
   it("sends all entries in order to the connected peer, or a range of them", with_loop(function()
@@ -184,47 +183,37 @@ describe("send_many", function()
 end)
 
 describe("in a network of its own,", function()
-  local it_there = platform.it_where(namespace.can_be_slow())
-
-  local slow_prelude = [[
+  -- A sender whose buffer is empty, so that the system takes a part of a batch.
+  local prelude = [[
     local ip = require "ip"
-    local road = require "spec.support.slow_road"
     local fiber = ip.fiber
-    local sink, out = road.sockets()
-    local function equal(expected, value)
-      if expected ~= value then error(("expected %s, got %s"):format(expected, value), 2) end
-    end
+    local link = require "spec.support.blocked_link"
+    local sink, equal = link.sink, link.equal
+    local out = ip.udp.connect("127.0.0.1", sink.local_port, { send_buffer_size = 1 })
     local batch = ip.udp.batch.new(40, 600)
     for i = 1, 40 do batch:set(i, ("%03d"):format(i) .. ("."):rep(400 + i % 3)) end
     local function start()
-      return road.suspended(out.send_many, out, batch)
+      return link.waiting(out.send_many, out, batch)
     end
     -- Exactly the first `count` entries arrive, in order: they are ahead of a datagram that is sent behind them.
     local function arrive(count)
       local last = ip.udp.connect("127.0.0.1", sink.local_port)
       last:send("the last")
-      sink.receive_timeout = 10
+      link.skip()
       for i = 1, count do equal(tostring(batch[i]), (sink:receive_string())) end
       equal("the last", (sink:receive_string()))
     end
   ]]
 
-  local function run_there(body)
-    return on_main(function()
-      local network <close> = assert(namespace.slow())
-      assert.equal("passed\n", trace.run_under(network:inside(), body .. "\nprint('passed')"))
-    end, 60)
+  local function blocked(body)
+    return programs.passes(prelude .. "fiber.run(function()\n" .. body .. "\nend)")
   end
 
-  local function slow(body)
-    return run_there(slow_prelude .. "fiber.run(function()\n" .. body .. "\nend)")
-  end
-
-  it_there("a send that is taken in parts goes on where it stopped", slow [[
+  it_blocked("a send that is taken in parts goes on where it stopped", blocked [[
     local sending = start()
     equal(1, out.send_queue_count)
     assert(out.send_queue_size > 0 and out.send_queue_size <= 40 * 405)
-    road.open()
+    link.unblock()
     local ok, count = sending:join()
     equal(true, ok)
     equal(40, count)
@@ -232,7 +221,7 @@ describe("in a network of its own,", function()
     arrive(40)
   ]])
 
-  it_there("send_timeout bounds the whole call", slow [[
+  it_blocked("send_timeout bounds the whole call", blocked [[
     out.send_timeout = 0.05
     local before = fiber.now()
     local ok, err = pcall(out.send_many, out, batch)
@@ -241,22 +230,22 @@ describe("in a network of its own,", function()
     equal("send_many", err.operation)
     assert(fiber.now() - before >= 0.05)
     equal(0, out.send_queue_count)
-    road.open()
+    link.unblock()
     assert(err.sent > 0 and err.sent < 40, err.sent)
     arrive(err.sent)
   ]])
 
-  it_there("send_timeout 0 sends what the system takes at once, and tells how many", slow [[
+  it_blocked("send_timeout 0 sends what the system takes at once, and tells how many", blocked [[
     out.send_timeout = 0
     local ok, err = pcall(out.send_many, out, batch)
     equal(false, ok)
     equal("ETIMEDOUT", err.name)
     assert(err.sent > 0 and err.sent < 40, err.sent)
-    road.open()
+    link.unblock()
     arrive(err.sent)
   ]])
 
-  it_there("cancel and close end it", slow [[
+  it_blocked("cancel and close end it", blocked [[
     local sending = start()
     out:cancel()
     local _, err = sending:join()
@@ -265,19 +254,19 @@ describe("in a network of its own,", function()
     local again = start()
     out:close()
     equal("ECANCELED", select(2, again:join()).name)
-    road.open()
+    link.unblock()
   ]])
 
-  it_there("it is not overtaken by a plain send, and shutdown ends it with EPIPE", slow [[
+  it_blocked("it is not overtaken by a plain send, and shutdown ends it with EPIPE", blocked [[
     local sending = start()
     equal(nil, (out:try_send("x")))
     out:shutdown("send")
     equal("EPIPE", select(2, sending:join()).name)
-    road.open()
+    link.unblock()
   ]])
 
   -- Segments of 1000 bytes through an MTU of 600: single datagrams are fragmented, segments refused.
-  it_there("segments larger than the path carries leave as single datagrams", run_there [[
+  it_blocked("segments larger than the path carries leave as single datagrams", programs.passes [[
     assert(os.execute("env -u LD_PRELOAD sh -c 'tc qdisc del dev lo root; ip link set lo mtu 600'"))
     local ip = require "ip"
     local sink = ip.udp.bind("127.0.0.1", 0, { receive_timeout = 5 })

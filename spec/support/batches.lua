@@ -1,7 +1,6 @@
 --- Batches for specs.
 
 local ip = require "ip"
-local support = require "spec.support"
 
 local batches = {}
 
@@ -24,13 +23,6 @@ function batches.receive_texts(sock, count)
   local list = {}
   for i = 1, count do list[i] = sock:receive_string() end
   return list
-end
-
---- A fiber that waits in fn(...) when this function returns; its join gives the results of pcall.
-function batches.suspended(fn, ...)
-  local one = ip.fiber.spawn(pcall, fn, ...)
-  support.wait_until(function() return one.status == "waiting" end)
-  return one
 end
 
 return batches
