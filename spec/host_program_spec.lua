@@ -1,23 +1,18 @@
 -- lua_ip.h: a C host with an event loop of its own (spec/host/loop_host.c) runs the library on it.
 
+local hosts = require "spec.support.hosts"
+local platform = require "spec.support.platform"
 local support = require "spec.support"
-
-local build = os.getenv("LUA_IP_BUILD")
 
 -- Runs a program in the host; returns its output and exit code.
 local function run_host(source)
-  local path = os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write("local ip = require 'ip' local fiber = ip.fiber\n", source)
-  file:close()
-  local pipe = assert(io.popen(("timeout 60 %s/loop_host %s/ip/core.so %s 2>&1"):format(build, build, path)))
-  local output = pipe:read("a")
-  local _, _, code = pipe:close()
+  local path = support.write_file("local ip = require 'ip' local fiber = ip.fiber\n" .. source)
+  local output, code = hosts.run(("timeout 60 %s %s/ip/core.so %s"):format(hosts.path("loop_host"), hosts.build, path))
   os.remove(path)
   return output, code
 end
 
-local it_host = build and support.descriptors() and it or pending
+local it_host = platform.is_linux and hosts.it("loop_host") or pending
 
 describe("a C host's own loop", function()
   it_host("runs fibers, their sockets and timers beside the host's own timer", function()

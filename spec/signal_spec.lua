@@ -1,9 +1,11 @@
 -- What ip.fiber.wait_signal promises. Programs that catch signals run in a process of their own.
 local ip = require "ip"
-local process = require "spec.support.process"
 local support = require "spec.support"
+local assertions = require "spec.support.assertions"
+local process = require "spec.support.process"
 
-local error_of, with_loop = support.error_of, support.with_loop
+local with_loop = support.with_loop
+local assert_contains, assert_bad_argument = assertions.assert_contains, assertions.assert_bad_argument
 
 local NAMES = { "SIGABRT", "SIGALRM", "SIGCHLD", "SIGCONT", "SIGHUP", "SIGINT", "SIGPIPE", "SIGQUIT", "SIGTERM",
   "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGXCPU", "SIGXFSZ", "SIGIO",
@@ -32,17 +34,9 @@ local function prints(expected, program)
   assert.equal(0, code)
 end
 
-local function contains(text, part)
-  text = tostring(text)
-  assert.is_truthy(text:find(part, 1, true), ("%q does not contain %q"):format(text, part))
-end
-
 -- Runs a program in the background, `steps` beside it, with its process.
 local function beside(program, steps)
-  local path = os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write(PROLOGUE, program)
-  file:close()
+  local path = support.write_file(PROLOGUE .. program)
   local child = process.start(process.lua(path))
   local ok, err = pcall(steps, child)
   child:stop()
@@ -141,12 +135,13 @@ describe("wait_signal", function()
   end)
 
   it("refuses unknown names before it catches anything", with_loop(function()
-    contains(error_of(ip.fiber.wait_signal), "bad argument #1")
-    contains(error_of(ip.fiber.wait_signal, 15), "bad argument #1")
-    contains(error_of(ip.fiber.wait_signal, "SIGNONE"), "unknown signal 'SIGNONE'")
-    contains(error_of(ip.fiber.wait_signal, "TERM"), "unknown signal 'TERM'")
-    contains(error_of(ip.fiber.wait_signal, "SIGTERM\0"), "unknown signal")
-    contains(error_of(ip.fiber.wait_signal, "SIGTERM", "sigint"), "bad argument #2")
+    local wait_signal = ip.fiber.wait_signal
+    assert_bad_argument(1, nil, wait_signal)
+    assert_bad_argument(1, nil, wait_signal, 15)
+    assert_bad_argument(1, "unknown signal 'SIGNONE'", wait_signal, "SIGNONE")
+    assert_bad_argument(1, "unknown signal 'TERM'", wait_signal, "TERM")
+    assert_bad_argument(1, "unknown signal", wait_signal, "SIGTERM\0")
+    assert_bad_argument(2, nil, wait_signal, "SIGTERM", "sigint")
   end))
 
   it("raises where Lua cannot suspend, before it catches anything", function()
@@ -156,18 +151,17 @@ describe("wait_signal", function()
       kill("SIGTERM")
       fiber.sleep(1)
       print("still there")]])
-    contains(output, "cannot wait in wait_signal")
+    assert_contains(output, "cannot wait in wait_signal")
     assert.is_nil(output:find("still there", 1, true))
     assert.are_not.equal(0, code)
   end)
 
   it("takes SIGINT over from Ctrl-C", with_loop(function()
     beside([[
-      print("ready")
+      fiber.spawn(function() print("ready") end) -- runs when the main thread waits
       print(wait_signal("SIGINT"))
       print(wait_signal("SIGINT"))]], function(child)
       child:wait_for("ready")
-      ip.fiber.sleep(0.05)
       child:signal("INT")
       child:wait_for("SIGINT")
       child:signal("INT")
@@ -183,7 +177,7 @@ describe("wait_signal", function()
       child:wait_for("ready")
       child:signal("INT")
       assert.are_not.equal(0, child:wait())
-      contains(child:errors(), "interrupted!\nstack traceback")
+      assert_contains(child:errors(), "interrupted!\nstack traceback")
     end)
   end, 30))
 
@@ -192,7 +186,7 @@ describe("wait_signal", function()
       fiber.spawn(function() print("ready") end)
       print(wait_signal("SIGHUP"))]], function(child)
       child:wait_for("ready")
-      ip.fiber.sleep(0.05)
+      support.wait_until(function() return process.is_asleep(child.pid) end)
       assert.is_true(child:is_running())
       child:signal("HUP")
       assert.equal(0, child:wait())
