@@ -1,60 +1,11 @@
--- That documentation and code agree: every public name is documented and every documented name exists, signatures are
--- those of the functions, the programs run, and links lead somewhere.
+-- That the reference and the code agree: every public name is documented, every documented name exists, and signatures
+-- are those of the functions.
 local ip = require "ip"
 local core = require "ip.core"
-local lfs = require "lfs"
 local support = require "spec.support"
+local pages = require "spec.support.pages"
 
-local function read(path)
-  local file = assert(io.open(path))
-  local text = file:read("a")
-  file:close()
-  return text
-end
-
-local function pages_in(directory, pages)
-  for name in lfs.dir(directory) do
-    if name:find("%.md$") then pages[#pages + 1] = directory .. "/" .. name end
-  end
-  table.sort(pages)
-  return pages
-end
-
-local reference = pages_in("docs/reference", {})
-local guides = pages_in("docs/reference", pages_in("docs", { "README.md" }))
-local every_page = {}
-for _, directory in ipairs { ".", "bench", "docs", "docs/design", "docs/reference" } do
-  pages_in(directory, every_page)
-end
-
--- Fails with all that is wrong at once.
-local function none(wrong)
-  table.sort(wrong)
-  assert(#wrong == 0, "\n" .. table.concat(wrong, "\n"))
-end
-
--- Calls on_line(line, number) for the prose, and on_block(language, marker, text, number) for the blocks of a page. A
--- marker is the text of an HTML comment in the line above a block: "endless", "needs: MODULE", "options: FOR LUA" or
--- "not run: REASON".
-local function scan(page, on_line, on_block)
-  local number, block, language, marker, begin = 0, nil, nil, nil, nil
-  for line in (read(page) .. "\n"):gmatch("(.-)\n") do
-    number = number + 1
-    local fence = line:match("^%s*```(.*)$")
-    if block and fence then
-      if on_block then on_block(language, marker, table.concat(block, "\n"), begin) end
-      block, marker = nil, nil
-    elseif block then
-      block[#block + 1] = line
-    elseif fence then
-      block, language, begin = {}, fence, number
-    else
-      marker = line:match("^<!%-%- (.-) %-%->$")
-      if on_line then on_line(line, number) end
-    end
-  end
-  assert(block == nil, page .. ": a block without end")
-end
+local scan, expect_none = pages.scan, pages.expect_none
 
 -- --- what there is ---
 
@@ -179,7 +130,7 @@ local function row_entries(where, cell, owner)
   end
 end
 
-for _, page in ipairs(reference) do
+for _, page in ipairs(pages.reference) do
   local base, heading = page:match("[^/]+$"), ""
   scan(page, function(line, number)
     if base == "emilua.md" then return end               -- globals of other programs
@@ -216,7 +167,7 @@ describe("the reference", function()
         if not there[owner .. name] then missing[#missing + 1] = "no entry for " .. owner .. name end
       end
     end
-    none(missing)
+    expect_none(missing)
   end)
 
   it("has only entries of what exists", function()
@@ -226,7 +177,7 @@ describe("the reference", function()
         wrong[#wrong + 1] = ("%s: there is no %s%s"):format(entry.where, entry.owner, entry.name)
       end
     end
-    none(wrong)
+    expect_none(wrong)
   end)
 
   it("gives fiber.coroutine the functions of Lua's coroutine", function()
@@ -265,12 +216,12 @@ end
 
 it("The text of all pages names only methods, functions and errors that exist", function()
   local wrong = {}
-  for _, page in ipairs(guides) do
+  for _, page in ipairs(pages.guides) do
     scan(page, function(line, number)
       for code in line:gmatch("`([^`]+)`") do check_code(page .. ":" .. number, code, wrong) end
     end)
   end
-  none(wrong)
+  expect_none(wrong)
 end)
 
 -- --- signatures ---
@@ -318,7 +269,7 @@ it("Documented signatures are those of functions, and have the arguments that Lu
   for key, exact in pairs(reached) do
     if not exact then wrong[#wrong + 1] = "no entry has all arguments of " .. key end
   end
-  none(wrong)
+  expect_none(wrong)
 end)
 
 -- Functions that may be called without their first argument: where it is checked before anything is done.
@@ -373,7 +324,7 @@ it("A required first argument that is left out is refused under the function's o
     if not told then wrong[#wrong + 1] = ("%s: %s() says %s"):format(entry.where, key, message or "nothing") end
   end)
   for key in pairs(known) do wrong[#wrong + 1] = "no required argument is documented for " .. key end
-  none(wrong)
+  expect_none(wrong)
 end))
 
 -- Arguments that C functions take; what Lua cannot tell of them is found by calling them.
@@ -453,201 +404,5 @@ it("C functions look at as many arguments as their signatures have, and at no mo
       end
     end
   end
-  none(wrong)
+  expect_none(wrong)
 end))
-
--- --- programs ---
-
-local patience = ({ valgrind = 20, sanitize = 4 })[os.getenv("LUA_IP_MODE")] or 1
-
--- Runs source text in a process of its own for at most `seconds`; returns its output and its exit code, 124 when it was
--- still running. What a sanitizer needs preloaded is for the interpreter, not for timeout(1).
-local function run(source, seconds, interpreter_options)
-  local path = os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write(source)
-  file:close()
-  local interpreter = os.getenv("LUA_IP_LUA") or "lua5.4"
-  local command = ('LD_PRELOAD= timeout %g env LD_PRELOAD="$LD_PRELOAD" %s %s %s 2>&1 </dev/null')
-    :format(seconds, interpreter, interpreter_options or "", path)
-  local pipe = assert(io.popen(command))
-  local output = pipe:read("a")
-  local _, _, code = pipe:close()
-  os.remove(path)
-  return output, code
-end
-
-local function run_block(where, marker, source)
-  local kind, rest = (marker or ""):match("^([%a ]*):? ?(.*)$")
-  assert(marker == nil or kind == "endless" or kind == "needs" or kind == "options" or kind == "not run",
-    where .. ": unknown marker")
-  if kind == "not run" then
-    assert(rest ~= "", where .. ": not run for what reason?")
-    assert(load(source, "=" .. where))
-    return
-  end
-  if kind == "needs" and not pcall(require, rest) then return pending(rest .. " is not installed") end
-  source = source:gsub('("127%.0%.0%.1"), %d%d%d+%)', "%1, 0)")                 -- no fixed ports here
-  local endless = kind == "endless"
-  local output, code = run(source, endless and 1 or 10 * patience, kind == "options" and rest or "")
-  assert.are.equal(endless and 124 or 0, code, where .. ": " .. output)
-end
-
-describe("The programs", function()
-  for _, page in ipairs(guides) do
-    scan(page, nil, function(language, marker, source, number)
-      if language ~= "lua" then return end
-      local where = page .. ":" .. number
-      it("in the documentation run: " .. where, function() run_block(where, marker, source) end)
-    end)
-  end
-end)
-
--- --- links ---
-
--- As GitHub makes anchors of headings.
-local function anchors(page)
-  local found, times = {}, {}
-  scan(page, function(line)
-    local title = line:match("^#+ (.*)$")
-    if title == nil then return end
-    title = title:gsub("%[([^%]]*)%]%b()", "%1"):lower()
-    local anchor = title:gsub("[^%w%s_\128-\255-]", ""):gsub("%s", "-")
-    local before = times[anchor] or 0
-    times[anchor] = before + 1
-    found[before == 0 and anchor or anchor .. "-" .. before] = true
-  end)
-  return found
-end
-
-local function normal(path)
-  path = path:gsub("^%./", "")
-  repeat
-    local count
-    path, count = path:gsub("[^/]+/%.%./", "", 1)
-  until count == 0
-  return path
-end
-
-local function links(page)
-  local found = {}
-  scan(page, function(line, number)
-    for target in line:gsub("`[^`]*`", ""):gmatch("%]%(([^)%s]+)%)") do
-      if not target:find("^%a+:") then found[#found + 1] = { target = target, where = page .. ":" .. number } end
-    end
-  end)
-  return found
-end
-
-local function destination(page, target)
-  local path, anchor = target:match("^([^#]*)#?(.*)$")
-  if path == "" then return page, anchor end
-  return normal((page:match("^(.*/)") or "") .. path), anchor
-end
-
-describe("Links", function()
-  it("lead to files and headings that exist", function()
-    local wrong = {}
-    for _, page in ipairs(every_page) do
-      for _, link in ipairs(links(page)) do
-        local path, anchor = destination(page, link.target)
-        if lfs.attributes(path) == nil or anchor ~= "" and not anchors(path)[anchor] then
-          wrong[#wrong + 1] = ("%s: %s leads nowhere"):format(link.where, link.target)
-        end
-      end
-    end
-    none(wrong)
-  end)
-
-  it("lead from the README to every page of the documentation", function()
-    local linked, missing = { ["README.md"] = true }, {}
-    for _, link in ipairs(links("README.md")) do linked[destination("README.md", link.target)] = true end
-    for _, page in ipairs(guides) do
-      if not linked[page] then missing[#missing + 1] = "the README does not lead to " .. page end
-    end
-    none(missing)
-  end)
-end)
-
--- --- names of other libraries ---
-
--- Everything that the five interfaces have, by the headings of docs/seeds.md.
-local names_elsewhere = {
-  ["Emilua, `ip.udp.socket`"] = "new open bind shutdown connect disconnect close cancel assign release receive "
-    .. "receive_from send send_to set_option get_option io_control bytes_readable is_open local_address local_port "
-    .. "remote_address remote_port file_descriptor operation_aborted ip.message_flag byte_span",
-  ["OCaml, `Luv.UDP`"] = "t init loop domain open_ bind ipv6only reuseaddr getsockname Membership set_membership "
-    .. "set_source_membership set_multicast_loop set_multicast_ttl set_multicast_interface set_broadcast set_ttl send "
-    .. "try_send Recv_flag PARTIAL recv_start allocate recv_stop get_send_queue_size get_send_queue_count "
-    .. "Connected.connect disconnect getpeername Connected.send Handle.close Error.t Result.result Sockaddr.t Buffer.t",
-  ["Nim, `uv_udp`"] = "UDP loop typ data sizeOfSendQueue countOfSendQueue UDPSend handle udpIpv6Only udpPartial "
-    .. "udpReuseAddr SendCb status RecvCb AllocCb nread buf sockaddr flags MemberShip memberLeaveGroup memberJoinGroup "
-    .. "init open bindAddr getSockName setMemberShip setMulticastLoop setMulticastTTL setMulticastInterface "
-    .. "setBroadcast setTTL send trySend recvStart recvStop",
-  ["Jane Street, `Async_udp`"] = "write_buffer default_capacity Config.create Config.capacity init Config.before after "
-    .. "stop max_ready Fields names fold iter map make_creator sendto_sync Not_ready sendto bind ifname bind_any "
-    .. "recvfrom_loop recvfrom_loop_with_buffer_replacement read_loop read_loop_with_buffer_replacement recvmmsg_loop "
-    .. "create_srcs max_count bufs recvmmsg_no_sources_loop bind_to_interface_exn",
-  ["Mnet, `UDP`"] = "state error pp_error create recvfrom src port off len trigger sendto dst src_port sendfn "
-    .. "Route_not_found Destination_unreachable Packet_too_big Invalid_argument",
-}
-
-it("Coming from another library: every name that it has leads somewhere", function()
-  local heading, cells, missing = nil, {}, {}
-  scan("docs/seeds.md", function(line)
-    heading = line:match("^## (.*)$") or heading
-    local cell = line:match("^| (.-) | ")
-    if cell and heading then cells[heading] = (cells[heading] or "") .. " " .. cell end
-  end)
-  for title, names in pairs(names_elsewhere) do
-    for name in names:gmatch("%S+") do
-      local found = false
-      for code in (cells[title] or ""):gmatch("`+([^`]+)`") do
-        local pattern = "[^%w_.]" .. name:gsub("%p", "%%%0") .. "[^%w_]"
-        found = found or (" " .. code .. " "):find(pattern) ~= nil
-      end
-      if not found then missing[#missing + 1] = ("%s: no row for %s"):format(title, name) end
-    end
-    cells[title] = nil
-  end
-  for title in pairs(cells) do missing[#missing + 1] = "names of a library that is not known: " .. title end
-  none(missing)
-end)
-
--- --- C ---
-
-describe("The functions of lua_ip.h", function()
-  it("are documented as they are declared", function()
-    local header = read("include/lua_ip.h"):gsub("/%*.-%*/", "")
-    local text = read("docs/other_loops.md")
-    local count = 0
-    for declaration in header:gmatch("(int lua_ip_[%w_]+%b());") do
-      count = count + 1
-      assert(text:find("### `" .. declaration .. "`", 1, true), declaration .. " has no heading")
-    end
-    assert.are.equal(1, count)
-  end)
-
-  it("are used in a program that a compiler accepts", function()
-    local look = "export LD_PRELOAD=; command -v cc >/dev/null && pkg-config --cflags libuv lua5.4 2>/dev/null"
-    local pipe = io.popen(look)
-    local flags = pipe:read("l")
-    if not pipe:close() then return pending("no compiler, or no headers") end
-    local compiled = 0
-    scan("docs/other_loops.md", nil, function(language, _, source)
-      if language ~= "c" then return end
-      compiled = compiled + 1
-      local path = os.tmpname()
-      local file = assert(io.open(path, "w"))
-      file:write(source, "\n")
-      file:close()
-      local command = "LD_PRELOAD= cc -x c -std=gnu11 -Wall -Wextra -Wshadow -Werror -fsyntax-only -Iinclude %s %s 2>&1"
-      local compiler = assert(io.popen(command:format(flags, path)))
-      local output = compiler:read("a")
-      local ok = compiler:close()
-      os.remove(path)
-      assert(ok, output)
-    end)
-    assert.are.equal(1, compiled)
-  end)
-end)
