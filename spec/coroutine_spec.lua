@@ -4,13 +4,14 @@ local support = require "spec.support"
 local assertions = require "spec.support.assertions"
 local generators = require "spec.support.generators"
 local memory = require "spec.support.memory"
+local places = require "spec.support.places"
 
 local fiber = ip.fiber
 local co = fiber.coroutine
 local with_loop, on_main = support.with_loop, support.on_main
 local error_of, wait_until, bound = support.error_of, support.wait_until, support.bound
 local assert_contains = assertions.assert_contains
-local send, texts_of, in_three_places = generators.send, generators.texts_of, generators.in_three_places
+local send, texts_of, in_three_places = generators.send, generators.texts_of, places.in_three_places
 
 -- What `lib` does in plain use, as a list of lines.
 local function behaviour_of(lib)

@@ -335,13 +335,18 @@ describe("a fiber's handle under ip.emilua", function()
   ]])
 
   program("may be joined again after its joiner was interrupted", "true\ntrue\n7\n", [[
-    local f = spawn(function() sleep(0.02) return 7 end)
+    local released = false
+    local f = spawn(function()
+      while not released do this_fiber.yield() end
+      return 7
+    end)
     local joiner = spawn(function() f:join() end)
     this_fiber.yield()
     joiner:interrupt()
     joiner:join()
     print(joiner.interruption_caught)
     print(f.joinable)
+    released = true
     print(f:join())
   ]])
 

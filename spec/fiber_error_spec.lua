@@ -10,7 +10,7 @@ local with_loop, on_main = support.with_loop, support.on_main
 local error_of, wait_until = support.error_of, support.wait_until
 local assert_contains, assert_message = assertions.assert_contains, assertions.assert_message
 local collect_errors, on_close = samples.collect_errors, samples.on_close
-local sleeper, stop = samples.sleeper, samples.stop
+local held, sleeper, stop = samples.held, samples.sleeper, samples.stop
 
 after_each(samples.restore_on_error)
 
@@ -55,11 +55,9 @@ describe("on_error", function()
 
   it("is called when the join has timed out before, and a later join re-raises all the same", with_loop(function()
     local seen = collect_errors()
-    local one = fiber.spawn(function()
-      fiber.sleep(0.01)
-      error("failure", 0)
-    end)
+    local one, release = held(error, "failure", 0)
     assert.equal(ip.error.ETIMEDOUT, error_of(fiber.with_timeout, 0.001, one.join, one))
+    release()
     wait_until(function() return one.status == "failed" end)
     assert.equal(1, #seen)
     assert.equal("failure", error_of(one.join, one))
@@ -240,15 +238,15 @@ describe("an error in one fiber", function()
 
   it("closes a socket in a <close> variable", with_loop(function()
     collect_errors()
-    local held
+    local socket
     local one = fiber.spawn(function()
       local sock <close> = support.bound()
-      held = sock
+      socket = sock
       error("failure")
     end)
     fiber.yield()
     assert.equal("failed", one.status)
-    assert.is_false(held.is_open)
+    assert.is_false(socket.is_open)
   end))
 
   it("runs the __close variables of an interrupted fiber too", with_loop(function()

@@ -8,7 +8,8 @@ local fiber = ip.fiber
 local with_loop, on_main = support.with_loop, support.on_main
 local error_of, wait_until = support.error_of, support.wait_until
 local assert_message = assertions.assert_message
-local collect_errors, sleeper, stop = samples.collect_errors, samples.sleeper, samples.stop
+local collect_errors, held = samples.collect_errors, samples.held
+local sleeper, stop = samples.sleeper, samples.stop
 
 after_each(samples.restore_on_error)
 
@@ -161,24 +162,20 @@ describe("fiber:join", function()
   end))
 
   it("may be repeated after it timed out", with_loop(function()
-    local one = fiber.spawn(function()
-      fiber.sleep(0.02)
-      return "late"
-    end)
+    local one, release = held(tostring, "late")
     assert.equal(ip.error.ETIMEDOUT, error_of(fiber.with_timeout, 0.001, one.join, one))
     assert.is_true(one.joinable)
+    release()
     assert.equal("late", one:join())
   end))
 
   it("may be repeated after it was interrupted", with_loop(function()
-    local one = fiber.spawn(function()
-      fiber.sleep(0.01)
-      return "late"
-    end)
+    local one, release = held(tostring, "late")
     local joiner = fiber.spawn(one.join, one)
     fiber.yield()
     stop(joiner)
     assert.is_true(one.joinable)
+    release()
     assert.equal("late", one:join())
   end))
 

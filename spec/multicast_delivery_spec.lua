@@ -5,6 +5,25 @@ local platform = require "spec.support.platform"
 local permitted = platform.is_linux and platform.has_v6 and network.is_permitted()
 local it_wire = platform.it_where(permitted, "network namespaces")
 
+-- Gives the specs of a `describe` a network of namespaces with these names, which prepare(network) finishes.
+local function uses_network(names, prepare)
+  local net
+
+  lazy_setup(function()
+    if not permitted then return end
+    net = network.new(table.unpack(names))
+    prepare(net)
+  end)
+
+  after_each(function()
+    if net then net:clean() end
+  end)
+
+  lazy_teardown(function()
+    if net then net:close() end
+  end)
+end
+
 -- Receiver `a` and sender `b`, joined by two links. Each family has its own groups and addresses there.
 local wire = {
   {
@@ -20,21 +39,12 @@ local wire = {
 describe("between two machines", function()
   local net, a, b
 
-  lazy_setup(function()
-    if not permitted then return end
-    net = network.new("a", "b")
+  uses_network({ "a", "b" }, function(made)
+    net = made
     net:join("one", "a", { "10.77.1.1/24", "fd77:1::1/64" },
       "b", { "10.77.1.2/24", "10.77.1.3/24", "fd77:1::2/64", "fd77:1::3/64" })
     net:join("two", "a", { "10.77.2.1/24", "fd77:2::1/64" }, "b", { "10.77.2.2/24", "fd77:2::2/64" })
     a, b = net:agent("a"), net:agent("b")
-  end)
-
-  after_each(function()
-    if net then net:clean() end
-  end)
-
-  lazy_teardown(function()
-    if net then net:close() end
   end)
 
   -- A receiver in `a`; its port.
@@ -345,22 +355,12 @@ describe("between two machines", function()
 end)
 
 describe("on loopback alone", function()
-  local net, alone
+  local alone
 
-  lazy_setup(function()
-    if not permitted then return end
-    net = network.new("alone")
+  uses_network({ "alone" }, function(net)
     -- Linux makes any other v6 route by way of lo one that rejects
     net:ip("alone", "-6 route add local ff00::/8 dev lo")
     alone = net:agent("alone")
-  end)
-
-  after_each(function()
-    if net then net:clean() end
-  end)
-
-  lazy_teardown(function()
-    if net then net:close() end
   end)
 
   local scopes = {

@@ -101,7 +101,7 @@ fail(udp.get_name_info, "192.0.2.7", 1)
   it_network("agrees with dnsmasq", on_main(function()
     if not process.exists("dnsmasq") then return pending("dnsmasq is not installed") end
     local output, code = network.run(PRELUDE .. [[
-for _ = 1, 100 do -- until it listens
+for _ = 1, 1000 do -- until it listens
   local ok, err = pcall(udp.get_address_info, "ready.test", 1)
   if ok then break end
   assert(err == ip.error.EAI_AGAIN, tostring(err))

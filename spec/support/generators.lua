@@ -1,11 +1,8 @@
---- Generators that wait in a socket, and the three places where they may be resumed.
+--- Generators that wait in a socket.
 
 local ip = require "ip"
-local busted = require "busted"
-local support = require "spec.support"
 
-local fiber = ip.fiber
-local co = fiber.coroutine
+local co = ip.fiber.coroutine
 
 local generators = {}
 
@@ -27,18 +24,6 @@ function generators.texts_of(sock, depth)
       co.yield(text)
     end
   end)
-end
-
---- Three specs that run `check`: in a fiber, on the main thread, and in a coroutine made by others.
-function generators.in_three_places(name, check)
-  busted.it(name .. ", in a fiber", support.with_loop(check))
-  busted.it(name .. ", on the main thread", support.on_main(check))
-  busted.it(name .. ", in a coroutine made by others", support.on_main(function()
-    local ok, err
-    coroutine.wrap(function() ok, err = pcall(check) end)()
-    support.wait_until(function() return ok ~= nil end)
-    if not ok then error(err, 0) end
-  end))
 end
 
 return generators

@@ -24,6 +24,16 @@ function samples.sleeper()
   return fiber.spawn(fiber.sleep, math.huge)
 end
 
+--- A fiber that waits until the function that comes second is called, and then calls fn(...).
+function samples.held(fn, ...)
+  local gate = samples.sleeper()
+  local one = fiber.spawn(function(...)
+    gate:join()
+    return fn(...)
+  end, ...)
+  return one, function() gate:interrupt() end
+end
+
 --- Interrupts fibers and joins them.
 function samples.stop(...)
   for _, one in ipairs { ... } do
