@@ -100,7 +100,7 @@ describe("batches in the steady state", function()
             closes_later(sock)
             if n % 2 == 0 then return try(sock.receive_many, sock, batch) end
             try(sock.send_many, sock, out)
-            try(sock.send_many, sock, out) -- gives way: a wait
+            try(sock.send_many, sock, out) -- yields: a wait
           end)()
         end
         local other = ip.udp.bind("127.0.0.1", 0) -- keeps an operation, so that the next round needs new ones

@@ -133,12 +133,12 @@ describe("receive_many", function()
     a:close() b:close()
   end))
 
-  it("drops what strangers had sent before connect", with_loop(function()
+  it("drops non-peer datagrams that came before connect", with_loop(function()
     local sock, port = bound()
     local friend, friend_port = bound()
-    local stranger = bound()
+    local other = bound()
     for i = 1, 3 do
-      stranger:send_to("bad", "127.0.0.1", port)
+      other:send_to("bad", "127.0.0.1", port)
       friend:send_to(tostring(i), "127.0.0.1", port)
     end
     sock:connect("127.0.0.1", friend_port)
@@ -146,7 +146,7 @@ describe("receive_many", function()
     assert.equal(3, sock:receive_many(batch))
     assert.same({ "1", "2", "3" }, contents(batch))
     sock:disconnect()
-    for _ = 1, 10 do stranger:send_to("bad", "127.0.0.1", port) end
+    for _ = 1, 10 do other:send_to("bad", "127.0.0.1", port) end
     friend:send_to("late", "127.0.0.1", port)
     sock:connect("127.0.0.1", friend_port)
     local small = udp.batch.new(4, 10)
@@ -155,7 +155,7 @@ describe("receive_many", function()
     local reader = suspended(sock, "receive_many", batch)
     friend:send_to("4", "127.0.0.1", port)
     assert.same({ true, 1 }, { reader:join() })
-    sock:close() friend:close() stranger:close()
+    sock:close() friend:close() other:close()
   end))
 
   it("raises ECONNREFUSED once, suspended or not", with_loop(function()

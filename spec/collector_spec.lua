@@ -120,7 +120,7 @@ scenarios["timeouts: met, not met, nested, in fibers and coroutines of others"] 
   sock:close()
 end
 
-scenarios["cancellation: interrupt, cancel, close, coroutine.close, a stranger's resume"] = function()
+scenarios["cancellation: interrupt, cancel, close, coroutine.close, a resume of others"] = function()
   local sock, port = bound()
   for _ = 1, 3 do
     local one = spawn(function() sock:receive_string() end)

@@ -142,7 +142,7 @@ describe("cancelling or closing", function()
     end
   end))
 
-  it("the generator itself withdraws its call, and wakes the fiber that waits in it", with_loop(function()
+  it("the generator itself cancels its call, and wakes the fiber that waits in it", with_loop(function()
     local sock, port = bound()
     local gen = co.create(function() sock:receive_string() end)
     local waiting = fiber.spawn(function() return co.resume(gen) end)
@@ -194,7 +194,7 @@ describe("cancelling or closing", function()
   end))
 end)
 
-describe("resumed by a stranger", function()
+describe("resumed by others", function()
   it("a generator that waits raises, and its fiber goes on", with_loop(function()
     local sock, port = bound()
     local gen = co.create(function() sock:receive_string() end)

@@ -277,17 +277,17 @@ describe("assign", function()
     sock:close()
   end))
 
-  it("goes on dropping what strangers had sent before a connect", with_loop(function()
+  it("goes on dropping non-peer datagrams that came before a connect", with_loop(function()
     local sock, port = bound()
-    local stranger, peer = bound(), bound()
-    stranger:send_to("stranger", "127.0.0.1", port)
+    local other, peer = bound(), bound()
+    other:send_to("other", "127.0.0.1", port)
     sock:connect("127.0.0.1", peer.local_port)
     peer:send_to("peer", "127.0.0.1", port)
     local heir = ip.udp.socket.new()
     heir:assign("v4", sock:release())
     assert.equal("peer", (heir:receive_string()))
     assert.is_nil(heir:try_receive(byte_span.new(1)))
-    for _, each in ipairs { heir, stranger, peer } do each:close() end
+    for _, each in ipairs { heir, other, peer } do each:close() end
   end))
 
   it("keeps the port when the connection that it found is dissolved", with_loop(function()

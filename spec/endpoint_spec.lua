@@ -51,7 +51,7 @@ describe("ip.tostring", function()
     assert.are.equal("[::1]:53", ip.tostring("0:0::0:1", 53))
   end)
 
-  it("has room for the longest text", function()
+  it("takes the longest text", function()
     local groups = ("ffff:"):rep(7) .. "ffff"
     assert.are.equal("[" .. groups .. "%4294967295]:65535", ip.tostring(groups .. "%4294967295", 65535))
   end)

@@ -167,7 +167,7 @@ describe("fiber:interrupt", function()
     assert.equal("failed", failed.status)
   end))
 
-  it("reaches a fiber that gave way by plain coroutine.yield at its next suspending call", with_loop(function()
+  it("reaches a fiber that yielded by plain coroutine.yield at its next suspending call", with_loop(function()
     local rounds = 0
     local one = fiber.spawn(function()
       for _ = 1, 3 do
@@ -184,7 +184,7 @@ describe("fiber:interrupt", function()
     assert.equal("interrupted", one.status)
   end))
 
-  it("may interrupt many fibers in one turn", with_loop(function()
+  it("may interrupt many fibers in one loop iteration", with_loop(function()
     local fibers = {}
     for i = 1, 1000 do fibers[i] = sleeper() end
     fiber.yield()

@@ -141,7 +141,7 @@ describe("fiber.yield", function()
 end)
 
 describe("plain coroutine.yield inside a fiber", function()
-  it("gives way as fiber.yield does", with_loop(function()
+  it("yields as fiber.yield does", with_loop(function()
     local trace = {}
     local function rounds(name, yield)
       for round = 1, 3 do

@@ -13,7 +13,7 @@ local collect_errors, sleeper, stop = samples.collect_errors, samples.sleeper, s
 after_each(samples.restore_on_error)
 
 describe("fiber.spawn", function()
-  it("starts the function at the next turn, not before it returns", with_loop(function()
+  it("starts the function in the next loop iteration, not before it returns", with_loop(function()
     local started = false
     local one = fiber.spawn(function() started = true end)
     assert.is_false(started)

@@ -269,11 +269,11 @@ describe("receive_message", function()
     assert.equal("second", (b:receive_string()))
   end))
 
-  it("drops what strangers had sent before connect", with_loop(function()
+  it("drops non-peer datagrams that came before connect", with_loop(function()
     local server <close>, port = bound()
-    local stranger <close> = bound()
+    local other <close> = bound()
     local peer <close> = bound()
-    stranger:send_to("no", "127.0.0.1", port)
+    other:send_to("no", "127.0.0.1", port)
     peer:send_to("yes", "127.0.0.1", port)
     server:connect("127.0.0.1", peer.local_port)
     local buf = byte_span.new(8)
@@ -454,7 +454,7 @@ describe("a message that the system cannot take yet", function()
     assert(sink:receive_string() == "the last")
   ]])
 
-  it_blocked("goes on where it had to stop when it is split into many", passes [[
+  it_blocked("goes on where it had to stop when it is segmented into many", passes [[
     local parts = {}
     for i = 1, 1000 do parts[i] = ("%08d"):format(i) end
     target.segment_size = 8

@@ -12,7 +12,7 @@ local it_network, prints = programs.it_network, programs.prints
 
 -- A look-up that is given up goes on in its thread, which has descriptors open: such programs have a process of
 -- their own.
-local function withdraws(expected, program)
+local function cancels(expected, program)
   return function()
     local output, code = support.run_program(PRELUDE .. program)
     assert.equal(expected, output)
@@ -20,8 +20,8 @@ local function withdraws(expected, program)
   end
 end
 
-describe("a look-up that is withdrawn", function()
-  it("by coroutine.close runs the coroutine's __close variables, and nothing else of it", withdraws(
+describe("a look-up that is cancelled", function()
+  it("by coroutine.close runs the coroutine's __close variables, and nothing else of it", cancels(
     "closed\ntrue\n0\n::1\n", [[
 local co = coroutine.create(function()
   local guard <close> = setmetatable({}, { __close = function() print("closed") end })
@@ -34,7 +34,7 @@ print(pending())
 show(udp.get_address_info("::1", 1))
 ]]))
 
-  it("by a stranger's resume raises in the coroutine, and gives no forged result", withdraws(
+  it("by a resume of others raises in the coroutine, and gives no forged result", cancels(
     "resumed while waiting in get_address_v4_info\nresumed while waiting in get_name_info\n0\n::1\n", [[
 for _, call in ipairs { udp.get_address_v4_info, udp.get_name_info } do
   local co = coroutine.create(call)
@@ -46,7 +46,7 @@ print(pending())
 show(udp.get_address_info("::1", 1))
 ]]))
 
-  it("many times leaves nothing", withdraws("0\n::1\n", [[
+  it("many times leaves nothing", cancels("0\n::1\n", [[
 for i = 1, 500 do
   local co = coroutine.create(i % 2 == 0 and udp.get_address_info or udp.get_name_info)
   coroutine.resume(co, "127.0.0.1", 1)
@@ -57,7 +57,7 @@ print(pending())
 show(udp.get_address_info("::1", 1))
 ]]))
 
-  it("when its result is there already leaves nothing of that either", withdraws("1\n0\n", [[
+  it("when its result is there already leaves nothing of that either", cancels("1\n0\n", [[
 local waiting, ended = {}, 0
 for i = 1, 20 do
   waiting[i] = coroutine.create(function()
@@ -77,7 +77,7 @@ print(ended)
 print(pending())
 ]]))
 
-  it("by an interruption or not, the fiber learns of the interruption", withdraws("true INTERRUPTED\n", [[
+  it("by an interruption or not, the fiber learns of the interruption", cancels("true INTERRUPTED\n", [[
 local fine, last = true, nil
 for _ = 1, 200 do
   local one = fiber.spawn(function()
@@ -116,7 +116,7 @@ for _, case in ipairs {
 end
 ]]))
 
-  it_network("is withdrawn by coroutine.close, of a fiber and of any coroutine", prints(
+  it_network("is cancelled by coroutine.close, of a fiber and of any coroutine", prints(
     "closed\ntrue\nclosed\ntrue\n", SILENT .. [[
 local function ask()
   local guard <close> = setmetatable({}, { __close = function() print("closed") end })
@@ -163,7 +163,7 @@ local ok, err = pcall(ip.udp.get_address_info, "slow.test", 1)
 print(err.category .. " " .. err.name .. " " .. err.operation)
 ]]))
 
-  it_network("withdrawn, ends nobody else's wait: what remains is a deadlock", prints(
+  it_network("cancelled, ends nobody else's wait: what remains is a deadlock", prints(
     "system EDEADLK sleep\n", SILENT .. [[
 local co = coroutine.create(udp.get_address_info)
 coroutine.resume(co, "slow.test", 1)
