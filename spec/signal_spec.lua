@@ -94,7 +94,7 @@ describe("wait_signal", function()
       print(ok, err == ip.error.ETIMEDOUT and "ETIMEDOUT")]])
   end)
 
-  it("gives a signal to one waiter, which has waited longest for it", function()
+  it("gives a signal to the waiter that has waited longest for it, and to no other", function()
     prints("1\tSIGUSR1\n3\tSIGUSR2\n2\tSIGUSR1\n", [[
       fiber.spawn(function() print(1, wait_signal("SIGUSR1")) end)
       fiber.spawn(function() print(2, wait_signal("SIGUSR1")) end)
