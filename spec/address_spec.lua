@@ -5,7 +5,8 @@ local memory = require "spec.support.memory"
 local samples = require "spec.support.sample_addresses"
 
 local new, parse, from_bytes = ip.address.new, ip.address.parse, ip.address.from_bytes
-local assert_bad_argument, assert_message = assertions.assert_bad_argument, assertions.assert_message
+local assert_bad_argument, assert_contains = assertions.assert_bad_argument, assertions.assert_contains
+local assert_message = assertions.assert_message
 local generator, random_groups = samples.generator, samples.random_groups
 local address_of, random_address = samples.address_of, samples.random_address
 local loopback_name, loopback_index = samples.loopback_name, samples.loopback_index
@@ -68,7 +69,7 @@ describe("ip.address.parse", function()
       local results = table.pack(parse(text))
       assert.are.equal(2, results.n)
       assert.is_nil(results[1])
-      assert.is_truthy(results[2]:find(message, 1, true), text .. ": " .. results[2])
+      assert_contains(results[2], message)
     end
   end)
 

@@ -14,7 +14,7 @@ local has_luv, luv = pcall(require, "luv")
 local has_luasocket, luasocket = pcall(require, "socket")
 
 local assert_bad_argument, assert_message = assertions.assert_bad_argument, assertions.assert_message
-local assert_raises = assertions.assert_raises
+local assert_contains, assert_raises = assertions.assert_contains, assertions.assert_raises
 
 -- Is a descriptor of this number open?
 local function is_open(number)
@@ -73,7 +73,7 @@ describe("ip.file_descriptor", function()
       assert_raises("EBADF", "dup", fd.dup, fd)
       assert_raises("EBADF", "release", fd.release, fd)
       fd:close()
-      assert.is_truthy(tostring(fd):find("closed", 1, true))
+      assert_contains(fd, "closed")
       if number then
         assert.is_true(is_open(number))
         file_descriptor.new(number):close()
@@ -252,7 +252,7 @@ describe("assign", function()
     local sock = bound()
     local fd <close> = bound():release()
     assert_raises("EALREADY", "assign", sock.assign, sock, "v4", fd)
-    assert.is_truthy(tostring(fd):find("/dev/fd/", 1, true))
+    assert_contains(fd, "/dev/fd/")
     sock:close()
   end))
 
