@@ -56,6 +56,17 @@ describe("between two machines", function()
     ]], family.any, options or "{}"))
   end
 
+  local function join(group, link)
+    a:run("sock:set_option('join_multicast_group', ...)", group, link)
+  end
+
+  -- A receiver in `a` that has joined the family's group on the link `one`; its port.
+  local function member(family)
+    local port = receiver(family)
+    join(family.group, "one")
+    return port
+  end
+
   -- Sends from `b`: from an address, over an interface, to an endpoint.
   local function send(text, from, link, to, port)
     b:run([[
@@ -77,7 +88,7 @@ describe("between two machines", function()
     it_family("a group arrives while it is joined, and no other", function()
       local port = receiver(family)
       send("early", family.b_one, "one", family.group, port)
-      a:run("sock:set_option('join_multicast_group', ..., 'one')", family.group)
+      join(family.group, "one")
       send("other", family.b_one, "one", family.other, port)
       send("wanted", family.b_one, "one", family.group, port)
       assert.equal("wanted", received())
@@ -88,14 +99,13 @@ describe("between two machines", function()
     end)
 
     it_family("a group is joined on one interface, not on the other", function()
-      local port = receiver(family)
-      a:run("sock:set_option('join_multicast_group', ..., 'one')", family.group)
+      local port = member(family)
       send("wrong", family.b_two, "two", family.group, port)
       send("end", family.b_two, "two", family.a_two, port)
       assert.equal("end", received())
       send("right", family.b_one, "one", family.group, port)
       assert.equal("right", received())
-      a:run("sock:set_option('join_multicast_group', ..., 'two')", family.group)
+      join(family.group, "two")
       send("both", family.b_two, "two", family.group, port)
       assert.equal("both", received())
     end)
@@ -137,9 +147,8 @@ describe("between two machines", function()
     end)
 
     it_family("multicast_interface is the way out, by name, by index and by address", function()
-      local port = receiver(family)
-      a:run("sock:set_option('join_multicast_group', ..., 'one')", family.group)
-      a:run("sock:set_option('join_multicast_group', ..., 'two')", family.group)
+      local port = member(family)
+      join(family.group, "two")
       local sender = "out = keep(ip.udp.bind((...), 0))"
       b:run(sender, family.any)
       for _, link in ipairs { "one", "two" } do
@@ -159,8 +168,7 @@ describe("between two machines", function()
     end)
 
     it_family("multicast_loop off keeps datagrams from the sender's own machine", function()
-      local port = receiver(family)
-      a:run("sock:set_option('join_multicast_group', ..., 'one')", family.group)
+      local port = member(family)
       b:run([[
         local any, group, port = ...
         own = keep(ip.udp.bind(any, port, { multicast_interface = "one", multicast_loop = false }))
@@ -174,8 +182,7 @@ describe("between two machines", function()
     end)
 
     it_family("multicast_hops 0 keeps datagrams on the sender's machine", function()
-      local port = receiver(family)
-      a:run("sock:set_option('join_multicast_group', ..., 'one')", family.group)
+      local port = member(family)
       b:run([[
         local any, group, port = ...
         own = keep(ip.udp.bind(any, port, { multicast_interface = "one", multicast_hops = 0 }))
@@ -212,7 +219,7 @@ describe("between two machines", function()
       end
       receiver(family)
       assert.is_false(is_known())
-      a:run("sock:set_option('join_multicast_group', ..., 'one')", family.group)
+      join(family.group, "one")
       assert.is_true(is_known())
       a:run "sock:close()"
       assert.is_false(is_known())
