@@ -7,13 +7,10 @@ local fiber = ip.fiber
 local wait_fd = fiber.wait_fd
 local with_loop, on_main = support.with_loop, support.on_main
 local error_of, wait_until, bound = support.error_of, support.wait_until, support.bound
+local send = support.send
 local assert_contains = assertions.assert_contains
 
 local lfs_ok, lfs = pcall(require, "lfs")
-
-local function send(sock, port, text)
-  sock:send_to(text, "127.0.0.1", port)
-end
 
 -- The set of descriptors on a path.
 local function descriptors_of(path)
