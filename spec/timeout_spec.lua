@@ -1,14 +1,16 @@
 -- What ip.fiber.with_timeout promises.
 local ip = require "ip"
 local assertions = require "spec.support.assertions"
+local places = require "spec.support.places"
 local platform = require "spec.support.platform"
 local support = require "spec.support"
 
 local fiber = ip.fiber
 local with_timeout = fiber.with_timeout
 local with_loop, on_main = support.with_loop, support.on_main
+local in_three_places = places.in_three_places
 local error_of, wait_until = support.error_of, support.wait_until
-local assert_contains = assertions.assert_contains
+local assert_contains, assert_prints = assertions.assert_contains, assertions.assert_prints
 
 local function text_of(fn, ...)
   return tostring(error_of(fn, ...))
@@ -24,18 +26,6 @@ end
 local function compute(seconds)
   local finish = fiber.now() + seconds
   while fiber.now() < finish do end -- luacheck: ignore 542
-end
-
--- Runs `check` in a fiber, on the main thread, and in a coroutine made by others.
-local function in_three_places(name, check)
-  it(name .. " in a fiber", with_loop(check))
-  it(name .. " on the main thread", on_main(check))
-  it(name .. " in a coroutine made by others", on_main(function()
-    local ok, err
-    coroutine.wrap(function() ok, err = pcall(check) end)()
-    wait_until(function() return ok ~= nil end)
-    if not ok then error(err, 0) end
-  end))
 end
 
 describe("with_timeout", function()
@@ -529,7 +519,7 @@ describe("many with_timeouts", function()
 
   -- in a process of its own, as the operations and timers that it needed stay in their pools
   it("may be open at once: a hundred thousand fibers inside one each, all of which expire", function()
-    local output, code = support.run_program [[
+    assert_prints("100000\n", [[
       local ip = require "ip"
       local fiber = ip.fiber
       local count, expired = 100000, 0
@@ -541,9 +531,7 @@ describe("many with_timeouts", function()
       end
       fiber.run()
       print(expired)
-    ]]
-    assert.equal("100000\n", output)
-    assert.equal(0, code)
+    ]])
   end)
 end)
 

@@ -1,5 +1,6 @@
 -- What transfers cost, in counts: bytes of garbage and system calls.
 local ip = require "ip"
+local memory = require "spec.support.memory"
 local platform = require "spec.support.platform"
 local process = require "spec.support.process"
 local support = require "spec.support"
@@ -11,17 +12,7 @@ local with_loop, on_main = support.with_loop, support.on_main
 local it_v6 = platform.it_v6
 
 describe("the steady state makes no garbage", function()
-  -- Bytes that 1000 runs of fn leave, with the collector stopped.
-  local function bytes_of(fn)
-    for _ = 1, 300 do fn() end
-    collectgarbage()
-    collectgarbage("stop")
-    local before = collectgarbage("count")
-    for _ = 1, 1000 do fn() end
-    local after = collectgarbage("count")
-    collectgarbage("restart")
-    return (after - before) * 1024
-  end
+  local function bytes_of(fn) return memory.garbage_of(fn, 1000, 300) end
 
   it("in receive_from and send_to, an echo", with_loop(function()
     local server <close>, port = bound()

@@ -66,6 +66,13 @@ function assertions.assert_bad_method_argument(position, object, method, ...)
   return assertions.assert_message(start, call_method, object, method, ...)
 end
 
+--- Fails unless a Lua program (see support.run_program) writes just that, and ends well.
+function assertions.assert_prints(expected, program, arguments, before)
+  local output, code = support.run_program(program, arguments, before)
+  assert.equal(expected, output)
+  assert.equal(0, code)
+end
+
 --- Fails unless these are the results of a try_ call that would have had to wait.
 function assertions.assert_again(operation, value, err)
   assert.is_nil(value)

@@ -93,6 +93,21 @@ function support.send(sock, port, data)
   sock:send_to(data, "127.0.0.1", port)
 end
 
+--- How often a fiber that only yields goes on while fn() runs.
+function support.turns_during(fn)
+  local turns = 0
+  local other = ip.fiber.spawn(function()
+    while true do
+      turns = turns + 1
+      ip.fiber.yield()
+    end
+  end)
+  fn()
+  other:interrupt()
+  other:join()
+  return turns
+end
+
 --- A port of loopback where nobody listens.
 function support.dead_port(family)
   local sock, port = support.bound(family)
