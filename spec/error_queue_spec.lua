@@ -25,6 +25,14 @@ local function assert_quiet(sock)
   sock.receive_timeout = nil
 end
 
+-- `count` refusals end receives, and can be read in detail.
+local function assert_refused(sock, count)
+  for _ = 1, count do assert.equal(ip.error.ECONNREFUSED, error_of(sock.receive, sock, byte_span.new(1))) end
+  assert_quiet(sock)
+  for _ = 1, count do assert.equal(ip.error.ECONNREFUSED, sock:receive_error().error) end
+  assert.is_nil(sock:receive_error())
+end
+
 for _, kind in ipairs(kinds.all) do
   local it_kind = platform.it_linux_family(kind.family)
 
@@ -97,10 +105,7 @@ for _, kind in ipairs(kinds.all) do
         assert.equal(1, sock:send_message(text, { address = kind.loopback, port = peer_port, hops = 3 }))
         for _ = 1, 2 do assert.equal(text, (peer:receive_string())) end
       end
-      for _ = 1, 3 do assert.equal(ip.error.ECONNREFUSED, error_of(sock.receive, sock, byte_span.new(1))) end
-      assert_quiet(sock)
-      for _ = 1, 3 do assert.equal(ip.error.ECONNREFUSED, sock:receive_error().error) end
-      assert.is_nil(sock:receive_error())
+      assert_refused(sock, 3)
     end))
 
     it_kind("sends again the entries of a batch that only an older error kept from being sent", with_loop(function()
@@ -113,10 +118,7 @@ for _, kind in ipairs(kinds.all) do
         assert.equal(6, sock:send_many(batch))
         for i = 1, 6 do assert.equal(tostring(batch[i]), (peer:receive_string())) end
       end
-      for _ = 1, 3 do assert.equal(ip.error.ECONNREFUSED, error_of(sock.receive, sock, byte_span.new(1))) end
-      assert_quiet(sock)
-      for _ = 1, 3 do assert.equal(ip.error.ECONNREFUSED, sock:receive_error().error) end
-      assert.is_nil(sock:receive_error())
+      assert_refused(sock, 3)
     end))
 
     it_kind("are one where an entry of a batch is too large, and tell what was sent before", with_loop(function()

@@ -47,8 +47,8 @@ function assertions.assert_message(text, fn, ...)
   return message
 end
 
---- Fails unless fn(...) raises Lua's "bad argument" for the argument at `position` (nil: any) with `text` (nil: any) in
---- the message, such as "to 'bind'" or what is wrong with the argument.
+--- Fails unless fn(...) raises Lua's "bad argument" for the argument at `position` (nil: any) with `text`
+--- (nil: any) in the message, such as "to 'bind'" or what is wrong with the argument.
 ---@param position integer?
 ---@param text string?
 ---@return string message
@@ -66,6 +66,13 @@ function assertions.assert_bad_method_argument(position, object, method, ...)
   return assertions.assert_message(start, call_method, object, method, ...)
 end
 
+--- Fails unless a Lua program (see support.run_program) writes just that, and ends well.
+function assertions.assert_prints(expected, program, arguments, before)
+  local output, code = support.run_program(program, arguments, before)
+  assert.equal(expected, output)
+  assert.equal(0, code)
+end
+
 --- Fails unless these are the results of a try_ call that would have had to wait.
 function assertions.assert_again(operation, value, err)
   assert.is_nil(value)
@@ -73,13 +80,15 @@ function assertions.assert_again(operation, value, err)
   assert.equal(operation, err.operation)
 end
 
---- Fails unless nothing can be received. On loopback that is certain: a datagram is there when its send has returned.
+--- Fails unless nothing can be received. On loopback that is certain: a datagram is there when its send has
+--- returned.
 function assertions.assert_empty(sock)
   assertions.assert_again("try_receive", sock:try_receive(ip.byte_span.new(1)))
 end
 
---- Runs fn() in a fiber to its end, and fails when the loop wakes up more often than `most` meanwhile (10 when not
---- given: a timer of libuv may need a few). A loop that spins wakes up thousands of times. On the main thread only.
+--- Runs fn() in a fiber to its end, and fails when the loop wakes up more often than `most` meanwhile (10
+--- when not given: a timer of libuv may need a few). A loop that spins wakes up thousands of times. On the
+--- main thread only.
 ---@param most integer?
 function assertions.assert_sleeps(fn, most)
   local wakeups = support.wakeups(fn)

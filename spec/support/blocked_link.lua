@@ -1,5 +1,5 @@
---- For programs in a namespace whose loopback takes nothing (namespace.blocked): sockets whose sends have to wait there
---- until unblock().
+--- For programs in a namespace whose loopback takes nothing (namespace.blocked): sockets whose sends have to
+--- wait there until unblock().
 
 local ip = require "ip"
 
@@ -16,7 +16,8 @@ link.out = ip.udp.connect("127.0.0.1", link.sink.local_port, { send_buffer_size 
 local ahead = 0
 while link.out:try_send(LARGE) do ahead = ahead + 1 end
 
---- Lets everything through. The token bucket looks at its new rate when the next datagram comes, so one is sent.
+--- Lets everything through. The token bucket looks at its new rate when the next datagram comes, so one is
+--- sent.
 function link.unblock()
   assert(os.execute("env -u LD_PRELOAD tc qdisc change dev lo root tbf rate 100mbit burst 20000 limit 1000000"))
   local own <close> = ip.udp.bind("127.0.0.1", 0)

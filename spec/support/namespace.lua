@@ -1,4 +1,5 @@
---- Networks for specs that run one program there: a client and a server with a router between them, or a slow loopback.
+--- Networks for specs that run one program there: a client and a server with a router between them, or a slow
+--- loopback.
 
 local netns = require "spec.support.netns"
 local process = require "spec.support.process"
@@ -59,9 +60,9 @@ local function route(all)
   all.server:run("ip -6 route add default via fd77:2::1")
 end
 
---- Makes client (10.77.1.2, fd77:1::2, fe80::77), router (…:1::1 and …:2::1) and server (10.77.2.2, fd77:2::2);
---- the link to the server has an MTU of 1300.
---- Returns the client's namespace and a function that removes all of it, or nil where that is not permitted.
+--- Makes client (10.77.1.2, fd77:1::2, fe80::77), router (…:1::1 and …:2::1) and server (10.77.2.2,
+--- fd77:2::2); the link to the server has an MTU of 1300. Returns the client's namespace and a function that
+--- removes all of it, or nil where that is not permitted.
 function namespace.routed()
   if not netns.is_permitted() then return nil end
   local all = make("client", "router", "server")
@@ -82,14 +83,14 @@ local function limited(filter)
   return nil
 end
 
---- Makes one namespace whose loopback interface takes a second for a kilobyte. Returns it (close it), or nil where that
---- is not permitted.
+--- Makes one namespace whose loopback interface takes a second for a kilobyte. Returns it (close it), or nil
+--- where that is not permitted.
 function namespace.slow()
   return limited(SLOW)
 end
 
---- The same with an interface that takes the first kilobyte, and then nothing for longer than a spec lasts. Programs
---- open it by spec/support/blocked_link.lua.
+--- The same with an interface that takes the first kilobyte, and then nothing for longer than a spec lasts.
+--- Programs open it by spec/support/blocked_link.lua.
 function namespace.blocked()
   return limited(BLOCKED)
 end

@@ -12,7 +12,8 @@ local platform = {}
 --- How scripts/test.sh runs the specs: "plain", "sanitize", "valgrind" or "coverage".
 platform.mode = os.getenv("LUA_IP_MODE") or "plain"
 
---- Does nothing but the interpreter itself run our code? Then counts of instructions and bytes are the library's.
+--- Does nothing but the interpreter itself run our code? Then counts of instructions and bytes are the
+--- library's.
 platform.is_plain = platform.mode == "plain"
 
 --- Does a tool or a sanitizer around this process use memory and time of its own?
@@ -74,9 +75,14 @@ platform.can_trace = once(function()
   return platform.is_linux and platform.mode ~= "valgrind" and succeeds("strace -f -c -o /dev/null true")
 end)
 
---- Can instructions be counted? Only those of a plain build, by a valgrind that is here.
+--- May programs of ours run under valgrind? It does not run what another tool watches.
+platform.has_valgrind = once(function()
+  return not platform.is_watched and succeeds("valgrind --version")
+end)
+
+--- Can instructions be counted? Only those of a plain build.
 platform.can_count_instructions = once(function()
-  return platform.is_plain and succeeds("valgrind --version")
+  return platform.is_linux and platform.is_plain and platform.has_valgrind()
 end)
 
 return platform

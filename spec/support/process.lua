@@ -33,7 +33,8 @@ function process.lua(...)
   return { os.getenv("LUA_IP_LUA") or "lua5.4", ... }
 end
 
---- The words of a command that is no part of this project. A library that is preloaded for ours is not for it.
+--- The words of a command that is no part of this project. A library that is preloaded for ours is not for
+--- it.
 function process.foreign(...)
   return { "env", "LD_PRELOAD=", ... }
 end

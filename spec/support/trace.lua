@@ -4,26 +4,25 @@ local support = require "spec.support"
 
 local trace = {}
 
---- A shell command that runs a Lua program (a file) with this library under `tool`, the words of a shell command. The
---- sanitizers are preloaded for the program and not for the tool; a process that is traced cannot look for leaks.
+--- A shell command that runs a Lua program (a file) with this library under `tool`, the words of a shell
+--- command. The sanitizers are preloaded for the program and not for the tool; a process that is traced
+--- cannot look for leaks.
 ---@param arguments string?
 function trace.command(tool, path, arguments)
   return ('env -u LD_PRELOAD %s env LD_PRELOAD="$LD_PRELOAD" "%s" %s %s %s'):format(
     tool, "ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0", support.interpreter, path, arguments or "")
 end
 
---- Runs a Lua program (source text) under a tool; returns its output (stdout and stderr).
+--- Runs a Lua program (source text) under a tool; returns its output (stdout and stderr) and its exit code.
 function trace.run_under(tool, program)
   local path = support.write_file(program)
-  local pipe = assert(io.popen(trace.command(tool, path) .. " 2>&1"))
-  local output = pipe:read("a")
-  pipe:close()
+  local output, code = support.read_command(trace.command(tool, path) .. " 2>&1")
   os.remove(path)
-  return output
+  return output, code
 end
 
---- The system calls that `strace -c` has counted, by name, and their sum as `total`; 0 for what was not called. What a
---- sanitizer adds is left out. Removes the file.
+--- The system calls that `strace -c` has counted, by name, and their sum as `total`; 0 for what was not
+--- called. What a sanitizer adds is left out. Removes the file.
 ---@return table<string, integer>
 function trace.read_counts(path)
   local counts = setmetatable({ total = 0 }, { __index = function() return 0 end })
@@ -47,8 +46,8 @@ function trace.count(program, inside)
   return trace.read_counts(path), output
 end
 
---- What strace writes of a Lua program (source text) with these options, such as "-e trace=sendmsg"; the program's
---- output comes second.
+--- What strace writes of a Lua program (source text) with these options, such as "-e trace=sendmsg"; the
+--- program's output comes second.
 function trace.log(program, options)
   local path = os.tmpname()
   local output = trace.run_under(("strace -f -o %s %s"):format(path, options), program)
