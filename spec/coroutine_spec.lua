@@ -11,7 +11,7 @@ local co = fiber.coroutine
 local with_loop, on_main = support.with_loop, support.on_main
 local error_of, wait_until, bound = support.error_of, support.wait_until, support.bound
 local assert_contains = assertions.assert_contains
-local send, texts_of, in_three_places = generators.send, generators.texts_of, places.in_three_places
+local send, texts_of, in_three_places = support.send, generators.texts_of, places.in_three_places
 
 -- What `lib` does in plain use, as a list of lines.
 local function behaviour_of(lib)

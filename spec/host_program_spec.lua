@@ -7,16 +7,24 @@ local support = require "spec.support"
 -- Runs a program in the host; returns its output and exit code.
 local function run_host(source)
   local path = support.write_file("local ip = require 'ip' local fiber = ip.fiber\n" .. source)
-  local output, code = hosts.run(("timeout 60 %s %s/ip/core.so %s"):format(hosts.path("loop_host"), hosts.build, path))
+  local output, code = support.read_command(("timeout 60 %s %s/ip/core.so %s 2>&1"):format(
+    hosts.path("loop_host"), hosts.build, path))
   os.remove(path)
   return output, code
+end
+
+-- Fails unless a program in the host writes just that, and ends well.
+local function host_prints(expected, source)
+  local output, code = run_host(source)
+  assert.equal(expected, output)
+  assert.equal(0, code)
 end
 
 local it_host = platform.is_linux and hosts.it("loop_host") or pending
 
 describe("a C host's own loop", function()
   it_host("runs fibers, their sockets and timers beside the host's own timer", function()
-    local output, code = run_host [[
+    host_prints("done\ttrue\n", [[
       local ticks, finished = 0, false
       host_tick(function() ticks = ticks + 1 return not finished end)
       local server = ip.udp.bind("127.0.0.1", 0)
@@ -39,13 +47,11 @@ describe("a C host's own loop", function()
         finished = true
         print("done", ticks > 0)
       end)
-    ]]
-    assert.equal("done\ttrue\n", output)
-    assert.equal(0, code)
+    ]])
   end)
 
   it_host("sends what a callback of the host has left to coalesce before it blocks", function()
-    local output, code = run_host [[
+    host_prints("before the loop\nfrom a fiber\nfrom a callback\n", [[
       local receiver = ip.udp.bind("127.0.0.1", 0)
       local sender = ip.udp.connect("127.0.0.1", receiver.local_port, { coalesce = true })
       sender:send("before the loop")
@@ -60,22 +66,18 @@ describe("a C host's own loop", function()
         if ticks == 5 then sender:send("from a callback") end
         return ticks < 5
       end)
-    ]]
-    assert.equal("before the loop\nfrom a fiber\nfrom a callback\n", output)
-    assert.equal(0, code)
+    ]])
   end)
 
   it_host("ends when nothing is left to wait for, and not before", function()
-    local output, code = run_host [[
+    host_prints("slept\nyielded\n", [[
       local sleeper = fiber.spawn(function() fiber.sleep(0.02) return "slept" end)
       fiber.spawn(function() print(sleeper:join()) fiber.yield() fiber.yield() print("yielded") end)
-    ]]
-    assert.equal("slept\nyielded\n", output)
-    assert.equal(0, code)
+    ]])
   end)
 
   it_host("serves fibers that the host's callbacks start, and their deadlines", function()
-    local output, code = run_host [[
+    host_prints("false\twith_timeout: connection timed out (ETIMEDOUT)\n", [[
       local sock = ip.udp.bind("127.0.0.1", 0)
       host_tick(function()
         fiber.spawn(function()
@@ -83,9 +85,7 @@ describe("a C host's own loop", function()
           sock:close()
         end)
       end)
-    ]]
-    assert.equal("false\twith_timeout: connection timed out (ETIMEDOUT)\n", output)
-    assert.equal(0, code)
+    ]])
   end)
 
   it_host("reports errors of fibers, and refuses to suspend the handler", function()
@@ -127,12 +127,10 @@ describe("a C host's own loop", function()
   end)
 
   it_host("is driven by the main thread where that waits", function()
-    local output, code = run_host [[
+    host_prints("a fiber\nmain\n", [[
       fiber.spawn(function() print("a fiber") end)
       fiber.sleep(0.005)
       print("main")
-    ]]
-    assert.equal("a fiber\nmain\n", output)
-    assert.equal(0, code)
+    ]])
   end)
 end)

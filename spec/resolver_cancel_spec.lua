@@ -13,11 +13,7 @@ local it_network, prints = programs.it_network, programs.prints
 -- A look-up that is given up goes on in its thread, which has descriptors open: such programs have a process of
 -- their own.
 local function cancels(expected, program)
-  return function()
-    local output, code = support.run_program(PRELUDE .. program)
-    assert.equal(expected, output)
-    assert.equal(0, code)
-  end
+  return function() assertions.assert_prints(expected, PRELUDE .. program) end
 end
 
 describe("a look-up that is cancelled", function()

@@ -29,9 +29,7 @@ end
 
 -- Expects what a program prints, and that it ends well.
 local function prints(expected, program)
-  local output, code = run(program)
-  assert.equal(expected, output)
-  assert.equal(0, code)
+  assertions.assert_prints(expected, PROLOGUE .. program)
 end
 
 -- Runs a program in the background, `steps` beside it, with its process.

@@ -6,11 +6,6 @@ local co = ip.fiber.coroutine
 
 local generators = {}
 
---- Sends a text to a port of loopback.
-function generators.send(sock, port, text)
-  sock:send_to(text, "127.0.0.1", port)
-end
-
 --- A generator of the texts that come to a socket, made `depth` generators deep.
 function generators.texts_of(sock, depth)
   return co.wrap(function()

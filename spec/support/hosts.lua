@@ -19,12 +19,4 @@ function hosts.it(name)
   return platform.it_where(hosts.path(name), "a build with IP_HOST_PROGRAMS=ON")
 end
 
---- Runs a shell command to its end; returns its output (stdout and stderr) and its exit code.
-function hosts.run(command)
-  local pipe = assert(io.popen(command .. " 2>&1"))
-  local output = pipe:read("a")
-  local _, _, code = pipe:close()
-  return output, code
-end
-
 return hosts
