@@ -1,5 +1,5 @@
--- Failing allocations: a C host fails the k-th allocation of Lua and all after it, for every k; and the system refuses
--- the memory that an option needs.
+-- Failing allocations: a C host fails the k-th allocation of Lua and all after it, for every k; and the
+-- system refuses the memory that an option needs.
 
 local assertions = require "spec.support.assertions"
 local hosts = require "spec.support.hosts"

@@ -119,7 +119,8 @@ end)
 describe("system calls of batches", function()
   local it_traced = platform.it_where(platform.can_trace())
 
-  -- In a fiber: a call on the main thread that has to go through the loop asks for the handler of SIGINT first.
+  -- In a fiber: a call on the main thread that has to go through the loop asks for the handler of SIGINT
+  -- first.
   local echo = [[
     local ip = require "ip"
     local server = ip.udp.bind("127.0.0.1", 0)

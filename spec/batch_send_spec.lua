@@ -117,7 +117,8 @@ describe("send_many", function()
     out:close()
   end))
 
-  -- Sends texts of these sizes, alternating between peers where `peers` is more than 1; each arrives as one datagram.
+  -- Sends texts of these sizes, alternating between peers where `peers` is more than 1; each arrives as one
+  -- datagram.
   local function keeps_boundaries(sizes, peers, family)
     local out = bound(family)
     local sinks = {}
@@ -195,7 +196,8 @@ describe("in a network of its own,", function()
     local function start()
       return link.waiting(out.send_many, out, batch)
     end
-    -- Exactly the first `count` entries arrive, in order: they are ahead of a datagram that is sent behind them.
+    -- Exactly the first `count` entries arrive, in order: they are ahead of a datagram that is sent behind
+    -- them.
     local function arrive(count)
       local last = ip.udp.connect("127.0.0.1", sink.local_port)
       last:send("the last")

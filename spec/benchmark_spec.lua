@@ -1,4 +1,5 @@
--- What of the benchmarks does not depend on the machine: lists that name what exists, and the way from rows to a page.
+-- What of the benchmarks does not depend on the machine: lists that name what exists, and the way from rows
+-- to a page.
 local contenders = require "bench.contenders"
 local plots = require "bench.plots"
 local report = require "bench.report"

@@ -1,4 +1,5 @@
--- The collector never changes what the library does: small forms of everything under collectors of every temper.
+-- The collector never changes what the library does: small forms of everything under collectors of every
+-- temper.
 local ip = require "ip"
 local support = require "spec.support"
 local assertions = require "spec.support.assertions"
@@ -221,8 +222,8 @@ for _, temper in ipairs(tempers) do
   end)
 end
 
--- A finalizer may run wherever memory is asked for, also inside a call on the very socket that it closes. These
--- programs have a process of their own: what they look for is its death.
+-- A finalizer may run wherever memory is asked for, also inside a call on the very socket that it closes.
+-- These programs have a process of their own: what they look for is its death.
 describe("a finalizer that closes the socket in use", function()
   local prologue = [[
     local ip = require "ip"

@@ -1,4 +1,5 @@
--- What ends a wait inside a generator: deadlines, interruptions, cancelling, closing, and others who resume it.
+-- What ends a wait inside a generator: deadlines, interruptions, cancelling, closing, and others who resume
+-- it.
 local ip = require "ip"
 local support = require "spec.support"
 local assertions = require "spec.support.assertions"

@@ -1,4 +1,5 @@
--- What ip.fiber.coroutine promises: Lua's own coroutine table, whose coroutines may wait where their resumer waits.
+-- What ip.fiber.coroutine promises: Lua's own coroutine table, whose coroutines may wait where their resumer
+-- waits.
 local ip = require "ip"
 local support = require "spec.support"
 local assertions = require "spec.support.assertions"

@@ -461,7 +461,8 @@ describe("other libraries' descriptors", function()
 end)
 
 describe("datagrams that the system has joined", function()
-  -- A pair whose receiver reads joined datagrams, of which one has been received and two are in its read-ahead buffer.
+  -- A pair whose receiver reads joined datagrams, of which one has been received and two are in its
+  -- read-ahead buffer.
   local function opened()
     local server = ip.udp.bind("127.0.0.1", 0)
     server:set_option("receive_offload", true)

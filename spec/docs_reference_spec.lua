@@ -1,5 +1,5 @@
--- That the reference and the code agree: every public name is documented, every documented name exists, and signatures
--- are those of the functions.
+-- That the reference and the code agree: every public name is documented, every documented name exists, and
+-- signatures are those of the functions.
 local ip = require "ip"
 local core = require "ip.core"
 local support = require "spec.support"
@@ -368,7 +368,8 @@ local accepted = {
 -- What no function takes.
 local misfit = coroutine.create(print)
 
--- The message of the call by name with `arguments` but a misfit at `position`, which may be the one behind them.
+-- The message of the call by name with `arguments` but a misfit at `position`, which may be the one behind
+-- them.
 local function message_with_misfit(owner, name, arguments, position)
   local sock <close> = ip.udp.bind("127.0.0.1", 0, { receive_timeout = 0 })
   local on = receivers()

@@ -6,8 +6,8 @@ local scan = pages.scan
 
 -- --- programs ---
 
--- Runs source text in a process of its own for at most `seconds`; returns its output and its exit code, 124 when it was
--- still running. What a sanitizer needs preloaded is for the interpreter, not for timeout(1).
+-- Runs source text in a process of its own for at most `seconds`; returns its output and its exit code, 124
+-- when it was still running. What a sanitizer needs preloaded is for the interpreter, not for timeout(1).
 local function run(source, seconds, interpreter_options)
   local path = support.write_file(source)
   local command = ('LD_PRELOAD= timeout %g env LD_PRELOAD="$LD_PRELOAD" %s %s %s 2>&1 </dev/null')

@@ -130,8 +130,8 @@ describe("dns_server.lua", function()
     end))
   end)
 
-  -- Sends a datagram and, behind it, a good query. Returns the response code of the answer to the former, or nil where
-  -- there is none: the answer to the latter has come first then.
+  -- Sends a datagram and, behind it, a good query. Returns the response code of the answer to the former, or
+  -- nil where there is none: the answer to the latter has come first then.
   local function response_to(datagram)
     local sock <close> = ip.udp.connect("127.0.0.1", port, { receive_timeout = 5 })
     sock:send(datagram)

@@ -11,8 +11,8 @@ local run_example, start_server = examples.run, examples.start_server
 local assert_help, assert_refused = examples.assert_help, examples.assert_refused
 
 describe("across two routers,", function()
-  -- near - one - two - far, over links of which each takes less than the one before. Addresses: 10.81.LINK.1 and .2,
-  -- from left to right, and fd81:LINK::1 and ::2.
+  -- near - one - two - far, over links of which each takes less than the one before. Addresses: 10.81.LINK.1
+  -- and .2, from left to right, and fd81:LINK::1 and ::2.
   local names = { "near", "one", "two", "far" }
   local links = { { "link1", 1500 }, { "link2", 1400 }, { "link3", 1300 } }
   local is_permitted = examples.can_use_networks()

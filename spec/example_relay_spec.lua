@@ -17,8 +17,8 @@ end
 describe("udp_relay.lua", function()
   after_each(process.stop_all)
 
-  -- Answers in a fiber of this process: each datagram with what it was and how many its sender has sent. `seen` counts
-  -- the datagrams of each sender.
+  -- Answers in a fiber of this process: each datagram with what it was and how many its sender has sent.
+  -- `seen` counts the datagrams of each sender.
   local function start_counting_server(seen)
     local sock, port = support.bound()
     local server = ip.fiber.spawn(function()

@@ -38,7 +38,8 @@ describe("on_error", function()
     local one = fiber.spawn(error, "failure", 0)
     fiber.yield()
     assert.equal("failed", status)
-    -- the handler runs where Lua cannot suspend; the join of an ended fiber would not have to, but is refused alike
+    -- the handler runs where Lua cannot suspend; the join of an ended fiber would not have to, but is refused
+    -- alike
     assert_contains(tostring(again), "cannot wait in join")
     assert.equal("failure", error_of(one.join, one))
   end))

@@ -1,4 +1,5 @@
--- What ip.fiber promises of starting and running fibers: spawn, run, current, a fiber's properties, and its life.
+-- What ip.fiber promises of starting and running fibers: spawn, run, current, a fiber's properties, and its
+-- life.
 local ip = require "ip"
 local support = require "spec.support"
 local assertions = require "spec.support.assertions"

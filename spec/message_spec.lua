@@ -1,5 +1,5 @@
--- What receive_message, send_message and reply_message promise: what travels beside the bytes arrives, for v4, v6 and
--- v4-mapped peers alike.
+-- What receive_message, send_message and reply_message promise: what travels beside the bytes arrives, for
+-- v4, v6 and v4-mapped peers alike.
 local ip = require "ip"
 local support = require "spec.support"
 local assertions = require "spec.support.assertions"
@@ -15,7 +15,8 @@ local with_loop, on_main = support.with_loop, support.on_main
 local assert_method_raises = assertions.assert_method_raises
 local it_linux, it_blocked = platform.it_linux, blocked.it_blocked
 
--- `any`: what a server binds to; `loopback`: where a client of family `client` sends; `seen`: how the server sees it.
+-- `any`: what a server binds to; `loopback`: where a client of family `client` sends; `seen`: how the server
+-- sees it.
 local kinds = {
   { name = "v4", any = "0.0.0.0", loopback = "127.0.0.1", seen = "127.0.0.1", client = "v4" },
   { name = "v6", any = "::", loopback = "::1", seen = "::1", client = "v6" },

@@ -10,8 +10,8 @@ local assert_contains = assertions.assert_contains
 local PRELUDE, SILENT = programs.PRELUDE, programs.SILENT
 local it_network, prints = programs.it_network, programs.prints
 
--- A look-up that is given up goes on in its thread, which has descriptors open: such programs have a process of
--- their own.
+-- A look-up that is given up goes on in its thread, which has descriptors open: such programs have a process
+-- of their own.
 local function cancels(expected, program)
   return function() assertions.assert_prints(expected, PRELUDE .. program) end
 end

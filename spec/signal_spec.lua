@@ -11,7 +11,8 @@ local NAMES = { "SIGABRT", "SIGALRM", "SIGCHLD", "SIGCONT", "SIGHUP", "SIGINT", 
   "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGXCPU", "SIGXFSZ", "SIGIO",
   "SIGWINCH" }
 
--- What the programs begin with. kill(name) sends a signal to the program itself; it is pending when kill returns.
+-- What the programs begin with. kill(name) sends a signal to the program itself; it is pending when kill
+-- returns.
 local PROLOGUE = [[
 local ip = require "ip"
 local fiber = ip.fiber
