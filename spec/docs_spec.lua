@@ -1,5 +1,6 @@
 -- That the programs in the documentation run, in Lua and in C.
 local support = require "spec.support"
+local modules = require "spec.support.modules"
 local pages = require "spec.support.pages"
 
 local scan = pages.scan
@@ -26,7 +27,7 @@ local function run_block(where, marker, source)
     assert(load(source, "=" .. where))
     return
   end
-  if kind == "needs" and not pcall(require, rest) then return pending(rest .. " is not installed") end
+  if kind == "needs" and not modules.exists(rest) then return pending(rest .. " is not installed") end
   source = source:gsub('("127%.0%.0%.1"), %d%d%d+%)', "%1, 0)")                 -- no fixed ports here
   local endless = kind == "endless"
   local output, code = run(source, endless and 1 or 10 * support.patience, kind == "options" and rest or "")
