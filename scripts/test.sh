@@ -1,21 +1,31 @@
 #!/bin/sh
-# test.sh [--sanitize | --valgrind | --coverage] [SPEC...]: installs what is missing, builds with warnings as errors,
-# runs luacheck, the source invariants and all specs (or those named), and ends with a line `N passed, N failed`.
+# test.sh [--quick] [--sanitize | --valgrind | --coverage] [SPEC...]: installs what is missing, builds with warnings as
+# errors, runs luacheck, the source invariants and all specs (or those named), and ends with a line
+# `N passed, N failed, N skipped`.
+#   --quick      without the slow specs, those tagged #slow
 #   --sanitize   the same under AddressSanitizer and UndefinedBehaviorSanitizer
 #   --valgrind   the same under valgrind
 #   --coverage   and prints which lines of C the specs have run (needs gcov)
 
-mode=plain
-case ${1:-} in
---sanitize | --valgrind | --coverage)
-  mode=${1#--}
-  shift
-  ;;
---*)
-  echo "usage: sh scripts/test.sh [--sanitize | --valgrind | --coverage] [SPEC...]" >&2
+usage() {
+  echo "usage: sh scripts/test.sh [--quick] [--sanitize | --valgrind | --coverage] [SPEC...]" >&2
   exit 2
-  ;;
-esac
+}
+
+mode=plain
+quick=
+while :; do
+  case ${1:-} in
+  --quick) quick=1 ;;
+  --sanitize | --valgrind | --coverage)
+    [ "$mode" = plain ] || usage
+    mode=${1#--}
+    ;;
+  -*) usage ;;
+  *) break ;;
+  esac
+  shift
+done
 
 . "$(dirname -- "$0")/lib.sh"
 ensure_packages test
@@ -34,29 +44,46 @@ say "invariants"
 sh scripts/invariants.sh
 if [ "$mode" = plain ]; then sh scripts/lint.sh; fi
 
-# Runs busted; prints what it prints and, last, the line `N passed, N failed`.
-run_specs() {
-  report=$(mktemp)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# show COMMAND...: runs it, prints what it prints while it runs, keeps that in $work/report, and sets `status` to its
+# exit code. A process that it has left behind may hold the pipe open: nobody waits for that one.
+show() {
   status=0
-  "$@" >"$report" 2>&1 || status=$?
-  cat "$report"
-  summary=$(sed 's/\x1b\[[0-9;]*m//g' "$report" | grep -E '^[0-9]+ success(es)? / ' | tail -n 1)
-  rm -f "$report"
-  if [ -z "$summary" ]; then
-    echo "busted did not finish (exit code $status)" >&2
-    echo "0 passed, 1 failed"
-    exit 1
-  fi
-  # "157 successes / 0 failures / 0 errors / 0 pending : 1.29 seconds"
-  set -- $(echo "$summary" | tr -cd '0-9 \n')
-  failed=$(($2 + $3))
-  [ "$status" = 0 ] || [ "$failed" -gt 0 ] || failed=1
-  echo "$1 passed, $failed failed, $4 skipped"
-  [ "$failed" = 0 ]
+  mkfifo "$work/pipe"
+  tee "$work/report" <"$work/pipe" &
+  reader=$!
+  "$@" >"$work/pipe" 2>&1 || status=$?
+  (sleep 5 && kill "$reader") >/dev/null 2>&1 &
+  watchdog=$!
+  wait "$reader" 2>/dev/null || true
+  kill "$watchdog" 2>/dev/null || true
 }
 
+# Runs busted; sets `summary` to the line `N passed, N failed, N skipped`, and `failed` to the second number.
+run_specs() {
+  show "$@"
+  counts=$(sed 's/\x1b\[[0-9;]*m//g' "$work/report" | grep -E '^[0-9]+ success(es)? / ' | tail -n 1)
+  if [ -z "$counts" ]; then
+    echo
+    echo "busted did not finish (exit code $status)" >&2
+    failed=1
+    summary="0 passed, 1 failed, 0 skipped"
+    return
+  fi
+  # "157 successes / 0 failures / 0 errors / 0 pending : 1.29 seconds"
+  set -- $(echo "$counts" | tr -cd '0-9 \n')
+  failed=$(($2 + $3))
+  [ "$status" = 0 ] || [ "$failed" -gt 0 ] || failed=1
+  summary="$1 passed, $failed failed, $4 skipped"
+}
+
+set -- ${quick:+--run=quick} "$@"
 export LUA_IP_MODE="$mode"
-say "specs ($mode)"
+say "specs ($mode${quick:+, quick})"
 case $mode in
 sanitize)
   # The interpreter is not instrumented, so the sanitizer's library has to come first. Lua itself closes its state in
@@ -77,5 +104,8 @@ esac
 
 if [ "$mode" = coverage ]; then
   say "coverage (lines of C run by the specs)"
-  (cd build-coverage && gcov -n $(find . -name '*.gcda') 2>/dev/null | grep -A1 "File '.*/src/" | grep -v '^--')
+  (cd build-coverage && gcov -n $(find . -name '*.gcda') 2>/dev/null | grep -A1 "File '.*/src/" | grep -v '^--') || true
 fi
+
+echo "$summary"
+[ "$failed" = 0 ]

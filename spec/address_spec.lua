@@ -1,113 +1,16 @@
--- What ip.address, ip.tostring, ip.toendpoint, ip.endpoint_key and ip.endpoint_from_key promise.
+-- What ip.address promises.
 local ip = require "ip"
+local assertions = require "spec.support.assertions"
+local memory = require "spec.support.memory"
+local samples = require "spec.support.sample_addresses"
 
 local new, parse, from_bytes = ip.address.new, ip.address.parse, ip.address.from_bytes
-
--- A generator of our own (Park and Miller), so that the addresses are the same on every run and machine.
-local function generator(seed)
-  return function(low, high)
-    seed = seed * 48271 % 0x7fffffff
-    return low + seed % (high - low + 1)
-  end
-end
-
-local function random_bytes(random, count)
-  local bytes = {}
-  for i = 1, count do bytes[i] = string.char(random(0, 255)) end
-  return table.concat(bytes)
-end
-
--- A v6 address of eight groups, half of them zero, so that all shapes of "::" come up.
-local function random_groups(random)
-  local groups = {}
-  for i = 1, 8 do groups[i] = random(0, 1) == 0 and 0 or random(0, 0xffff) >> random(0, 15) end
-  return groups
-end
-
-local function address_of(groups)
-  return from_bytes(string.pack((">I2"):rep(8), table.unpack(groups)))
-end
-
-local function random_address(random)
-  local kind = random(1, 4)
-  if kind == 1 then return from_bytes(random_bytes(random, 4)) end
-  if kind == 2 then return from_bytes(random_bytes(random, 16)) end
-  if kind == 3 then return from_bytes(random_bytes(random, 4)):to_v6() end
-  local address = address_of(random_groups(random))
-  return random(0, 1) == 0 and address or address:with_scope_id(random(1, 0x7ffffffe))
-end
-
--- The loopback interface has one of these names on every system that the library runs on.
-local loopback_name = parse("::1%lo") and "lo" or "lo0"
-local loopback_index = new("::1%" .. loopback_name).scope_id
-
--- Calls and expects a bad-argument error about argument `arg` that contains `text`.
-local function assert_bad_argument(arg, text, fn, ...)
-  local ok, message = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.is_string(message)
-  assert.is_truthy(message:find("bad argument #" .. arg .. " to ", 1, true), message)
-  assert.is_truthy(message:find(text, 1, true), message)
-end
-
-local function assert_raises(text, fn, ...)
-  local ok, message = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.is_truthy(tostring(message):find(text, 1, true), message)
-end
-
--- Text that is no address, and a part of what is said about it.
-local malformed = {
-  [""] = "not an IPv4 or IPv6 address",
-  ["localhost"] = "not an IPv4 or IPv6 address",
-  ["1.2.3"] = "not an IPv4 or IPv6 address",
-  ["1.2.3."] = "not an IPv4 or IPv6 address",
-  ["1.2.3.4.5"] = "not an IPv4 or IPv6 address",
-  ["1..3.4"] = "not an IPv4 or IPv6 address",
-  ["01.2.3.4"] = "not an IPv4 or IPv6 address",
-  ["1.2.3.04"] = "not an IPv4 or IPv6 address",
-  ["1.2.3.256"] = "not an IPv4 or IPv6 address",
-  ["1.2.3.-4"] = "not an IPv4 or IPv6 address",
-  ["0x7f.0.0.1"] = "not an IPv4 or IPv6 address",
-  ["2130706433"] = "not an IPv4 or IPv6 address",
-  [" 1.2.3.4"] = "not an IPv4 or IPv6 address",
-  ["1.2.3.4 "] = "not an IPv4 or IPv6 address",
-  ["1.2.3.4\n"] = "not an IPv4 or IPv6 address",
-  ["1.2.3.4:53"] = "not an IPv4 or IPv6 address",
-  [":"] = "not an IPv4 or IPv6 address",
-  [":::"] = "not an IPv4 or IPv6 address",
-  ["1::2::3"] = "not an IPv4 or IPv6 address",
-  ["1:2:3:4:5:6:7"] = "not an IPv4 or IPv6 address",
-  ["1:2:3:4:5:6:7:8:9"] = "not an IPv4 or IPv6 address",
-  ["12345::"] = "not an IPv4 or IPv6 address",
-  ["::g"] = "not an IPv4 or IPv6 address",
-  ["::ffff:1.2.3"] = "not an IPv4 or IPv6 address",
-  ["::ffff:01.2.3.4"] = "not an IPv4 or IPv6 address",
-  ["[::1]"] = "not an IPv4 or IPv6 address",
-  [("1"):rep(10000)] = "not an IPv4 or IPv6 address",
-  ["%1"] = "not an IPv4 or IPv6 address",
-  ["::1%"] = "the scope is empty",
-  ["fe80::1%nosuchif"] = "names no interface",
-  ["fe80::1%1x"] = "names no interface",
-  ["fe80::1%-1"] = "names no interface",
-  ["fe80::1% 1"] = "names no interface",
-  ["fe80::1%1%1"] = "names no interface",
-  ["fe80::1%4294967296"] = "larger than 4294967295",
-  ["fe80::1%99999999999"] = "larger than 4294967295",
-  ["fe80::1%18446744073709551617"] = "larger than 4294967295",
-  ["fe80::1%" .. ("x"):rep(16)] = "longer than an interface name",
-  ["fe80::1%" .. ("x"):rep(10000)] = "longer than an interface name",
-  ["1.2.3.4%lo"] = "an IPv4 address has no scope",
-  ["1.2.3.4%1"] = "an IPv4 address has no scope",
-  ["1.2.3.4%"] = "an IPv4 address has no scope",
-  ["\0"] = "zero byte",
-  ["1.2.3.4\0"] = "zero byte",
-  ["1.2.3.4\0junk"] = "zero byte",
-  ["::1\0"] = "zero byte",
-  ["fe80::1%" .. loopback_name .. "\0"] = "zero byte",
-}
-
-local not_strings = { 1, 1.5, true, {}, print, from_bytes("\1\2\3\4") }
+local assert_bad_argument, assert_contains = assertions.assert_bad_argument, assertions.assert_contains
+local assert_message = assertions.assert_message
+local generator, random_groups = samples.generator, samples.random_groups
+local address_of, random_address = samples.address_of, samples.random_address
+local loopback_name, loopback_index = samples.loopback_name, samples.loopback_index
+local malformed, not_strings = samples.malformed, samples.not_strings
 
 describe("ip.address.new", function()
   it("gives 0.0.0.0 without an argument", function()
@@ -166,7 +69,7 @@ describe("ip.address.parse", function()
       local results = table.pack(parse(text))
       assert.are.equal(2, results.n)
       assert.is_nil(results[1])
-      assert.is_truthy(results[2]:find(message, 1, true), text .. ": " .. results[2])
+      assert_contains(results[2], message)
     end
   end)
 
@@ -429,7 +332,7 @@ describe("the properties of an address", function()
 
   it("that only v6 has say so on a v4 address", function()
     for _, name in ipairs(v6_only) do
-      assert_raises("property '" .. name .. "' is for v6 addresses only, 1.2.3.4 is a v4 address", function()
+      assert_message("property '" .. name .. "' is for v6 addresses only, 1.2.3.4 is a v4 address", function()
         return new("1.2.3.4")[name]
       end)
     end
@@ -437,16 +340,16 @@ describe("the properties of an address", function()
 
   it("raise under an unknown name, and name it", function()
     for _, name in ipairs { "is_loopbck", "port", "new", 1 } do
-      assert_raises("ip.address has no property '" .. name .. "'", function() return new()[name] end)
+      assert_message("ip.address has no property '" .. name .. "'", function() return new()[name] end)
     end
   end)
 
   it("cannot be written, known or not", function()
     local address = new("fe80::1%5")
     for _, name in ipairs { "scope_id", "is_v4", "to_v4" } do
-      assert_raises("property '" .. name .. "' of ip.address cannot be written", function() address[name] = 1 end)
+      assert_message("property '" .. name .. "' of ip.address cannot be written", function() address[name] = 1 end)
     end
-    assert_raises("ip.address has no property 'port'", function() address.port = 1 end)
+    assert_message("ip.address has no property 'port'", function() address.port = 1 end)
     assert.are.equal(new("fe80::1%5"), address)
   end)
 
@@ -588,216 +491,13 @@ describe("comparing addresses", function()
     local span = ip.byte_span.new(1)
     for name, value in pairs { number = 1, string = "1.2.3.4", table = {}, boolean = true, byte_span = span } do
       local forward = "attempt to compare ip.address with " .. name
-      assert_raises(forward, function() return address < value end)
-      assert_raises(forward, function() return address <= value end)
+      assert_message(forward, function() return address < value end)
+      assert_message(forward, function() return address <= value end)
       local backward = "attempt to compare " .. name .. " with ip.address"
-      assert_raises(backward, function() return value < address end)
-      assert_raises(backward, function() return value <= address end)
+      assert_message(backward, function() return value < address end)
+      assert_message(backward, function() return value <= address end)
     end
-    assert_raises("attempt to compare ip.address with nil", function() return address < nil end)
-  end)
-end)
-
--- Whatever takes an addr argument takes an address and a string, and whatever takes a port takes an integer.
-local function refuses_bad_addresses(fn)
-  for text, message in pairs(malformed) do assert_bad_argument(1, message, fn, text, 53) end
-  for _, value in ipairs { 1, 16909060, 1.5, true, {}, print, io.stdout } do
-    assert_bad_argument(1, "ip.address or string expected", fn, value, 53)
-  end
-  assert_bad_argument(1, "ip.address or string expected, got nil", fn, nil, 53)
-end
-
-local function refuses_bad_ports(fn)
-  for _, addr in ipairs { "1.2.3.4", new("::1") } do
-    assert_bad_argument(2, "-1 is outside 0..65535", fn, addr, -1)
-    assert_bad_argument(2, "65536 is outside 0..65535", fn, addr, 65536)
-    assert_bad_argument(2, "outside 0..65535", fn, addr, math.maxinteger)
-    assert_bad_argument(2, "outside 0..65535", fn, addr, math.mininteger)
-    assert_bad_argument(2, "no integer representation", fn, addr, 1.5)
-    assert_bad_argument(2, "no integer representation", fn, addr, 0 / 0)
-    for _, value in ipairs { "80", "http", true, {} } do
-      assert_bad_argument(2, "integer expected", fn, addr, value)
-    end
-  end
-end
-
-describe("ip.tostring", function()
-  it("joins an address and a port", function()
-    assert.are.equal("1.2.3.4:53", ip.tostring(new("1.2.3.4"), 53))
-    assert.are.equal("[::1]:53", ip.tostring(new("::1"), 53))
-    assert.are.equal("[::ffff:1.2.3.4]:0", ip.tostring(new("::ffff:1.2.3.4"), 0))
-    assert.are.equal("[fe80::1%" .. loopback_name .. "]:65535", ip.tostring("fe80::1%" .. loopback_index, 65535))
-    assert.are.equal("1.2.3.4:53", ip.tostring("1.2.3.4", 53.0))
-  end)
-
-  it("gives the bare address without a port", function()
-    assert.are.equal("1.2.3.4", ip.tostring(new("1.2.3.4")))
-    assert.are.equal("::1", ip.tostring(new("::1"), nil))
-  end)
-
-  it("takes a string for an address and normalises it", function()
-    assert.are.equal("::1", ip.tostring("0:0::0:1"))
-    assert.are.equal("[::1]:53", ip.tostring("0:0::0:1", 53))
-  end)
-
-  it("has room for the longest text", function()
-    local groups = ("ffff:"):rep(7) .. "ffff"
-    assert.are.equal("[" .. groups .. "%4294967295]:65535", ip.tostring(groups .. "%4294967295", 65535))
-  end)
-
-  it("refuses what is no address", function() refuses_bad_addresses(ip.tostring) end)
-
-  it("refuses what is no port", function() refuses_bad_ports(ip.tostring) end)
-end)
-
-describe("ip.toendpoint", function()
-  it("inverts ip.tostring", function()
-    local random = generator(3986)
-    for _ = 1, 2000 do
-      local address, port = random_address(random), random(0, 65535)
-      local results = table.pack(ip.toendpoint(ip.tostring(address, port)))
-      assert.are.equal(2, results.n)
-      assert.are.equal(address, results[1])
-      assert.are.equal(port, results[2])
-      assert.are.equal("integer", math.type(results[2]))
-    end
-  end)
-
-  it("reads the smallest and the largest port, and leading zeros", function()
-    for text, expected in pairs { ["0"] = 0, ["65535"] = 65535, ["0053"] = 53 } do
-      assert.are.equal(expected, select(2, ip.toendpoint("1.2.3.4:" .. text)))
-      assert.are.equal(expected, select(2, ip.toendpoint("[::1]:" .. text)))
-    end
-  end)
-
-  it("reads a scope inside the brackets", function()
-    local address, port = ip.toendpoint("[fe80::1%" .. loopback_name .. "]:53")
-    assert.are.equal(new("fe80::1%" .. loopback_index), address)
-    assert.are.equal(53, port)
-  end)
-
-  it("refuses malformed text and says what is wrong", function()
-    local port = "the port is not a decimal number within 0..65535"
-    for text, message in pairs {
-      [""] = "not an IPv4 or IPv6 address",
-      [":"] = "not an IPv4 or IPv6 address",
-      [":53"] = "not an IPv4 or IPv6 address",
-      ["localhost:53"] = "not an IPv4 or IPv6 address",
-      ["1.2.3:53"] = "not an IPv4 or IPv6 address",
-      ["[]:53"] = "not an IPv4 or IPv6 address",
-      ["[[::1]]:53"] = "not an IPv4 or IPv6 address",
-      ["[::1]]:53"] = "not an IPv4 or IPv6 address",
-      [" [::1]:53"] = "not an IPv4 or IPv6 address",
-      ["1.2.3.4"] = "the port is missing",
-      ["::1"] = "the port is missing",
-      ["[::1]"] = "the port is missing",
-      ["1.2.3.4:"] = port, ["[::1]:"] = port, ["[::1]53"] = port, ["[::1] :53"] = port,
-      ["1.2.3.4:65536"] = port, ["1.2.3.4:-1"] = port, ["1.2.3.4:+1"] = port, ["1.2.3.4:1.5"] = port,
-      ["1.2.3.4: 53"] = port, ["1.2.3.4:53 "] = port, ["1.2.3.4:0x35"] = port, ["1.2.3.4:http"] = port,
-      ["1.2.3.4:53\0"] = port, ["[::1]:4294967349"] = port, ["[::1]:18446744073709551669"] = port,
-      ["1.2.3.4\0:53"] = "zero byte",
-      ["[::1\0]:53"] = "zero byte",
-      ["::1:53"] = "an IPv6 address with a port is written in brackets",
-      ["2001:db8::1:53"] = "an IPv6 address with a port is written in brackets",
-      ["[1.2.3.4]:53"] = "an IPv4 address is not written in brackets",
-      ["[::1:53"] = "']' is missing",
-      ["["] = "']' is missing",
-      ["[::1%]:53"] = "the scope is empty",
-      ["[fe80::1%nosuchif]:53"] = "names no interface",
-      ["1.2.3.4%lo:53"] = "an IPv4 address has no scope",
-    } do
-      assert_bad_argument(1, message, ip.toendpoint, text)
-    end
-  end)
-
-  it("refuses anything but a string", function()
-    for _, value in ipairs(not_strings) do assert_bad_argument(1, "string expected", ip.toendpoint, value) end
-    assert_bad_argument(1, "string expected", ip.toendpoint)
-  end)
-end)
-
-describe("ip.endpoint_key", function()
-  local key = ip.endpoint_key
-
-  it("is short", function()
-    assert.are.equal(6, #key("1.2.3.4", 53))
-    assert.are.equal(6, #key("::ffff:1.2.3.4", 53))
-    assert.are.equal(18, #key("::1", 53))
-    assert.are.equal(22, #key("::1%1", 53))
-  end)
-
-  it("is equal for equal endpoints, an address and its text alike", function()
-    for _, text in ipairs { "1.2.3.4", "::1", "fe80::1%5" } do
-      assert.are.equal(key(text, 53), key(new(text), 53))
-    end
-    assert.are.equal(key("::1", 53), key("0:0::1", 53))
-    assert.are.equal(key("::1%0", 53), key("::1", 53))
-  end)
-
-  it("is the same for a v4 address and its mapped form", function()
-    assert.are.equal(key("1.2.3.4", 53), key("::ffff:1.2.3.4", 53))
-    assert.are.equal(key("1.2.3.4", 53), key(new("1.2.3.4"):to_v6(), 53))
-    assert.are.equal(key("1.2.3.4", 53), key("::ffff:1.2.3.4%5", 53))
-    assert.are_not.equal(key("1.2.3.4", 53), key("::1.2.3.4", 53))
-  end)
-
-  it("differs where address, port or scope differ", function()
-    local seen, count = {}, 0
-    for _, text in ipairs {
-      "0.0.0.0", "1.2.3.4", "4.3.2.1", "::", "::1", "::1%1", "::1%256", "::1%16777216", "::1%4294967295", "fe80::1%1",
-    } do
-      for _, port in ipairs { 0, 1, 53, 255, 256, 13568, 65535 } do
-        local value = key(text, port)
-        assert.is_nil(seen[value], text)
-        seen[value], count = true, count + 1
-      end
-    end
-    assert.are.equal(70, count)
-  end)
-
-  it("is inverted by ip.endpoint_from_key", function()
-    local random = generator(2460)
-    for _ = 1, 2000 do
-      local address, port = random_address(random), random(0, 65535)
-      local results = table.pack(ip.endpoint_from_key(key(address, port)))
-      assert.are.equal(2, results.n)
-      assert.are.equal(address.is_v4_mapped and address:to_v4() or address, results[1])
-      assert.are.equal(port, results[2])
-      assert.are.equal("integer", math.type(results[2]))
-      assert.are.equal(key(address, port), key(results[1], results[2]))
-    end
-  end)
-
-  it("refuses what is no address", function() refuses_bad_addresses(key) end)
-
-  it("refuses what is no port, a missing one included", function()
-    refuses_bad_ports(key)
-    assert_bad_argument(2, "integer expected", key, "1.2.3.4")
-    assert_bad_argument(2, "integer expected, got nil", key, "1.2.3.4", nil)
-  end)
-end)
-
-describe("ip.endpoint_from_key", function()
-  it("gives a v4-mapped address back as v4", function()
-    local address, port = ip.endpoint_from_key(ip.endpoint_key("::ffff:1.2.3.4", 53))
-    assert.are.equal(new("1.2.3.4"), address)
-    assert.are.equal(53, port)
-    assert.are.equal(new("1.2.3.4"), (ip.endpoint_from_key(new("::ffff:1.2.3.4"):to_bytes() .. "\0\53")))
-  end)
-
-  it("refuses every other length", function()
-    for length = 0, 40 do
-      if length ~= 6 and length ~= 18 and length ~= 22 then
-        assert_bad_argument(1, "not an endpoint key", ip.endpoint_from_key, ("x"):rep(length))
-      end
-    end
-  end)
-
-  it("refuses anything but a string, a number of six digits included", function()
-    for _, value in ipairs { 123456, true, {}, print, new() } do
-      assert_bad_argument(1, "string expected", ip.endpoint_from_key, value)
-    end
-    assert_bad_argument(1, "string expected", ip.endpoint_from_key)
+    assert_message("attempt to compare ip.address with nil", function() return address < nil end)
   end)
 end)
 
@@ -812,15 +512,11 @@ describe("an address", function()
   end)
 
   it("survives in numbers without leaking", function()
-    collectgarbage()
-    collectgarbage()
-    local before = collectgarbage("count")
+    local before = memory.used()
     for i = 1, 100000 do
       local address = from_bytes(string.pack(">I4", i))
       assert(address:to_v6():to_v4() == address)
     end
-    collectgarbage()
-    collectgarbage()
-    assert.is_true(collectgarbage("count") - before < 100)
+    assert.is_true(memory.used() - before < 100)
   end)
 end)

@@ -1,30 +1,24 @@
--- Failing allocations: a C host fails the k-th allocation of Lua and all after it, for every k; and the system refuses
--- the memory that an option needs.
+-- Failing allocations: a C host fails the k-th allocation of Lua and all after it, for every k; and the
+-- system refuses the memory that an option needs.
 
+local assertions = require "spec.support.assertions"
+local hosts = require "spec.support.hosts"
+local platform = require "spec.support.platform"
+local process = require "spec.support.process"
 local support = require "spec.support"
 
-local directory = os.getenv("LUA_IP_BUILD")
-
-local function run_host(scenario)
-  local command = ("%s/failing_allocator spec/host/%s.lua 2>&1"):format(directory, scenario)
-  local pipe = assert(io.popen(command))
-  local output = pipe:read("a")
-  local _, _, code = pipe:close()
-  return code, output
-end
-
 describe("a lack of memory", function()
-  it("raises wherever it strikes, and neither crashes nor leaks", function()
-    if directory == nil then return pending("LUA_IP_BUILD does not name a build with host programs") end
-    local code, output = run_host("allocation_scenario")
+  hosts.it("failing_allocator")("raises wherever it strikes, and neither crashes nor leaks", function()
+    local output, code = support.read_command(hosts.path("failing_allocator")
+      .. " spec/host/allocation_scenario.lua 2>&1")
     assert.equal(0, code, output)
     assert.matches("%d+ allocations", output)
   end)
 
   it("leaves a socket without coalesce as it was, where that option's memory cannot be had", function()
-    if (os.getenv("LUA_IP_MODE") or "plain") ~= "plain" then return pending("memory is not this process's own") end
-    if not os.execute("command -v prlimit >/dev/null 2>&1") then return pending("prlimit is not installed") end
-    local output, code = support.run_program [[
+    if not platform.is_plain then return pending("memory is not this process's own") end
+    if not process.exists("prlimit") then return pending("prlimit is not installed") end
+    assertions.assert_prints("false\tcoalesce: not enough memory (ENOMEM)\tfalse\t0\n0\tplain\ntrue\t1\n", [[
       local ip = require "ip"
       local a, b = ip.udp.bind("127.0.0.1", 0), ip.udp.bind("127.0.0.1", 0)
       local pid = io.open("/proc/self/stat"):read("n")
@@ -39,8 +33,6 @@ describe("a lack of memory", function()
       a:set_option("coalesce", true)
       a:send_to("kept", "127.0.0.1", b.local_port)
       print(a:get_option("coalesce"), a.send_queue_count)
-    ]]
-    assert.equal("false\tcoalesce: not enough memory (ENOMEM)\tfalse\t0\n0\tplain\ntrue\t1\n", output)
-    assert.equal(0, code)
+    ]])
   end)
 end)

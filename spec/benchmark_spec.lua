@@ -1,4 +1,5 @@
--- What of the benchmarks does not depend on the machine: lists that name what exists, and the way from rows to a page.
+-- What of the benchmarks does not depend on the machine: lists that name what exists, and the way from rows
+-- to a page.
 local contenders = require "bench.contenders"
 local plots = require "bench.plots"
 local report = require "bench.report"
@@ -6,6 +7,9 @@ local results = require "bench.results"
 local summary = require "bench.summary"
 local targets = require "bench.targets"
 local workloads = require "bench.workloads"
+local assertions = require "spec.support.assertions"
+
+local assert_contains = assertions.assert_contains
 
 local function exists(path)
   local file = io.open(path)
@@ -121,7 +125,7 @@ describe("the page of the benchmarks", function()
   local page = report.page(rows, { date = "today", machine = "this one", rounds = 3, seconds = 0.25 }, "plots")
 
   local function has(line)
-    assert(page:find("\n" .. line .. "\n", 1, true), "missing: " .. line .. "\nin " .. page)
+    assert_contains(page, "\n" .. line .. "\n")
   end
 
   it("tells where and when", function()
@@ -134,14 +138,14 @@ describe("the page of the benchmarks", function()
     has "| echo, one datagram per call | lua-ip / floor-a | ≤ 1.05 | 1.04 (1.03–1.07) | yes |"
     has "| the same in `coalesce` mode | lua-ip coalesce / floor-a | ≤ 0.85 | – | not measured |"
     local slow = report.page({ row("echo", 1, "floor-a", 1000), row("echo", 1, "lua-ip", 1060) }, {})
-    assert(slow:find("| 1.06 (1.06–1.06) | **no** |", 1, true), slow)
+    assert_contains(slow, "| 1.06 (1.06–1.06) | **no** |")
   end)
 
   it("explains a target that was missed, and only such a one", function()
     local function page_of(cost)
       return report.page({ row("ping-pong", 1, "floor-a", 1000), row("ping-pong", 1, "lua-ip", cost) }, {})
     end
-    assert.is_truthy(page_of(1200):find("- **ping-pong on one core**: ", 1, true))
+    assert_contains(page_of(1200), "- **ping-pong on one core**: ")
     assert.is_nil(page_of(1000):find("- **ping-pong on one core**: ", 1, true))
   end)
 
@@ -171,7 +175,7 @@ describe("the page of the benchmarks", function()
     assert.is_nil(page:find("not quiet", 1, true))
     local rows_of_two = { row("echo", 1, "floor-a", 1000, { delay = 600000 }), row("echo", 1, "lua-ip", 1000) }
     local disturbed = report.page(rows_of_two, {})
-    assert(disturbed:find("in 1 of 2 measurements", 1, true), disturbed)
+    assert_contains(disturbed, "in 1 of 2 measurements")
     -- On one core it is the client who has it meanwhile.
     local expected = report.page({ row("ping-pong", 1, "floor-a", 1000, { delay = 600000 }) }, {})
     assert.is_nil(expected:find("not quiet", 1, true))

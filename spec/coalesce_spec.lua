@@ -1,53 +1,22 @@
 -- What the option coalesce promises of receives: they are served from one read, and nobody notices; and what both
 -- directions promise together. The sends are in spec/flush_spec.lua.
 local ip = require "ip"
+local assertions = require "spec.support.assertions"
+local kinds = require "spec.support.kinds"
+local platform = require "spec.support.platform"
 local support = require "spec.support"
+local trace = require "spec.support.trace"
 
 local byte_span, fiber, message_flag = ip.byte_span, ip.fiber, ip.message_flag
 local error_of, with_loop, on_main = support.error_of, support.with_loop, support.on_main
-
-local mode = os.getenv("LUA_IP_MODE")
-local has_v6 = pcall(support.bound, "v6")
-local is_linux = io.open("/proc/self/fdinfo/0") ~= nil
-
-local kinds = {
-  { name = "v4", any = "0.0.0.0", loopback = "127.0.0.1" },
-  { name = "v6", any = "::", loopback = "::1" },
-  { name = "dual-stack with a v4 peer", any = "::", loopback = "127.0.0.1" },
-}
-
-local function open_socket(kind, options)
-  local sock = ip.udp.socket.new()
-  sock:open(kind.any == "::" and "v6" or "v4")
-  if kind.any == "::" then sock:set_option("v6_only", false) end
-  for name, value in pairs(options or {}) do sock:set_option(name, value) end
-  sock:bind(kind.any, 0)
-  sock.receive_timeout = 2
-  return sock, sock.local_port
-end
-
-local function coalescing(kind, options)
-  options = options or {}
-  options.coalesce = true
-  return open_socket(kind, options)
-end
-
--- `count` texts of `size` bytes, each different, the last one shorter.
-local function segments(count, size)
-  local list = {}
-  for i = 1, count do list[i] = ("%04d"):format(i) .. ("abcdefgh"):rep(size):sub(1, size - 4) end
-  list[count] = list[count]:sub(1, size - 1)
-  return list, table.concat(list)
-end
+local assert_contains, assert_empty = assertions.assert_contains, assertions.assert_empty
+local is_linux = platform.is_linux
+local open_socket, coalescing, segments = kinds.open, kinds.coalescing, kinds.segments
 
 local mixed = { "one", "", ("x"):rep(1400), "two", "two", ("y"):rep(9000), "", "", "z" }
 
-local function assert_empty(sock)
-  assert.is_nil((sock:try_receive(byte_span.new(1))))
-end
-
-for _, kind in ipairs(kinds) do
-  local it_kind = (kind.any == "0.0.0.0" or has_v6) and it or pending
+for _, kind in ipairs(kinds.all) do
+  local it_kind = platform.it_family(kind.family)
   local it_joined = is_linux and it_kind or pending
 
   describe("a receive with coalesce, " .. kind.name, function()
@@ -252,16 +221,9 @@ for _, kind in ipairs(kinds) do
       local receiver <close>, port = coalescing(kind, { receive_buffer_size = 4000000 })
       local sender <close> = open_socket(kind)
       for _ = 1, 600 do sender:send_to("x", kind.loopback, port) end
-      local turns = 0
-      local other = fiber.spawn(function()
-        while true do
-          turns = turns + 1
-          fiber.yield()
-        end
+      local turns = support.turns_during(function()
+        for _ = 1, 600 do receiver:receive_string() end
       end)
-      for _ = 1, 600 do receiver:receive_string() end
-      other:interrupt()
-      other:join()
       assert.is_true(turns >= 3, "turns: " .. turns)
     end))
 
@@ -490,27 +452,8 @@ end)
 
 -- Programs in processes of their own ----------------------------------------------------------------------------
 
-local function succeeds(command)
-  return os.execute("(env -u LD_PRELOAD " .. command .. ") >/dev/null 2>&1") == true
-end
-
--- Runs a program under a tool, which runs without what may be preloaded into this process; the program with it.
-local function run_under(tool, program)
-  local path = os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write(program)
-  file:close()
-  local pipe = assert(io.popen(('env -u LD_PRELOAD %s env LD_PRELOAD="$LD_PRELOAD" "%s" %s %s 2>&1'):format(
-    tool, "ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0", os.getenv("LUA_IP_LUA") or "lua5.4", path)))
-  local output = pipe:read("a")
-  pipe:close()
-  os.remove(path)
-  return output
-end
-
 describe("system calls with coalesce", function()
-  local can_trace = is_linux and mode ~= "valgrind" and succeeds("strace -f -c -o /dev/null true")
-  local it_traced = can_trace and it or pending
+  local it_traced = platform.it_where(platform.can_trace(), "strace")
 
   local echo = [[
     local ip = require "ip"
@@ -541,18 +484,11 @@ describe("system calls with coalesce", function()
     "epoll_ctl" }
 
   local function count_calls(rounds, each)
-    local counts, calls, total = os.tmpname(), {}, 0
     local program = echo:gsub("ROUNDS", rounds):gsub("32", each or 32)
-    assert.equal("done\n", run_under("strace -f -c -o " .. counts, program))
-    for _, name in ipairs(names) do calls[name] = 0 end
-    for line in io.lines(counts) do
-      local number, name = line:match("^%s*[%d.]+%s+[%d.]+%s+%d+%s+(%d+)%s.-([%w_]+)%s*$")
-      if calls[name] then
-        calls[name] = tonumber(number)
-        total = total + number
-      end
-    end
-    os.remove(counts)
+    local calls, output = trace.count(program)
+    assert.equal("done\n", output)
+    local total = 0
+    for _, name in ipairs(names) do total = total + calls[name] end
     return calls, total
   end
 
@@ -577,9 +513,7 @@ describe("system calls with coalesce", function()
   end, 60))
 
   it_traced("work where the kernel can neither join nor cut", on_main(function()
-    local log = os.tmpname()
-    local output = run_under("strace -f -o " .. log .. " -e trace=setsockopt,getsockopt,sendmsg,sendmmsg " ..
-      "-e inject=setsockopt,getsockopt:error=ENOPROTOOPT", [[
+    local log, output = trace.log([[
       local ip = require "ip"
       local a = ip.udp.bind("127.0.0.1", 0, { coalesce = true })
       local b = ip.udp.bind("127.0.0.1", 0)
@@ -588,12 +522,9 @@ describe("system calls with coalesce", function()
       a:flush()
       for i = 1, 5 do assert(a:receive_string() == "to a") assert(b:receive_string() == "to b") end
       print(a:get_option("coalesce"))
-    ]])
-    local file <close> = assert(io.open(log))
-    local text = file:read("a")
-    os.remove(log)
+    ]], "-e trace=setsockopt,getsockopt,sendmsg,sendmmsg -e inject=setsockopt,getsockopt:error=ENOPROTOOPT")
     assert.equal("true\n", output)
-    assert.is_nil(text:find("SOL_UDP, cmsg_type", 1, true), text) -- nobody was asked to cut
-    assert.is_truthy(text:find("= 5", 1, true), text) -- and still they left together
+    assert.is_nil(log:find("SOL_UDP, cmsg_type", 1, true), log) -- nobody was asked to cut
+    assert_contains(log, "= 5") -- and still they left together
   end, 60))
 end)

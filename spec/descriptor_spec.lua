@@ -1,27 +1,21 @@
 -- What ip.file_descriptor, assign and release promise.
 local ip = require "ip"
-local process = require "spec.support.process"
 local support = require "spec.support"
+local assertions = require "spec.support.assertions"
+local hosts = require "spec.support.hosts"
+local modules = require "spec.support.modules"
+local platform = require "spec.support.platform"
+local process = require "spec.support.process"
 
-local byte_span, fiber, file_descriptor = ip.byte_span, ip.fiber, ip.file_descriptor
-local bound, pair, error_of = support.bound, support.pair, support.error_of
+local byte_span, file_descriptor = ip.byte_span, ip.file_descriptor
+local bound, pair = support.bound, support.pair
 local with_loop = support.with_loop
 
-local has_luv, luv = pcall(require, "luv")
 local has_luasocket, luasocket = pcall(require, "socket")
 
-local function assert_raises(name, operation, fn, ...)
-  local err = error_of(fn, ...)
-  assert.equal(ip.error[name], err)
-  assert.equal(operation, err.operation)
-end
-
-local function assert_bad_argument(text, fn, ...)
-  local message = error_of(fn, ...)
-  assert.is_string(message)
-  assert.is_truthy(message:find("bad argument", 1, true), message)
-  assert.is_truthy(message:find(text, 1, true), message)
-end
+local assert_bad_argument, assert_message = assertions.assert_bad_argument, assertions.assert_message
+local assert_contains, assert_prints = assertions.assert_contains, assertions.assert_prints
+local assert_raises = assertions.assert_raises
 
 -- Is a descriptor of this number open?
 local function is_open(number)
@@ -66,11 +60,11 @@ describe("ip.file_descriptor", function()
   end))
 
   it("refuses what is no descriptor number", function()
-    assert_bad_argument("-1 is outside", file_descriptor.new, -1)
-    assert_bad_argument("is outside", file_descriptor.new, 1 << 40)
-    assert_bad_argument("integer expected", file_descriptor.new, "3")
-    assert_bad_argument("integer expected", file_descriptor.new)
-    assert_bad_argument("no integer representation", file_descriptor.new, 1.5)
+    assert_bad_argument(nil, "-1 is outside", file_descriptor.new, -1)
+    assert_bad_argument(nil, "is outside", file_descriptor.new, 1 << 40)
+    assert_bad_argument(nil, "integer expected", file_descriptor.new, "3")
+    assert_bad_argument(nil, "integer expected", file_descriptor.new)
+    assert_bad_argument(nil, "no integer representation", file_descriptor.new, 1.5)
   end)
 
   it("raises EBADF when it is used after close or release", with_loop(function()
@@ -80,7 +74,7 @@ describe("ip.file_descriptor", function()
       assert_raises("EBADF", "dup", fd.dup, fd)
       assert_raises("EBADF", "release", fd.release, fd)
       fd:close()
-      assert.is_truthy(tostring(fd):find("closed", 1, true))
+      assert_contains(fd, "closed")
       if number then
         assert.is_true(is_open(number))
         file_descriptor.new(number):close()
@@ -122,7 +116,7 @@ describe("ip.file_descriptor", function()
 
   it("names what it has not", with_loop(function()
     local fd <close> = bound():release()
-    assert.is_truthy(error_of(function() return fd.fd end):find("no property 'fd'", 1, true))
+    assert_message("no property 'fd'", function() return fd.fd end)
   end))
 end)
 
@@ -150,9 +144,8 @@ describe("release", function()
     local sock, port = bound()
     local waiters = {}
     for i = 1, 3 do
-      waiters[i] = fiber.spawn(pcall, sock.receive_string, sock)
+      waiters[i] = support.suspended(sock, "receive_string")
     end
-    support.wait_until(function() return waiters[3].status == "waiting" end)
     local client = ip.udp.connect("127.0.0.1", port)
     client:send("for the heir")
     local fd = sock:release()
@@ -202,15 +195,13 @@ describe("assign", function()
 
   it("waits on the descriptor as on its own", with_loop(function()
     local sock, port = bound()
-    local waiter = fiber.spawn(pcall, sock.receive_string, sock)
-    support.wait_until(function() return waiter.status == "waiting" end)
+    local waiter = support.suspended(sock, "receive_string")
     local heir = ip.udp.socket.new()
     heir:assign("v4", sock:release())
-    local waiting = fiber.spawn(heir.receive_string, heir)
-    support.wait_until(function() return waiting.status == "waiting" end)
+    local waiting = support.suspended(heir, "receive_string")
     local client = ip.udp.connect("127.0.0.1", port)
     client:send("woken")
-    assert.equal("woken", (waiting:join()))
+    assert.equal("woken", (select(2, waiting:join())))
     waiter:join()
     heir:close()
     client:close()
@@ -262,16 +253,16 @@ describe("assign", function()
     local sock = bound()
     local fd <close> = bound():release()
     assert_raises("EALREADY", "assign", sock.assign, sock, "v4", fd)
-    assert.is_truthy(tostring(fd):find("/dev/fd/", 1, true))
+    assert_contains(fd, "/dev/fd/")
     sock:close()
   end))
 
   it("refuses other arguments", function()
     local sock = ip.udp.socket.new()
-    assert_bad_argument("ip.file_descriptor or integer expected", sock.assign, sock, "v4", "3")
-    assert_bad_argument("ip.file_descriptor or integer expected", sock.assign, sock, "v4")
-    assert_bad_argument("-1 is outside", sock.assign, sock, "v4", -1)
-    assert_bad_argument("invalid option 'v5'", sock.assign, sock, "v5", 0)
+    assert_bad_argument(nil, "ip.file_descriptor or integer expected", sock.assign, sock, "v4", "3")
+    assert_bad_argument(nil, "ip.file_descriptor or integer expected", sock.assign, sock, "v4")
+    assert_bad_argument(nil, "-1 is outside", sock.assign, sock, "v4", -1)
+    assert_bad_argument(nil, "invalid option 'v5'", sock.assign, sock, "v5", 0)
   end)
 
   it("leaves options as they are", with_loop(function()
@@ -287,17 +278,17 @@ describe("assign", function()
     sock:close()
   end))
 
-  it("goes on dropping what strangers had sent before a connect", with_loop(function()
+  it("goes on dropping non-peer datagrams that came before a connect", with_loop(function()
     local sock, port = bound()
-    local stranger, peer = bound(), bound()
-    stranger:send_to("stranger", "127.0.0.1", port)
+    local other, peer = bound(), bound()
+    other:send_to("other", "127.0.0.1", port)
     sock:connect("127.0.0.1", peer.local_port)
     peer:send_to("peer", "127.0.0.1", port)
     local heir = ip.udp.socket.new()
     heir:assign("v4", sock:release())
     assert.equal("peer", (heir:receive_string()))
     assert.is_nil(heir:try_receive(byte_span.new(1)))
-    for _, each in ipairs { heir, stranger, peer } do each:close() end
+    for _, each in ipairs { heir, other, peer } do each:close() end
   end))
 
   it("keeps the port when the connection that it found is dissolved", with_loop(function()
@@ -327,9 +318,7 @@ describe("assign", function()
     end
   end))
 
-  local it_v6 = pcall(support.bound, "v6") and it or pending
-
-  it_v6("takes v6 sockets, and refuses them as v4", with_loop(function()
+  platform.it_v6("takes v6 sockets, and refuses them as v4", with_loop(function()
     local sock, port = bound("v6")
     local fd = sock:release()
     assert_raises("EINVAL", "assign", sock.assign, sock, "v4", fd)
@@ -345,17 +334,16 @@ describe("assign", function()
 end)
 
 describe("a descriptor from a supervisor", function()
-  local build = os.getenv("LUA_IP_BUILD")
-  local supervisor = build and build .. "/supervisor"
-  local file = supervisor and io.open(supervisor)
-  if file then file:close() end
+  local it_supervised = hosts.it("supervisor")
 
-  it("serves, with what was queued before the program began", with_loop(function()
-    if not file then return pending("LUA_IP_BUILD has no supervisor: configure with IP_HOST_PROGRAMS=ON") end
+  -- The words of a command that runs a program (a file) with a socket of the supervisor's as descriptor 3.
+  local function supervised(path)
+    return { hosts.path("supervisor"), support.interpreter, path }
+  end
+
+  it_supervised("serves, with what was queued before the program began", with_loop(function()
     finally(process.stop_all)
-    local path = os.tmpname()
-    local program = assert(io.open(path, "w"))
-    program:write [[
+    local path = support.write_file [[
       local ip = require "ip"
       assert(os.getenv("LISTEN_FDS") == "1")
       local sock = ip.udp.socket.new()
@@ -365,8 +353,7 @@ describe("a descriptor from a supervisor", function()
       local text, address, port = sock:receive_string()
       sock:send_to(text:upper(), address, port)
     ]]
-    program:close()
-    local served <close> = process.start { supervisor, os.getenv("LUA_IP_LUA") or "lua5.4", path }
+    local served <close> = process.start(supervised(path))
     local port = tonumber(served:wait_for("port (%d+) queued before exec"))
     local client = ip.udp.connect("127.0.0.1", port)
     client:send("hello")
@@ -376,11 +363,8 @@ describe("a descriptor from a supervisor", function()
     client:close()
   end, 30))
 
-  it("is made non-blocking, and nothing else of it is changed", with_loop(function()
-    if not file then return pending("LUA_IP_BUILD has no supervisor: configure with IP_HOST_PROGRAMS=ON") end
-    local path = os.tmpname()
-    local program = assert(io.open(path, "w"))
-    program:write [[
+  it_supervised("is made non-blocking, and nothing else of it is changed", with_loop(function()
+    local path = support.write_file [[
       local ip = require "ip"
       local function flags()
         for line in io.lines("/proc/self/fdinfo/3") do
@@ -396,8 +380,7 @@ describe("a descriptor from a supervisor", function()
       assert(flags() == before | 2048, "more than O_NONBLOCK")
       print("passed")
     ]]
-    program:close()
-    local output, errors = process.run({ supervisor, os.getenv("LUA_IP_LUA") or "lua5.4", path }, 30)
+    local output, errors = process.run(supervised(path), 30)
     os.remove(path)
     assert.equal("passed\n", output .. errors)
   end, 40))
@@ -437,29 +420,30 @@ describe("other libraries' descriptors", function()
     client:close()
   end))
 
-  it("luv's serves here", with_loop(function()
-    if not has_luv then return pending("luv is not installed") end
-    local theirs = luv.new_udp()
-    assert(theirs:bind("127.0.0.1", 0))
-    local port = theirs:getsockname().port
-    local borrowed = file_descriptor.new(theirs:fileno())
-    local own = borrowed:dup()
-    borrowed:release() -- luv's still
-    theirs:close()
-    luv.run("nowait")
-    local sock = ip.udp.socket.new()
-    sock:assign("v4", own)
-    assert.equal(port, sock.local_port)
-    local client = ip.udp.connect("127.0.0.1", port)
-    client:send("from luv")
-    assert.equal("from luv", (sock:receive_string()))
-    sock:close()
-    client:close()
-  end))
+  local it_luv = platform.it_where(modules.exists("luv"), "luv")
 
-  it("ours serves in luv", function()
-    if not has_luv then return pending("luv is not installed") end
-    local output = support.run_program [[
+  it_luv("luv's serves here", function()
+    assert_prints("from luv\n", [[
+      local ip, uv = require "ip", require "luv"
+      local theirs = uv.new_udp()
+      assert(theirs:bind("127.0.0.1", 0))
+      local port = theirs:getsockname().port
+      local borrowed = ip.file_descriptor.new(theirs:fileno())
+      local own = borrowed:dup()
+      borrowed:release() -- luv's still
+      theirs:close()
+      uv.run("nowait")
+      local sock = ip.udp.socket.new()
+      sock:assign("v4", own)
+      assert(sock.local_port == port)
+      local client = ip.udp.connect("127.0.0.1", port)
+      client:send("from luv")
+      print((sock:receive_string()))
+    ]])
+  end)
+
+  it_luv("ours serves in luv", function()
+    assert_prints("nil\tto luv\n", [[
       local ip, uv = require "ip", require "luv"
       local sock = ip.udp.bind("127.0.0.1", 0)
       local client = ip.udp.connect("127.0.0.1", sock.local_port)
@@ -473,14 +457,14 @@ describe("other libraries' descriptors", function()
         theirs:close()
       end)
       uv.run()
-    ]]
-    assert.equal("nil\tto luv\n", output)
+    ]])
   end)
 end)
 
 describe("datagrams that the system has joined", function()
-  -- A pair whose receiver reads joined datagrams, of which one has been taken and two are staged.
-  local function staged()
+  -- A pair whose receiver reads joined datagrams, of which one has been received and two are in its
+  -- read-ahead buffer.
+  local function opened()
     local server = ip.udp.bind("127.0.0.1", 0)
     server:set_option("receive_offload", true)
     local client = ip.udp.connect("127.0.0.1", server.local_port)
@@ -490,9 +474,9 @@ describe("datagrams that the system has joined", function()
     return server, client
   end
 
-  it("keep release from giving the descriptor away until they are received: EBUSY", support.with_loop(function()
-    local server, client = staged()
-    assert.equal(ip.error.EBUSY, support.error_of(server.release, server))
+  it("keep release from giving the descriptor away until they are received: EBUSY", with_loop(function()
+    local server, client = opened()
+    assert_raises("EBUSY", "release", server.release, server)
     assert.is_true(server.is_open)
     assert.equal("two", (server:receive_string()))
     assert.equal("six", (server:receive_string()))
@@ -500,8 +484,8 @@ describe("datagrams that the system has joined", function()
     client:close()
   end))
 
-  it("keep their boundaries on a descriptor that comes with the option on", support.with_loop(function()
-    local server, client = staged()
+  it("keep their boundaries on a descriptor that comes with the option on", with_loop(function()
+    local server, client = opened()
     server:receive_string()
     server:receive_string()
     local fd = server:release()
@@ -513,16 +497,18 @@ describe("datagrams that the system has joined", function()
     client:close()
   end))
 
-  it("and errors that wait in a foreign descriptor's queue make nobody spin", support.with_loop(function()
+  it("and errors that wait in a foreign descriptor's queue make nobody spin", support.on_main(function()
     local sender = ip.udp.connect("127.0.0.1", support.dead_port())
     sender:set_option("receive_errors", true)
     local fd = sender:release()
     local taken <close> = ip.udp.socket.new()
     taken:assign("v4", fd)
     taken:send("x")
-    assert.equal(ip.error.ECONNREFUSED, support.error_of(taken.receive_string, taken))
+    assert_raises("ECONNREFUSED", nil, taken.receive_string, taken)
     taken.receive_timeout = 0.05
-    assert.equal(ip.error.ETIMEDOUT, support.error_of(taken.receive_string, taken))
+    assertions.assert_sleeps(function()
+      assert_raises("ETIMEDOUT", nil, taken.receive_string, taken)
+    end)
     assert.equal(ip.error.ECONNREFUSED, taken:receive_error().error)
   end))
 end)

@@ -1,3 +1,4 @@
+-- What ip.emilua promises: scripts that were written for Emilua run.
 local ip = require "ip"
 local process = require "spec.support.process"
 local support = require "spec.support"
@@ -7,10 +8,8 @@ local OPTION = { "-l", "ip.emilua" }
 local files = {}
 
 local function write_file(source)
-  local path = os.tmpname()
+  local path = support.write_file(source)
   files[#files + 1] = path
-  local file <close> = assert(io.open(path, "w"))
-  file:write(source)
   return path
 end
 
@@ -29,10 +28,6 @@ local function prints(expected, source, ...)
   assert.equal("", errors)
   assert.equal(expected, output)
   assert.equal(0, code)
-end
-
-local function matches(pattern, text)
-  assert.truthy(text:find(pattern), ("no match of %s in: %s"):format(pattern, text))
 end
 
 local function program(name, expected, source)
@@ -340,13 +335,18 @@ describe("a fiber's handle under ip.emilua", function()
   ]])
 
   program("may be joined again after its joiner was interrupted", "true\ntrue\n7\n", [[
-    local f = spawn(function() sleep(0.02) return 7 end)
+    local released = false
+    local f = spawn(function()
+      while not released do this_fiber.yield() end
+      return 7
+    end)
     local joiner = spawn(function() f:join() end)
     this_fiber.yield()
     joiner:interrupt()
     joiner:join()
     print(joiner.interruption_caught)
     print(f.joinable)
+    released = true
     print(f:join())
   ]])
 
@@ -422,7 +422,7 @@ describe("lua5.4 -l ip.emilua script.lua", function()
       ]]
       assert.equal("", output)
       assert.equal(1, code)
-      matches("^[^\n]*lua[^\n]*: [^\n]*:2: of the main body\nstack traceback:\n.*in local 'failing'", errors)
+      assert.matches("^[^\n]*lua[^\n]*: [^\n]*:2: of the main body\nstack traceback:\n.*in local 'failing'", errors)
     end, 30))
 
   it("shows error values with a traceback, too", support.with_loop(function()
@@ -431,13 +431,13 @@ describe("lua5.4 -l ip.emilua script.lua", function()
       ip.udp.socket.new():receive(byte_span.new(1))
     ]]
     assert.equal(1, code)
-    matches("receive: [^\n]* %(EBADF%)\nstack traceback:", errors)
+    assert.matches("receive: [^\n]* %(EBADF%)\nstack traceback:", errors)
     _, errors, code = run "error({})"
     assert.equal(1, code)
-    matches("%(error object is a table value%)\nstack traceback:", errors)
+    assert.matches("%(error object is a table value%)\nstack traceback:", errors)
     _, errors, code = run "error(setmetatable({}, { __tostring = function() error('no text') end }))"
     assert.equal(1, code)
-    matches("%(error object is a table value%)\nstack traceback:", errors)
+    assert.matches("%(error object is a table value%)\nstack traceback:", errors)
   end, 30))
 
   it("shows a fiber's error with its traceback, and lets the others go on", support.with_loop(function()
@@ -446,7 +446,7 @@ describe("lua5.4 -l ip.emilua script.lua", function()
       spawn(function() sleep(0.01) print('other') end)
     ]]
     assert.equal("other\n", output)
-    matches(":1: of the fiber\nstack traceback:", errors)
+    assert.matches(":1: of the fiber\nstack traceback:", errors)
     assert.equal(0, code)
   end, 30))
 
@@ -457,12 +457,12 @@ describe("lua5.4 -l ip.emilua script.lua", function()
   it("ends with 1 for a script with a syntax error, and for one that is not there", support.with_loop(function()
     local output, errors, code = run "print('not reached') x x"
     assert.equal("", output)
-    matches("syntax error near 'x'\n$", errors)
+    assert.matches("syntax error near 'x'\n$", errors)
     assert.equal(1, code)
     local missing = "/nonexistent/script.lua"
     output, errors, code = process.run(process.lua("-l", "ip.emilua", missing))
     assert.equal("", output)
-    matches("cannot open " .. missing, errors)
+    assert.matches("cannot open " .. missing, errors)
     assert.equal(1, code)
   end, 30))
 
@@ -477,13 +477,13 @@ describe("lua5.4 -l ip.emilua script.lua", function()
       script:wait_for("ready\n")
       script:signal("INT")
       assert.equal(1, script:wait())
-      matches("interrupted!\nstack traceback:", script:errors())
+      assert.matches("interrupted!\nstack traceback:", script:errors())
     end
   end, 60))
 
   it("ends with 1 when what is left waits for what can never come", support.with_loop(function()
     local _, errors, code = run "spawn(function() sleep(math.huge) end)"
-    matches("EDEADLK", errors)
+    assert.matches("EDEADLK", errors)
     assert.equal(1, code)
   end, 30))
 
@@ -508,7 +508,7 @@ describe("lua5.4 -l ip.emilua script.lua", function()
       command[#command + 1] = path
       local output, errors, code = process.run(command)
       assert.equal("", output)
-      matches("ip%.emilua last", errors)
+      assert.matches("ip%.emilua last", errors)
       assert.equal(1, code)
     end
     local output = process.run(process.lua("-e", "x = 1", "-l", "ip.emilua", write_file "print(x)"))

@@ -1,30 +1,21 @@
 -- What receive_errors and receive_error promise: what the network says about datagrams sent earlier ends a receive by
 -- its name, keeps no send from its peer, and can be read in detail; and an unread error costs no CPU.
 local ip = require "ip"
+local assertions = require "spec.support.assertions"
+local kinds = require "spec.support.kinds"
 local namespace = require "spec.support.namespace"
-local process = require "spec.support.process"
+local platform = require "spec.support.platform"
 local support = require "spec.support"
+local trace = require "spec.support.trace"
 
 local byte_span, fiber = ip.byte_span, ip.fiber
 local error_of, with_loop, on_main = support.error_of, support.with_loop, support.on_main
-
-local has_v6 = pcall(support.bound, "v6")
-local is_linux = io.open("/proc/self/fdinfo/0") ~= nil
-local it_linux = is_linux and it or pending
-
-local kinds = {
-  { name = "v4", family = "v4", loopback = "127.0.0.1", seen = "127.0.0.1", peer = "v4", origin = "icmp" },
-  { name = "v6", family = "v6", loopback = "::1", seen = "::1", peer = "v6", origin = "icmp6" },
-  { name = "dual-stack with a v4 peer", family = "v6", loopback = "127.0.0.1", seen = "::ffff:127.0.0.1", peer = "v4",
-    origin = "icmp" },
-}
+local assert_sleeps = assertions.assert_sleeps
+local it_linux = platform.it_linux
 
 local function reporting(kind)
-  local sock = ip.udp.socket.new()
-  sock:open(kind.family)
-  if kind.family == "v6" then sock:set_option("v6_only", false) end
-  sock:set_option("receive_errors", true)
-  sock:bind(kind.family == "v6" and "::" or "0.0.0.0", 0)
+  local sock = kinds.open(kind, { receive_errors = true })
+  sock.receive_timeout = nil
   return sock
 end
 
@@ -34,13 +25,21 @@ local function assert_quiet(sock)
   sock.receive_timeout = nil
 end
 
-for _, kind in ipairs(kinds) do
-  local it_kind = (kind.family == "v4" or has_v6) and it_linux or pending
+-- `count` refusals end receives, and can be read in detail.
+local function assert_refused(sock, count)
+  for _ = 1, count do assert.equal(ip.error.ECONNREFUSED, error_of(sock.receive, sock, byte_span.new(1))) end
+  assert_quiet(sock)
+  for _ = 1, count do assert.equal(ip.error.ECONNREFUSED, sock:receive_error().error) end
+  assert.is_nil(sock:receive_error())
+end
+
+for _, kind in ipairs(kinds.all) do
+  local it_kind = platform.it_linux_family(kind.family)
 
   describe("receive_errors, " .. kind.name, function()
     it_kind("ends the next receive once, on a socket that is not connected", with_loop(function()
       local sock <close> = reporting(kind)
-      sock:send_to("x", kind.loopback, support.dead_port(kind.peer))
+      sock:send_to("x", kind.loopback, support.dead_port(kind.peer_family))
       local err = error_of(sock.receive, sock, byte_span.new(1))
       assert.equal(ip.error.ECONNREFUSED, err)
       assert.equal("receive", err.operation)
@@ -52,7 +51,7 @@ for _, kind in ipairs(kinds) do
       local first = fiber.spawn(pcall, sock.receive_from, sock, byte_span.new(1))
       local second = fiber.spawn(pcall, sock.receive_message, sock, byte_span.new(1))
       fiber.yield()
-      sock:send_to("x", kind.loopback, support.dead_port(kind.peer))
+      sock:send_to("x", kind.loopback, support.dead_port(kind.peer_family))
       local _, err = first:join()
       assert.equal(ip.error.ECONNREFUSED, err)
       fiber.sleep(0.02)
@@ -63,16 +62,16 @@ for _, kind in ipairs(kinds) do
 
     it_kind("keeps the details for receive_error", with_loop(function()
       local sock <close> = reporting(kind)
-      local port = support.dead_port(kind.peer)
+      local port = support.dead_port(kind.peer_family)
       local buf = byte_span.new(64)
       assert.is_nil(sock:receive_error())
       sock:send_to("payload", kind.loopback, port)
       assert.equal(ip.error.ECONNREFUSED, error_of(sock.receive, sock, buf))
       local info = sock:receive_error(buf)
       assert.equal(ip.error.ECONNREFUSED, info.error)
-      assert.equal(kind.origin, info.origin)
-      assert.equal(kind.origin == "icmp" and 3 or 1, info.type)
-      assert.equal(kind.origin == "icmp" and 3 or 4, info.code)
+      assert.equal(kind.icmp, info.origin)
+      assert.equal(kind.icmp == "icmp" and 3 or 1, info.type)
+      assert.equal(kind.icmp == "icmp" and 3 or 4, info.code)
       assert.is_nil(info.mtu)
       assert.equal(ip.address.new(kind.seen), info.offender)
       assert.equal(ip.address.new(kind.seen), info.address)
@@ -84,7 +83,7 @@ for _, kind in ipairs(kinds) do
 
     it_kind("tells how much of the payload was put into the buffer", with_loop(function()
       local sock <close> = reporting(kind)
-      local port = support.dead_port(kind.peer)
+      local port = support.dead_port(kind.peer_family)
       for _, size in ipairs { 3, 0, -1 } do
         sock:send_to("payload", kind.loopback, port)
         assert.equal(ip.error.ECONNREFUSED, error_of(sock.receive, sock, byte_span.new(1)))
@@ -98,39 +97,33 @@ for _, kind in ipairs(kinds) do
 
     it_kind("sends again what only an older error kept from being sent", with_loop(function()
       local sock <close> = reporting(kind)
-      local peer <close>, peer_port = support.bound(kind.peer)
+      local peer <close>, peer_port = support.bound(kind.peer_family)
       for round = 1, 3 do
-        sock:send_to("x", kind.loopback, support.dead_port(kind.peer))
+        sock:send_to("x", kind.loopback, support.dead_port(kind.peer_family))
         local text = tostring(round)
         assert.equal(1, sock:send_to(text, kind.loopback, peer_port))
         assert.equal(1, sock:send_message(text, { address = kind.loopback, port = peer_port, hops = 3 }))
         for _ = 1, 2 do assert.equal(text, (peer:receive_string())) end
       end
-      for _ = 1, 3 do assert.equal(ip.error.ECONNREFUSED, error_of(sock.receive, sock, byte_span.new(1))) end
-      assert_quiet(sock)
-      for _ = 1, 3 do assert.equal(ip.error.ECONNREFUSED, sock:receive_error().error) end
-      assert.is_nil(sock:receive_error())
+      assert_refused(sock, 3)
     end))
 
     it_kind("sends again the entries of a batch that only an older error kept from being sent", with_loop(function()
       local sock <close> = reporting(kind)
-      local peer <close>, peer_port = support.bound(kind.peer)
+      local peer <close>, peer_port = support.bound(kind.peer_family)
       local batch = ip.udp.batch.new(6)
       for i, text in ipairs { "aa", "bb", "c", "", "dddd", "dddd" } do batch:set(i, text, kind.loopback, peer_port) end
       for _ = 1, 3 do
-        sock:send_to("x", kind.loopback, support.dead_port(kind.peer))
+        sock:send_to("x", kind.loopback, support.dead_port(kind.peer_family))
         assert.equal(6, sock:send_many(batch))
         for i = 1, 6 do assert.equal(tostring(batch[i]), (peer:receive_string())) end
       end
-      for _ = 1, 3 do assert.equal(ip.error.ECONNREFUSED, error_of(sock.receive, sock, byte_span.new(1))) end
-      assert_quiet(sock)
-      for _ = 1, 3 do assert.equal(ip.error.ECONNREFUSED, sock:receive_error().error) end
-      assert.is_nil(sock:receive_error())
+      assert_refused(sock, 3)
     end))
 
     it_kind("are one where an entry of a batch is too large, and tell what was sent before", with_loop(function()
       local sock <close> = reporting(kind)
-      local peer <close>, peer_port = support.bound(kind.peer)
+      local peer <close>, peer_port = support.bound(kind.peer_family)
       sock:connect(kind.loopback, peer_port)
       local batch = ip.udp.batch.new(4, 65535)
       for i, size in ipairs { 2, 2, 65528, 2 } do batch:set(i, ("x"):rep(size)) end
@@ -145,27 +138,25 @@ for _, kind in ipairs(kinds) do
 
     it_kind("wakes who is suspended when a send has found the error", with_loop(function()
       local sock <close> = reporting(kind)
-      local peer <close>, peer_port = support.bound(kind.peer)
+      local peer <close>, peer_port = support.bound(kind.peer_family)
       local waiting = fiber.spawn(pcall, sock.receive, sock, byte_span.new(1))
       fiber.yield()
-      sock:send_to("x", kind.loopback, support.dead_port(kind.peer))
+      sock:send_to("x", kind.loopback, support.dead_port(kind.peer_family))
       sock:send_to("y", kind.loopback, peer_port)
       assert.equal("y", (peer:receive_string()))
       assert.is_not_nil(sock:receive_error())
       assert.equal(ip.error.ECONNREFUSED, select(2, waiting:join()))
     end))
 
-    it_kind("a datagram that is too large for the path is a local error", with_loop(function()
+    it_kind("a datagram that is too large for the path is a local error", on_main(function()
       local sock <close> = reporting(kind)
-      sock:connect(kind.loopback, support.dead_port(kind.peer))
+      sock:connect(kind.loopback, support.dead_port(kind.peer_family))
       local err = error_of(sock.send, sock, ("x"):rep(65528))
       assert.equal(ip.error.EMSGSIZE, err)
       assert.equal(sock:get_option("mtu"), err.mtu)
       -- unread, it neither ends a receive nor keeps the loop busy
-      local before = os.clock()
       sock.receive_timeout = 0.2
-      assert.equal(ip.error.ETIMEDOUT, error_of(sock.receive, sock, byte_span.new(1)))
-      assert.is_true(os.clock() - before < 0.1)
+      assert_sleeps(function() assert.equal(ip.error.ETIMEDOUT, error_of(sock.receive, sock, byte_span.new(1))) end)
       local info = sock:receive_error()
       assert.equal(ip.error.EMSGSIZE, info.error)
       assert.equal("local", info.origin)
@@ -234,9 +225,7 @@ describe("receive_errors", function()
     waiting:join()
     for _ = 1, 2 do pcall(sock.receive, sock, byte_span.new(8)) end
     sock.receive_timeout = 0.3
-    local before = os.clock()
-    assert.equal(ip.error.ETIMEDOUT, error_of(sock.receive, sock, byte_span.new(8)))
-    assert.is_true(os.clock() - before < 0.1)
+    assert_sleeps(function() assert.equal(ip.error.ETIMEDOUT, error_of(sock.receive, sock, byte_span.new(8))) end)
     assert.is_not_nil(sock:receive_error())
   end))
 
@@ -274,13 +263,10 @@ local buf = ip.byte_span.new(2000)
 ]]
 
 describe("a batch of equal entries", function()
-  it_linux("leaves in one system call with receive_errors and receive_offload on", with_loop(function()
-    local mode = os.getenv("LUA_IP_MODE")
-    if mode == "sanitize" or mode == "valgrind" then return pending("the program runs under strace") end
-    if not process.exists("strace") then return pending("strace is not installed") end
-    local path = os.tmpname()
-    local file = assert(io.open(path, "w"))
-    file:write([[
+  local it_traced = platform.it_where(platform.can_trace(), "strace")
+
+  it_traced("leaves in one system call with receive_errors and receive_offload on", with_loop(function()
+    local log, output = trace.log([[
       local ip = require "ip"
       local receiver = ip.udp.bind("127.0.0.1", 0)
       local sender = ip.udp.bind("127.0.0.1", 0)
@@ -292,16 +278,10 @@ describe("a batch of equal entries", function()
       for i = 1, 64 do
         if receiver:receive_string() ~= ("%04d"):format(i) then error(i) end
       end
-      print("done")]])
-    file:close()
-    local output, errors = process.run { "strace", "-e", "trace=sendmmsg,sendmsg,sendto",
-      table.unpack(process.lua(path)) }
-    os.remove(path)
-    if errors:find("ptrace", 1, true) then return pending("strace may not trace here") end
-    assert.equal("done\n", output, errors)
-    local calls = select(2, ("\n" .. errors):gsub("\nsend%a+%(", ""))
-    assert.equal(1, calls, errors)
-  end))
+      print("done")]], "-e trace=sendmmsg,sendmsg,sendto")
+    assert.equal("done\n", output, log)
+    assert.equal(1, #trace.results(log), log)
+  end, 60))
 end)
 
 describe("receive_errors behind a router", function()

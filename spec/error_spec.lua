@@ -1,14 +1,13 @@
 -- What ip.error promises: values that say what failed, and that can be compared.
 local ip = require "ip"
 local support = require "spec.support"
+local assertions = require "spec.support.assertions"
 
 local fiber, errors = ip.fiber, ip.error
 local with_loop, on_main = support.with_loop, support.on_main
 local error_of, bound = support.error_of, support.bound
 
-local function assert_contains(text, part)
-  assert.is_truthy(text:find(part, 1, true), ("%q does not contain %q"):format(text, part))
-end
+local assert_contains, assert_message = assertions.assert_contains, assertions.assert_message
 
 -- An error value that a call has raised.
 local function raised()
@@ -43,7 +42,7 @@ describe("an error value", function()
   it("is immutable", function()
     local err = raised()
     for _, name in ipairs { "code", "name", "message", "category", "operation", "mtu", "togeneric", "unknown" } do
-      assert_contains(tostring(error_of(function() err[name] = 1 end)), name)
+      assert_message(name, function() err[name] = 1 end)
     end
     assert.equal("EBADF", err.name)
     assert.equal("receive", err.operation)
@@ -231,16 +230,15 @@ describe("togeneric", function()
   it("needs an error value", function()
     local togeneric = errors.EBADF.togeneric
     for _, wrong in ipairs { 1, "EBADF", {}, ip.address.new() } do
-      assert_contains(tostring(error_of(togeneric, wrong)), "ip.error expected")
+      assert_message("ip.error expected", togeneric, wrong)
     end
   end)
 end)
 
 describe("errors carry the operation that failed", function()
   local function check(operation, name, fn, ...)
-    local err = error_of(fn, ...)
+    local err = assertions.assert_raises(name, operation, fn, ...)
     assert.equal(name, err.name)
-    assert.equal(operation, err.operation)
     assert.equal(operation, tostring(err):match("^([^:]+): "))
   end
 

@@ -1,11 +1,15 @@
 -- What send_with and send_to_with promise.
 local ip = require "ip"
 local support = require "spec.support"
-local namespace = require "spec.support.namespace"
+local assertions = require "spec.support.assertions"
+local blocked = require "spec.support.blocked_programs"
+local memory = require "spec.support.memory"
 
 local byte_span, fiber = ip.byte_span, ip.fiber
 local bound, pair, error_of = support.bound, support.pair, support.error_of
 local with_loop, on_main = support.with_loop, support.on_main
+local assert_bad_argument, assert_message = assertions.assert_bad_argument, assertions.assert_message
+local assert_raises, it_blocked = assertions.assert_raises, blocked.it_blocked
 
 local function write(text)
   return function(span) span:copy(text) end
@@ -24,46 +28,26 @@ local function connected()
   return sock, other
 end
 
--- Runs in a network of its own, whose road takes a second for a datagram; `out` is connected to `sink`, and its buffer
--- is full of `ahead` datagrams.
+-- What the programs begin with; see spec/support/blocked_link.lua. send() is the call `name`.
 local prelude = [[
   local ip = require "ip"
   local fiber = ip.fiber
-  local name = arg[1]
-  local sink = ip.udp.bind("127.0.0.1", 0)
-  local out = ip.udp.connect("127.0.0.1", sink.local_port, { send_buffer_size = 1 })
-  local ahead = 0
-  while out:try_send(("."):rep(1000)) do ahead = ahead + 1 end
+  local link = require "spec.support.blocked_link"
+  local sink, out = link.sink, link.out
   local calls = 0
   local function fill(span)
     calls = calls + 1
     span:copy("last")
   end
-  local function send()
-    if name == "send_with" then return out:send_with(4, fill) end
-    return out:send_to_with(4, fill, "127.0.0.1", sink.local_port)
-  end
-  local sending = fiber.spawn(pcall, send)
+  local senders = {
+    send_with = function() return out:send_with(4, fill) end,
+    send_to_with = function() return out:send_to_with(4, fill, "127.0.0.1", sink.local_port) end,
+  }
 ]]
 
-local function slow(name, body)
-  return function()
-    if not namespace.can_be_slow() then
-      pending("needs the right to make network namespaces")
-      return
-    end
-    local network <close> = assert(namespace.slow())
-    local path = os.tmpname()
-    local file = assert(io.open(path, "w"))
-    file:write(prelude, body, "\nprint('passed')")
-    file:close()
-    local interpreter = os.getenv("LUA_IP_LUA") or "lua5.4"
-    local pipe = assert(io.popen(network:program(("%s %s %s"):format(interpreter, path, name)) .. " 2>&1"))
-    local output = pipe:read("a")
-    pipe:close()
-    os.remove(path)
-    assert.equal("passed\n", output)
-  end
+local function passes(name, body)
+  local choice = ("local name = %q\nlocal send = senders[name]\n"):format(name)
+  return blocked.passes(prelude .. choice .. "fiber.run(function()\n" .. body .. "\nend)")
 end
 
 for name, send in pairs(senders) do
@@ -97,20 +81,11 @@ for name, send in pairs(senders) do
       local sock, other = connected()
       local sink = byte_span.new(8)
       local fill = write("payload")
-      collectgarbage()
-      collectgarbage("stop")
-      local before
-      for i = 1, 60 do
+      fiber.yield() -- grows the stacks that a suspension needs
+      assert.equal(0, memory.garbage_of(function()
         send(sock, 7, fill)
         other:receive(sink)
-        if i == 20 then
-          fiber.yield() -- which has grown the stacks that giving way needs
-          before = collectgarbage("count")
-        end
-      end
-      local after = collectgarbage("count")
-      collectgarbage("restart")
-      assert.equal(0, after - before)
+      end, 40, 20))
       sock:close()
       other:close()
     end))
@@ -120,7 +95,7 @@ for name, send in pairs(senders) do
       assert.equal("mine", error_of(send, sock, 4, function() error("mine", 0) end))
       send(sock, 4, write("next"))
       assert.equal("next", (other:receive_string()))
-      assert.is_nil(other:try_receive(byte_span.new(1)))
+      assertions.assert_empty(other)
       sock:close()
       other:close()
     end))
@@ -179,57 +154,45 @@ for name, send in pairs(senders) do
       other:close()
     end))
 
-    it("waits while the system's buffer is full, and calls the function once", slow(name, [[
-      fiber.run(function()
-        while sending.status ~= "waiting" do fiber.yield() end
-        assert(out.send_queue_count == 1 and out.send_queue_size == 4)
-        assert(os.execute("env -u LD_PRELOAD tc qdisc change dev lo root tbf rate 100mbit burst 20000 limit 1000000"))
-        for _ = 1, ahead do sink:receive_string() end
-        assert(sink:receive_string() == "last")
-        local ok, n = sending:join()
-        assert(ok and n == 4 and calls == 1)
-      end)
+    it_blocked("waits while the system's buffer is full, and calls the function once", passes(name, [[
+      local sending = link.waiting(send)
+      assert(out.send_queue_count == 1 and out.send_queue_size == 4)
+      link.unblock()
+      link.skip()
+      assert(sink:receive_string() == "last")
+      local ok, n = sending:join()
+      assert(ok and n == 4 and calls == 1)
     ]]))
 
-    it("is cancelled while it waits, under its own name", slow(name, [[
-      fiber.run(function()
-        while sending.status ~= "waiting" do fiber.yield() end
-        out:cancel()
-        local ok, err = sending:join()
-        assert(not ok and err == ip.error.ECANCELED and err.operation == name, err)
-        out.send_timeout = 0.01
-        ok, err = pcall(send)
-        assert(not ok and err == ip.error.ETIMEDOUT and err.operation == name, err)
-      end)
+    it_blocked("is cancelled while it waits, under its own name", passes(name, [[
+      local sending = link.waiting(send)
+      out:cancel()
+      local ok, err = sending:join()
+      assert(not ok and err == ip.error.ECANCELED and err.operation == name, err)
+      out.send_timeout = 0.01
+      ok, err = pcall(send)
+      assert(not ok and err == ip.error.ETIMEDOUT and err.operation == name, err)
     ]]))
 
     it("raises EBADF on a socket that is not open, before it looks at its arguments", with_loop(function()
       local sock = bound()
       sock:close()
-      local err = error_of(sock[name], sock, "x")
-      assert.equal(ip.error.EBADF, err)
-      assert.equal(name, err.operation)
+      assert_raises("EBADF", name, sock[name], sock, "x")
     end))
 
     it("raises EBADF when the function closes the socket; EPIPE after shutdown, not calling it", with_loop(function()
       local sock, other = connected()
-      local err = error_of(send, sock, 1, function() sock:close() end)
-      assert.equal(ip.error.EBADF, err)
-      assert.equal(name, err.operation)
+      assert_raises("EBADF", name, send, sock, 1, function() sock:close() end)
       sock = ip.udp.connect("127.0.0.1", to)
       sock:shutdown("send")
-      err = error_of(send, sock, 1, function() error("called") end)
-      assert.equal(ip.error.EPIPE, err)
-      assert.equal(name, err.operation)
+      assert_raises("EPIPE", name, send, sock, 1, function() error("called") end)
       sock:close()
       other:close()
     end))
 
     it("raises what the system says: a datagram that is too large", with_loop(function()
       local sock, other = connected()
-      local err = error_of(send, sock, 65535, function() end)
-      assert.equal(ip.error.EMSGSIZE, err)
-      assert.equal(name, err.operation)
+      assert_raises("EMSGSIZE", name, send, sock, 65535, function() end)
       sock:close()
       other:close()
     end))
@@ -252,10 +215,7 @@ for name, send in pairs(senders) do
     it("refuses a length or a function that is none", with_loop(function()
       local sock, other = connected()
       local function refuse(position, text, ...)
-        local message = error_of(sock[name], sock, ...)
-        assert.is_string(message)
-        local start = ("bad argument #%d to '%s' ("):format(position, name)
-        assert.is_truthy(message:find(start .. text, 1, true), message)
+        assert_bad_argument(position, ("to '%s' (%s"):format(name, text), sock[name], sock, ...)
       end
       local no = function() error("called") end
       refuse(1, "-1 is outside 0..65535", -1, no, "127.0.0.1", 1)
@@ -276,18 +236,15 @@ for name, send in pairs(senders) do
     end))
 
     it("names a bad self", function()
-      local message = error_of(ip.udp.socket.new()[name], {})
-      assert.is_truthy(message:find("calling '" .. name .. "' on bad self", 1, true), message)
+      assert_message("calling '" .. name .. "' on bad self", ip.udp.socket.new()[name], {})
     end)
 
     it("refuses to wait where Lua cannot suspend, before it calls the function", with_loop(function()
       local sock, other = connected()
-      local message
       table.sort({ 1, 2 }, function()
-        message = error_of(send, sock, 1, function() error("called") end)
+        assert_message("cannot wait in " .. name, send, sock, 1, function() error("called") end)
         return false
       end)
-      assert.is_truthy(message:find("cannot wait in " .. name, 1, true), message)
       sock:close()
       other:close()
     end))
@@ -308,9 +265,7 @@ end
 describe("send_with", function()
   it("raises EDESTADDRREQ on a socket without a peer, without calling the function", with_loop(function()
     local sock = bound()
-    local err = error_of(sock.send_with, sock, 1, function() error("called") end)
-    assert.equal(ip.error.EDESTADDRREQ, err)
-    assert.equal("send_with", err.operation)
+    assert_raises("EDESTADDRREQ", "send_with", sock.send_with, sock, 1, function() error("called") end)
     sock:close()
   end))
 end)
@@ -323,7 +278,7 @@ describe("send_to_with", function()
     local text, _, from = other:receive_string()
     assert.equal("hi", text)
     assert.equal(sock.local_port, from)
-    assert.equal(ip.error.EINVAL, error_of(sock.send_to_with, sock, 0, write(""), "127.0.0.1", 0))
+    assert_raises("EINVAL", nil, sock.send_to_with, sock, 0, write(""), "127.0.0.1", 0)
     sock:close()
     other:close()
   end))

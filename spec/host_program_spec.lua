@@ -1,27 +1,30 @@
 -- lua_ip.h: a C host with an event loop of its own (spec/host/loop_host.c) runs the library on it.
 
+local hosts = require "spec.support.hosts"
+local platform = require "spec.support.platform"
 local support = require "spec.support"
-
-local build = os.getenv("LUA_IP_BUILD")
 
 -- Runs a program in the host; returns its output and exit code.
 local function run_host(source)
-  local path = os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write("local ip = require 'ip' local fiber = ip.fiber\n", source)
-  file:close()
-  local pipe = assert(io.popen(("timeout 60 %s/loop_host %s/ip/core.so %s 2>&1"):format(build, build, path)))
-  local output = pipe:read("a")
-  local _, _, code = pipe:close()
+  local path = support.write_file("local ip = require 'ip' local fiber = ip.fiber\n" .. source)
+  local output, code = support.read_command(("timeout 60 %s %s/ip/core.so %s 2>&1"):format(
+    hosts.path("loop_host"), hosts.build, path))
   os.remove(path)
   return output, code
 end
 
-local it_host = build and support.descriptors() and it or pending
+-- Fails unless a program in the host writes just that, and ends well.
+local function host_prints(expected, source)
+  local output, code = run_host(source)
+  assert.equal(expected, output)
+  assert.equal(0, code)
+end
+
+local it_host = platform.is_linux and hosts.it("loop_host") or pending
 
 describe("a C host's own loop", function()
   it_host("runs fibers, their sockets and timers beside the host's own timer", function()
-    local output, code = run_host [[
+    host_prints("done\ttrue\n", [[
       local ticks, finished = 0, false
       host_tick(function() ticks = ticks + 1 return not finished end)
       local server = ip.udp.bind("127.0.0.1", 0)
@@ -44,13 +47,11 @@ describe("a C host's own loop", function()
         finished = true
         print("done", ticks > 0)
       end)
-    ]]
-    assert.equal("done\ttrue\n", output)
-    assert.equal(0, code)
+    ]])
   end)
 
   it_host("sends what a callback of the host has left to coalesce before it blocks", function()
-    local output, code = run_host [[
+    host_prints("before the loop\nfrom a fiber\nfrom a callback\n", [[
       local receiver = ip.udp.bind("127.0.0.1", 0)
       local sender = ip.udp.connect("127.0.0.1", receiver.local_port, { coalesce = true })
       sender:send("before the loop")
@@ -65,22 +66,18 @@ describe("a C host's own loop", function()
         if ticks == 5 then sender:send("from a callback") end
         return ticks < 5
       end)
-    ]]
-    assert.equal("before the loop\nfrom a fiber\nfrom a callback\n", output)
-    assert.equal(0, code)
+    ]])
   end)
 
   it_host("ends when nothing is left to wait for, and not before", function()
-    local output, code = run_host [[
+    host_prints("slept\nyielded\n", [[
       local sleeper = fiber.spawn(function() fiber.sleep(0.02) return "slept" end)
       fiber.spawn(function() print(sleeper:join()) fiber.yield() fiber.yield() print("yielded") end)
-    ]]
-    assert.equal("slept\nyielded\n", output)
-    assert.equal(0, code)
+    ]])
   end)
 
   it_host("serves fibers that the host's callbacks start, and their deadlines", function()
-    local output, code = run_host [[
+    host_prints("false\twith_timeout: connection timed out (ETIMEDOUT)\n", [[
       local sock = ip.udp.bind("127.0.0.1", 0)
       host_tick(function()
         fiber.spawn(function()
@@ -88,9 +85,7 @@ describe("a C host's own loop", function()
           sock:close()
         end)
       end)
-    ]]
-    assert.equal("false\twith_timeout: connection timed out (ETIMEDOUT)\n", output)
-    assert.equal(0, code)
+    ]])
   end)
 
   it_host("reports errors of fibers, and refuses to suspend the handler", function()
@@ -132,12 +127,10 @@ describe("a C host's own loop", function()
   end)
 
   it_host("is driven by the main thread where that waits", function()
-    local output, code = run_host [[
+    host_prints("a fiber\nmain\n", [[
       fiber.spawn(function() print("a fiber") end)
       fiber.sleep(0.005)
       print("main")
-    ]]
-    assert.equal("a fiber\nmain\n", output)
-    assert.equal(0, code)
+    ]])
   end)
 end)

@@ -1,15 +1,17 @@
 -- What ip.interfaces and ip.host_name promise.
 local ip = require "ip"
-local network = require "spec.support.network"
-local process = require "spec.support.process"
 local support = require "spec.support"
+local assertions = require "spec.support.assertions"
+local network = require "spec.support.network"
+local platform = require "spec.support.platform"
+local process = require "spec.support.process"
+
+local on_main, assert_contains = support.on_main, assertions.assert_contains
+local it_network = platform.it_where(network.is_permitted(), "network namespaces")
 
 local function contents(path)
-  local file = io.open(path)
-  if file == nil then return nil end
-  local text = file:read("a"):gsub("%s+$", "")
-  file:close()
-  return text
+  local file <close> = io.open(path)
+  return file and (file:read("a"):gsub("%s+$", ""))
 end
 
 -- The loopback interface, whatever it is called here.
@@ -22,7 +24,7 @@ end
 describe("ip.interfaces", function()
   after_each(process.stop_all)
 
-  it("gives loopback with its address, netmask and index, as internal", support.on_main(function()
+  it("gives loopback with its address, netmask and index, as internal", on_main(function()
     local entry = loopback_entry()
     assert.is_truthy(entry)
     assert.is_true(entry.is_internal)
@@ -60,7 +62,7 @@ describe("ip.interfaces", function()
     assert.are_not.equal("changed", ip.interfaces()[1].name)
   end)
 
-  it("gives a link-local address its scope, so that it can be bound to", support.on_main(function()
+  it("gives a link-local address its scope, so that it can be bound to", on_main(function()
     for _, entry in ipairs(ip.interfaces()) do
       if entry.address.is_v6 and entry.address.is_link_local then
         assert.equal(entry.index, entry.address.scope_id)
@@ -72,8 +74,7 @@ describe("ip.interfaces", function()
     end
   end))
 
-  it("follows the system: addresses, netmasks and hardware addresses of a new interface", support.on_main(function()
-    if not network.is_permitted() then return pending("no network namespaces permitted") end
+  it_network("follows the system: addresses, netmasks and hardware addresses of a new interface", on_main(function()
     local output, code = network.run([[
       local ip = require "ip"
       for _, e in ipairs(ip.interfaces()) do
@@ -103,12 +104,11 @@ describe("ip.interfaces", function()
       "probe0\t40\tfe80::5%probe0\tffff:ffff:ffff:ffff::\tfalse\t02:00:00:00:0a:05",
       "bound\t192.0.2.5", "bound\t2001:db8::5", "bound\tfe80::5%probe0",
     } do
-      assert.is_truthy(output:find(line .. "\n", 1, true), line .. " is not in:\n" .. output)
+      assert_contains(output, line .. "\n")
     end
   end))
 
-  it("leaves out an interface that is down or has no address", support.on_main(function()
-    if not network.is_permitted() then return pending("no network namespaces permitted") end
+  it_network("leaves out an interface that is down or has no address", on_main(function()
     local output, code = network.run([[
       for _, e in ipairs(require("ip").interfaces()) do print(e.name) end
     ]], nil, [[
@@ -117,7 +117,7 @@ describe("ip.interfaces", function()
     ]])
     assert.equal(0, code, output)
     assert.is_nil(output:find("down", 1, true), output)
-    assert.is_truthy(output:find("lo\n", 1, true), output)
+    assert_contains(output, "lo\n")
   end))
 
   it("works in a coroutine that cannot be suspended: it never waits", function()

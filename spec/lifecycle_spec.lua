@@ -1,78 +1,19 @@
--- What is promised about the beginning and the end of programs: whatever is pending, states close cleanly, and Ctrl-C
--- ends a program that is blocked in the library. Everything here runs in processes of its own.
+-- What is promised about the beginning and the end of programs: whatever is pending, states close cleanly. Everything
+-- here runs in processes of its own.
+local assertions = require "spec.support.assertions"
+local platform = require "spec.support.platform"
 local support = require "spec.support"
+local trace = require "spec.support.trace"
 
-local interpreter = os.getenv("LUA_IP_LUA") or "lua5.4"
-local preloaded = os.getenv("LD_PRELOAD") or ""
+local assert_contains, assert_prints = assertions.assert_contains, assertions.assert_prints
 
-local function exists(path)
-  local file = io.open(path)
-  if file then file:close() end
-  return file ~= nil
-end
-
-local function read_all(command)
-  local pipe = assert(io.popen(command))
-  local output = pipe:read("a")
-  local _, how, code = pipe:close()
-  return output, how == "signal" and 128 + code or code
-end
-
-local function write_program(program)
-  local path = os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write(program)
-  file:close()
-  return path
-end
-
--- Runs `program` with `prefix` (shell text) before the interpreter's name.
-local function run_with(prefix, program)
-  local path = write_program(program)
-  local output, code = read_all(("%s %s %s 2>&1"):format(prefix, interpreter, path))
-  os.remove(path)
-  return output, code
-end
-
-local function assert_contains(text, part)
-  assert.is_truthy(text:find(part, 1, true), ("%q does not contain %q"):format(text, part))
-end
-
--- What the programs start with: two sockets, fibers and coroutines that wait in everything there is to wait in.
+-- What the programs begin with.
 local prologue = [[
-local ip = require "ip"
-local fiber = ip.fiber
-local sock = ip.udp.bind("127.0.0.1", 0)
-local port = sock.local_port
-local buffer = ip.byte_span.new(100)
-io.stdout:setvbuf("no")
-
-local function leave_everything_waiting()
-  local target = fiber.spawn(fiber.sleep, math.huge)
-  fiber.spawn(function() sock:receive_from(buffer) end)
-  fiber.spawn(function() sock:receive_string() end)
-  fiber.spawn(fiber.sleep, 100)
-  fiber.spawn(target.join, target)
-  fiber.spawn(fiber.with_timeout, 100, fiber.sleep, 50)
-  fiber.spawn(fiber.with_timeout, 100, sock.receive, sock, buffer)
-  fiber.spawn(fiber.shield, sock.receive, sock, buffer)
-  fiber.spawn(function() while true do coroutine.yield() end end)
-  fiber.spawn(function() while true do fiber.yield() end end):detach()
-  coroutine.wrap(function() sock:receive_from(buffer) end)()
-  coroutine.wrap(function() fiber.with_timeout(100, sock.receive_from, sock, buffer) end)()
-  GLOBAL = ip.udp.bind("127.0.0.1", 0)
-  debug.getregistry()["a spec's socket"] = ip.udp.bind("::1", 0)
-  local timed = ip.udp.bind("127.0.0.1", 0)
-  timed.receive_timeout = 100
-  INSIDE = coroutine.create(function()
-    local held = ip.udp.bind("127.0.0.1", 0)
-    coroutine.yield()
-    held:close()
-  end)
-  coroutine.resume(INSIDE)
-  fiber.spawn(function() timed:receive_string() end)
-  fiber.spawn(function() error "never started" end)
-end
+  local ip = require "ip"
+  local fiber = ip.fiber
+  local everything = require "spec.programs.everything_waiting"
+  local sock, port, buffer = everything.sock, everything.sock.local_port, everything.buffer
+  local leave_everything_waiting = everything.leave_waiting
 ]]
 
 -- One way to end after the other; `expected` is what is printed, `code` the exit code.
@@ -262,9 +203,9 @@ local endings = {
 describe("the end of a state", function()
   for _, ending in ipairs(endings) do
     it("is clean: " .. ending.name, function()
-      local path = write_program(prologue .. ending.program)
+      local path = support.write_file(prologue .. ending.program)
       local errors = os.tmpname()
-      local output, code = read_all(("%s %s 2>%s"):format(interpreter, path, errors))
+      local output, code = support.read_command(("%s %s 2>%s"):format(support.interpreter, path, errors))
       local file = assert(io.open(errors))
       local stderr = file:read("a")
       file:close()
@@ -278,7 +219,7 @@ describe("the end of a state", function()
   end
 
   it("resumes no fiber: nothing runs after the end of the main chunk", function()
-    local output, code = support.run_program(prologue .. [[
+    assert_prints("", prologue .. [[
       fiber.spawn(function()
         local guard <close> = setmetatable({}, {__close = function() print "closed" end})
         fiber.sleep(0)
@@ -291,12 +232,10 @@ describe("the end of a state", function()
       fiber.yield()
       sock:send_to("x", "127.0.0.1", port)
     ]])
-    assert.equal("", output)
-    assert.equal(0, code)
   end)
 
   it("is not held up by a finalizer that would wait, and resumes no fiber for it", function()
-    local output, code = support.run_program(prologue .. [[
+    assert_prints("", prologue .. [[
       fiber.spawn(function()
         fiber.sleep(0)
         print "resumed"
@@ -309,12 +248,16 @@ describe("the end of a state", function()
       end })
       GLOBAL = ip.udp.bind("127.0.0.1", 0)
     ]])
-    assert.equal("", output)
-    assert.equal(0, code)
   end)
 
   it("leaves what is older than the library a refusal, and no crash", function()
-    local output, code = support.run_program [[
+    local expected = {}
+    for _, name in ipairs { "new", "bind", "spawn", "sleep", "yield", "run", "run fn", "with_timeout", "join" } do
+      expected[#expected + 1] = name .. "\truntime is closed\n"
+    end
+    expected[#expected + 1] = "receive\tEBADF\nsend\tEBADF\nclose\tok\ninterrupt\tok\ndetach\tok\nstatus\tok\n"
+    expected[#expected + 1] = "error\tok\nspan\tok\naddress\tok\n"
+    assert_prints(table.concat(expected), [[
       OLDER = setmetatable({}, { __gc = function()
         local function try(name, fn, ...)
           local ok, err = pcall(fn, ...)
@@ -344,15 +287,7 @@ describe("the end of a state", function()
       SOCK = ip.udp.bind("127.0.0.1", 0)
       FIBER = ip.fiber.spawn(function() SOCK:receive_string() end)
       ip.fiber.yield()
-    ]]
-    local expected = {}
-    for _, name in ipairs { "new", "bind", "spawn", "sleep", "yield", "run", "run fn", "with_timeout", "join" } do
-      expected[#expected + 1] = name .. "\truntime is closed\n"
-    end
-    expected[#expected + 1] = "receive\tEBADF\nsend\tEBADF\nclose\tok\ninterrupt\tok\ndetach\tok\nstatus\tok\n"
-    expected[#expected + 1] = "error\tok\nspan\tok\naddress\tok\n"
-    assert.equal(table.concat(expected), output)
-    assert.equal(0, code)
+    ]])
   end)
 
   it("refuses what is older than the library also when that was never used", function()
@@ -365,7 +300,7 @@ describe("the end of a state", function()
   end)
 
   it("outlives finalizers that make sockets, fibers and spans while it happens", function()
-    local output, code = support.run_program(prologue .. [[
+    assert_prints("end\n", prologue .. [[
       leave_everything_waiting()
       for i = 1, 5 do
         _G["FINAL" .. i] = setmetatable({}, { __gc = function()
@@ -378,12 +313,10 @@ describe("the end of a state", function()
       end
       print "end"
     ]])
-    assert.equal("end\n", output)
-    assert.equal(0, code)
   end)
 
   it("outlives a finalizer that closes everything in the wrong order", function()
-    local output, code = support.run_program(prologue .. [[
+    assert_prints("finalized\n", prologue .. [[
       leave_everything_waiting()
       FINAL = setmetatable({}, { __gc = function()
         GLOBAL:close()
@@ -393,14 +326,12 @@ describe("the end of a state", function()
         print "finalized"
       end })
     ]])
-    assert.equal("finalized\n", output)
-    assert.equal(0, code)
   end)
 end)
 
 describe("the library required again after package.loaded was cleared", function()
   it("works, and what the first one made works on", function()
-    local output, code = support.run_program [[
+    assert_prints("for a\tfor b\ndone\n", [[
       local first = require "ip"
       local a = first.udp.bind("127.0.0.1", 0)
       local waiting = first.fiber.spawn(function() return (a:receive_string()) end)
@@ -421,15 +352,13 @@ describe("the library required again after package.loaded was cleared", function
       print(c.status)
       a:close()
       b:close()
-    ]]
-    assert.equal("for a\tfor b\ndone\n", output)
-    assert.equal(0, code)
+    ]])
   end)
 end)
 
 describe("several states", function()
   it("in several processes exchange datagrams, each with its own loop", function()
-    local output, code = support.run_program([[
+    assert_prints("answer to 1\nanswer to 2\nanswer to 3\n", [[
       local interpreter = ...
       local ip = require "ip"
       local sock = ip.udp.bind("127.0.0.1", 0)
@@ -444,176 +373,16 @@ describe("several states", function()
         end
       end)
       for i = 1, 3 do print(children[i]:read("l")) end
-    ]], "'" .. interpreter .. "'")
-    assert.equal("answer to 1\nanswer to 2\nanswer to 3\n", output)
-    assert.equal(0, code)
-  end)
-end)
-
-describe("Ctrl-C", function()
-  -- A child of the program sends the signal once the program sleeps in the system.
-  local when_blocked = [[
-    local function signal_when_blocked()
-      SIGNALLER = io.popen("pid=$PPID; while ! grep -q '^State:.S' /proc/$pid/status; do :; done; kill -INT $pid")
-    end
-  ]]
-
-  local function check(name, program, expect)
-    it(name, function()
-      if not exists("/proc/self/status") then return pending("the system does not tell the state of a process") end
-      local output, code = run_with("", prologue .. when_blocked .. program)
-      expect(output, code)
-    end)
-  end
-
-  local function is_interrupted(output, code)
-    assert.is_truthy(output:match("^[^\n]*: [^\n]*interrupted!\nstack traceback:\n"), output)
-    assert.equal(1, code)
-  end
-
-  check("ends a script that is blocked in receive", [[
-    signal_when_blocked()
-    sock:receive_string()
-  ]], is_interrupted)
-
-  check("ends a script that is blocked in sleep", [[
-    signal_when_blocked()
-    fiber.sleep(100)
-  ]], is_interrupted)
-
-  check("ends a script that is blocked in fiber.run with waiting fibers", [[
-    fiber.spawn(function() sock:receive_string() end)
-    fiber.spawn(fiber.sleep, 100)
-    signal_when_blocked()
-    fiber.run()
-  ]], is_interrupted)
-
-  check("ends a script that is blocked in fiber.run with a function", [[
-    signal_when_blocked()
-    fiber.run(function() sock:receive_string() end)
-  ]], is_interrupted)
-
-  check("ends a script that is blocked in join, inside with_timeout", [[
-    local one = fiber.spawn(fiber.sleep, 100)
-    signal_when_blocked()
-    fiber.with_timeout(200, one.join, one)
-  ]], is_interrupted)
-
-  check("ends a script whose fibers are busy, if they yield", [[
-    local signaller = io.popen("read line; kill -INT $PPID", "w")
-    local rounds = 0
-    fiber.run(function()
-      while true do
-        rounds = rounds + 1
-        if rounds == 10 then
-          signaller:write("go\n")
-          signaller:flush()
-        end
-        fiber.yield()
-      end
-    end)
-  ]], is_interrupted)
-
-  check("ends a script that floods a socket on the main thread", [[
-    local signaller = io.popen("read line; kill -INT $PPID", "w")
-    local rounds = 0
-    while true do
-      rounds = rounds + 1
-      if rounds == 10 then
-        signaller:write("go\n")
-        signaller:flush()
-      end
-      sock:send_to("x", "127.0.0.1", port)
-      sock:receive_from(buffer)
-    end
-  ]], is_interrupted)
-
-  check("raises an error that the script may catch, and the library goes on", [[
-    signal_when_blocked()
-    print(pcall(sock.receive_string, sock))
-    sock:send_to("still there", "127.0.0.1", port)
-    print((sock:receive_string()))
-    fiber.sleep(0.001)
-    print(fiber.run(function() return "fibers too" end))
-  ]], function(output, code)
-    assert.is_truthy(output:match("^false\t[^\n]*interrupted!\nstill there\nfibers too\n$"), output)
-    assert.equal(0, code)
-  end)
-
-  check("leaves the fibers waiting when the main thread catches it", [[
-    local waiting = fiber.spawn(function() return (sock:receive_string()) end)
-    signal_when_blocked()
-    print(pcall(fiber.run))
-    print(waiting.status)
-    sock:send_to("for the fiber", "127.0.0.1", port)
-    print(waiting:join())
-  ]], function(output, code)
-    assert.is_truthy(output:match("^false\t[^\n]*interrupted!\nwaiting\nfor the fiber\n$"), output)
-    assert.equal(0, code)
-  end)
-
-  check("a second time ends the process at once, as under plain lua", [[
-    signal_when_blocked()
-    print(pcall(fiber.sleep, 100))
-    SIGNALLER:close()
-    signal_when_blocked()
-    fiber.sleep(100)
-    print "not reached"
-  ]], function(output, code)
-    assert.is_truthy(output:match("^false\t[^\n]*interrupted!\n$"), output)
-    assert.equal(128 + 2, code) -- killed by signal 2
-  end)
-
-  check("while Lua is busy between two calls works as it does without the library", [[
-    pcall(fiber.sleep, 0.001)
-    local signaller = io.popen("kill -INT $PPID")
-    while true do end
-  ]], is_interrupted)
-
-  it("does what it does without the library where the program was started with SIGINT ignored", function()
-    if not exists("/proc/self/status") then return pending("the system does not tell the state of a process") end
-    -- the standalone interpreter installs its handler whatever it inherits
-    local _, plain = run_with("trap '' INT;", [[
-      local signaller = io.popen("kill -INT $PPID")
-      while true do end
-    ]])
-    local _, blocked = run_with("trap '' INT;", prologue .. when_blocked .. [[
-      signal_when_blocked()
-      sock:receive_string()
-    ]])
-    assert.equal(plain, blocked)
-  end)
-
-  it("ignored by the process while it waits stays ignored", function()
-    -- what others offer for it: Lua has nothing, and the standalone interpreter installs its handler in any case
-    local ignoring
-    if pcall(require, "cqueues.signal") then
-      ignoring = [[ local signal = require "cqueues.signal" signal.ignore(signal.SIGINT) ]]
-    elseif pcall(require, "posix.signal") then
-      ignoring = [[ local signal = require "posix.signal" signal.signal(signal.SIGINT, signal.SIG_IGN) ]]
-    else
-      return pending("neither cqueues nor luaposix, which can ignore a signal, is installed")
-    end
-    local output, code = run_with("", prologue .. ignoring .. [[
-      fiber.spawn(function()
-        io.popen("kill -INT $PPID"):close()
-        fiber.sleep(0.002)
-        sock:send_to("went on", "127.0.0.1", port)
-      end)
-      print((sock:receive_string()))
-    ]])
-    assert.equal("went on\n", output)
-    assert.equal(0, code)
+    ]], "'" .. support.interpreter .. "'")
   end)
 end)
 
 describe("valgrind", function()
-  local installed = read_all("command -v valgrind || true") ~= ""
+  local it_checked = platform.it_where(platform.has_valgrind(), "valgrind, and no other tool")
+
   local function check(name, program, expected_code)
-    it("finds nothing wrong: " .. name, function()
-      if not installed then return pending("valgrind is not installed") end
-      if preloaded ~= "" then return pending("valgrind does not run what another tool watches") end
-      local output, code = run_with("valgrind -q --error-exitcode=99 --leak-check=full", prologue .. program)
+    it_checked("finds nothing wrong: " .. name, function()
+      local output, code = trace.run_under("valgrind -q --error-exitcode=99 --leak-check=full", prologue .. program)
       assert.is_nil(output:find("==%d+=="), output)
       assert.equal(expected_code, code)
     end)

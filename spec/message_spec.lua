@@ -1,18 +1,22 @@
--- What receive_message, send_message and reply_message promise: what travels beside the bytes arrives, for v4, v6 and
--- v4-mapped peers alike.
+-- What receive_message, send_message and reply_message promise: what travels beside the bytes arrives, for
+-- v4, v6 and v4-mapped peers alike.
 local ip = require "ip"
-local namespace = require "spec.support.namespace"
 local support = require "spec.support"
+local assertions = require "spec.support.assertions"
+local blocked = require "spec.support.blocked_programs"
+local memory = require "spec.support.memory"
+local namespace = require "spec.support.namespace"
+local platform = require "spec.support.platform"
 
 local byte_span, fiber, message_flag = ip.byte_span, ip.fiber, ip.message_flag
 local bound, pair, error_of = support.bound, support.pair, support.error_of
 local with_loop, on_main = support.with_loop, support.on_main
 
-local has_v6 = pcall(support.bound, "v6")
-local is_linux = io.open("/proc/self/fdinfo/0") ~= nil
-local it_linux = is_linux and it or pending
+local assert_method_raises = assertions.assert_method_raises
+local it_linux, it_blocked = platform.it_linux, blocked.it_blocked
 
--- `any`: what a server binds to; `loopback`: where a client of family `client` sends; `seen`: how the server sees it.
+-- `any`: what a server binds to; `loopback`: where a client of family `client` sends; `seen`: how the server
+-- sees it.
 local kinds = {
   { name = "v4", any = "0.0.0.0", loopback = "127.0.0.1", seen = "127.0.0.1", client = "v4" },
   { name = "v6", any = "::", loopback = "::1", seen = "::1", client = "v6" },
@@ -37,39 +41,13 @@ local function client_of(kind)
   return (bound(kind.client))
 end
 
--- Calls sock:name(...) as a program does, so that messages name the method and count its arguments without self.
-local function call_method(sock, name, ...)
-  return assert(load(("local sock = ... return (sock:%s(select(2, ...)))"):format(name)))(sock, ...)
-end
-
-local function assert_method_raises(name, sock, method, ...)
-  local err = error_of(call_method, sock, method, ...)
-  assert.equal(ip.error[name], err)
-  assert.equal(method, err.operation)
-end
-
-local function assert_bad_argument(position, what, sock, method, ...)
-  local message = error_of(call_method, sock, method, ...)
-  assert.is_string(message)
-  assert.is_truthy(message:find(("bad argument #%d to '%s'"):format(position, method), 1, true), message)
-  assert.is_truthy(message:find(what, 1, true), message)
-end
-
--- Bytes that run() allocates with the collector stopped, after a first round.
-local function garbage(run)
-  run()
-  collectgarbage()
-  collectgarbage("stop")
-  run()
-  local before = collectgarbage("count")
-  run()
-  local bytes = (collectgarbage("count") - before) * 1024
-  collectgarbage("restart")
-  return bytes
+-- Fails unless sock:method(...) refuses the argument at `position`, with `what` in the message.
+local function assert_refused(position, what, sock, method, ...)
+  assertions.assert_contains(assertions.assert_bad_method_argument(position, sock, method, ...), what)
 end
 
 for _, kind in ipairs(kinds) do
-  local it_kind = (kind.any == "0.0.0.0" or has_v6) and it_linux or pending
+  local it_kind = platform.it_linux_family(kind.any == "::" and "v6" or "v4")
 
   describe("receive_message, " .. kind.name, function()
     it_kind("tells everything that an option asks for", with_loop(function()
@@ -145,14 +123,12 @@ for _, kind in ipairs(kinds) do
       local client <close> = client_of(kind)
       client:connect(kind.loopback, port)
       local buf, info = byte_span.new(64), {}
-      assert.equal(0, garbage(function()
-        for _ = 1, 100 do
-          client:send("x")
-          server:receive_message(buf, info)
-          server:reply_message("y", info)
-          client:receive(buf)
-        end
-      end))
+      assert.equal(0, memory.garbage_of(function()
+        client:send("x")
+        server:receive_message(buf, info)
+        server:reply_message("y", info)
+        client:receive(buf)
+      end, 100, 200))
     end))
   end)
 
@@ -268,11 +244,11 @@ describe("reply_message", function()
 
   it_linux("needs who asked", with_loop(function()
     local sock <close> = bound()
-    assert_bad_argument(2, "field 'address'", sock, "reply_message", "x", {})
-    assert_bad_argument(2, "field 'address'", sock, "reply_message", "x", { address = 7, port = 1 })
-    assert_bad_argument(2, "field 'port'", sock, "reply_message", "x", { address = "127.0.0.1" })
-    assert_bad_argument(2, "table", sock, "reply_message", "x")
-    assert_bad_argument(2, "field 'destination'", sock, "reply_message", "x",
+    assert_refused(2, "field 'address'", sock, "reply_message", "x", {})
+    assert_refused(2, "field 'address'", sock, "reply_message", "x", { address = 7, port = 1 })
+    assert_refused(2, "field 'port'", sock, "reply_message", "x", { address = "127.0.0.1" })
+    assert_refused(2, "table", sock, "reply_message", "x")
+    assert_refused(2, "field 'destination'", sock, "reply_message", "x",
       { address = "127.0.0.1", port = 1, destination = {} })
     -- an address that is not this system's own: EINVAL or ENETUNREACH, as routing finds out
     assert.is_false((pcall(sock.reply_message, sock, "x",
@@ -294,11 +270,11 @@ describe("receive_message", function()
     assert.equal("second", (b:receive_string()))
   end))
 
-  it("drops what strangers had sent before connect", with_loop(function()
+  it("drops non-peer datagrams that came before connect", with_loop(function()
     local server <close>, port = bound()
-    local stranger <close> = bound()
+    local other <close> = bound()
     local peer <close> = bound()
-    stranger:send_to("no", "127.0.0.1", port)
+    other:send_to("no", "127.0.0.1", port)
     peer:send_to("yes", "127.0.0.1", port)
     server:connect("127.0.0.1", peer.local_port)
     local buf = byte_span.new(8)
@@ -348,9 +324,9 @@ describe("receive_message", function()
 
   it("refuses wrong arguments", with_loop(function()
     local sock <close> = bound()
-    assert_bad_argument(1, "byte_span", sock, "receive_message", "text")
-    assert_bad_argument(2, "table", sock, "receive_message", byte_span.new(1), 5)
-    assert_bad_argument(3, "integer", sock, "receive_message", byte_span.new(1), {}, "peek")
+    assert_refused(1, "byte_span", sock, "receive_message", "text")
+    assert_refused(2, "table", sock, "receive_message", byte_span.new(1), 5)
+    assert_refused(3, "integer", sock, "receive_message", byte_span.new(1), {}, "peek")
     assert_method_raises("ENOTSUP", sock, "receive_message", byte_span.new(1), {}, message_flag.confirm)
   end))
 
@@ -385,7 +361,7 @@ describe("send_message", function()
   it("refuses wrong arguments and fields", with_loop(function()
     local sock <close>, port = bound()
     local function refuse(field, value)
-      assert_bad_argument(2, ("field '%s'"):format(field), sock, "send_message", "x",
+      assert_refused(2, ("field '%s'"):format(field), sock, "send_message", "x",
         setmetatable({ [field] = value, address = field == "address" and value or "127.0.0.1",
           port = field ~= "port" and port or value }, nil))
     end
@@ -405,11 +381,11 @@ describe("send_message", function()
     refuse("address", "1.2.3")
     refuse("source", true)
     refuse("source", "nowhere")
-    assert_bad_argument(2, "field 'port'", sock, "send_message", "x", { address = "127.0.0.1" })
-    assert_bad_argument(2, "field 'address'", sock, "send_message", "x", { port = 1 })
-    assert_bad_argument(2, "table", sock, "send_message", "x", "127.0.0.1")
-    assert_bad_argument(1, "byte_span", sock, "send_message", 5, {})
-    assert_bad_argument(3, "integer", sock, "send_message", "x", {}, "more")
+    assert_refused(2, "field 'port'", sock, "send_message", "x", { address = "127.0.0.1" })
+    assert_refused(2, "field 'address'", sock, "send_message", "x", { port = 1 })
+    assert_refused(2, "table", sock, "send_message", "x", "127.0.0.1")
+    assert_refused(1, "byte_span", sock, "send_message", 5, {})
+    assert_refused(3, "integer", sock, "send_message", "x", {}, "more")
     assert_method_raises("ENOTSUP", sock, "send_message", "x", {}, message_flag.peek)
     assert_method_raises("EINVAL", sock, "send_message", "x", { address = "127.0.0.1", port = 0 })
     assert_method_raises("EMSGSIZE", sock, "send_message", ("x"):rep(65508), { address = "127.0.0.1", port = port })
@@ -432,96 +408,64 @@ describe("send_message", function()
 end)
 
 describe("a message that the system cannot take yet", function()
-  local network
-
-  setup(function()
-    network = namespace.slow()
-  end)
-
-  teardown(function()
-    if network then network:close() end
-  end)
-
-  -- `out` in a network that takes a second for a datagram, until open_the_road is called; its buffer is full.
+  -- What the programs begin with; see spec/support/blocked_link.lua.
   local prelude = [[
     local ip = require "ip"
     local fiber = ip.fiber
-    local sink = ip.udp.bind("127.0.0.1", 0, { receive_hops = true, receive_buffer_size = 1000000 })
-    local out = ip.udp.connect("127.0.0.1", sink.local_port, { send_buffer_size = 1 })
-    local large, ahead = ("."):rep(1000), 0
-    while out:try_send(large) do ahead = ahead + 1 end
+    local link = require "spec.support.blocked_link"
+    local sink, out = link.sink, link.out
+    sink:set_option("receive_hops", true)
     local target = { address = "127.0.0.1", port = sink.local_port, hops = 7 }
-    local function open_the_road()
-      assert(os.execute("env -u LD_PRELOAD tc qdisc change dev lo root tbf rate 100mbit burst 20000 limit 1000000"))
-    end
-    local function waiting(method, ...)
-      local started = fiber.spawn(pcall, out[method], out, ...)
-      while started.status ~= "waiting" do fiber.yield() end
-      return started
-    end
+    local function waiting(method, ...) return link.waiting(out[method], out, ...) end
   ]]
 
-  local function check_program(body)
-    local output, code = namespace.run_program(network, prelude .. body .. '\nprint("done")\n')
-    assert.equal("done\n", output)
-    assert.equal(0, code)
+  local function passes(body)
+    return blocked.passes(prelude .. "fiber.run(function()\n" .. body .. "\nend)")
   end
 
-  it("waits, completes in order, and leaves with what it was to carry", with_loop(function()
-    if not network then return pending("network namespaces are not permitted here") end
-    check_program([[
-      fiber.run(function()
-        local first = waiting("send_message", "one", target)
-        local second = waiting("reply_message", { "t", "wo" }, { address = "127.0.0.1", port = sink.local_port })
-        assert(out.send_queue_count == 2 and out.send_queue_size == 6)
-        open_the_road()
-        assert(select(2, first:join()) == 3 and select(2, second:join()) == 3)
-        for _ = 1, ahead do sink:receive_string() end
-        local buf = ip.byte_span.new(10)
-        local n, info = sink:receive_message(buf)
-        assert(buf:sub(1, n) == "one" and info.hops == 7)
-        n, info = sink:receive_message(buf, info)
-        assert(buf:sub(1, n) == "two" and info.hops ~= 7)
-      end)]])
-  end))
+  it_blocked("waits, completes in order, and leaves with what it was to carry", passes [[
+    local first = waiting("send_message", "one", target)
+    local second = waiting("reply_message", { "t", "wo" }, { address = "127.0.0.1", port = sink.local_port })
+    assert(out.send_queue_count == 2 and out.send_queue_size == 6)
+    link.unblock()
+    assert(select(2, first:join()) == 3 and select(2, second:join()) == 3)
+    link.skip()
+    local buf = ip.byte_span.new(10)
+    local n, info = sink:receive_message(buf)
+    assert(buf:sub(1, n) == "one" and info.hops == 7)
+    n, info = sink:receive_message(buf, info)
+    assert(buf:sub(1, n) == "two" and info.hops ~= 7)
+  ]])
 
-  it("ends by send_timeout, cancel and close, and is not sent", with_loop(function()
-    if not network then return pending("network namespaces are not permitted here") end
-    check_program([[
-      os.execute("env -u LD_PRELOAD tc qdisc change dev lo root tbf rate 8kbit burst 2000 limit 1000000")
-      fiber.run(function()
-        while out:try_send(large) do ahead = ahead + 1 end
-        out.send_timeout = 0.02
-        local ok, err = pcall(out.send_message, out, "x", target)
-        assert(not ok and err == ip.error.ETIMEDOUT and err.operation == "send_message")
-        out.send_timeout = nil
-        local cancelled = waiting("send_message", "x", target)
-        out:cancel()
-        assert(select(2, cancelled:join()) == ip.error.ECANCELED)
-        local closed = waiting("reply_message", "x", target)
-        out:close()
-        assert(select(2, closed:join()) == ip.error.ECANCELED)
-      end)]])
-  end))
+  it_blocked("ends by send_timeout, cancel and close, and is not sent", passes [[
+    out.send_timeout = 0.02
+    local ok, err = pcall(out.send_message, out, "x", target)
+    assert(not ok and err == ip.error.ETIMEDOUT and err.operation == "send_message")
+    out.send_timeout = nil
+    local cancelled = waiting("send_message", "x", target)
+    out:cancel()
+    link.ends_with("ECANCELED", cancelled)
+    local closed = waiting("reply_message", "x", target)
+    out:close()
+    link.ends_with("ECANCELED", closed)
+    link.unblock()
+    local last = ip.udp.connect("127.0.0.1", sink.local_port)
+    last:send("the last")
+    link.skip()
+    assert(sink:receive_string() == "the last")
+  ]])
 
-  it("goes on where it had to stop when it is split into many", with_loop(function()
-    if not network then return pending("network namespaces are not permitted here") end
-    check_program([[
-      fiber.run(function()
-        os.execute("env -u LD_PRELOAD tc qdisc change dev lo root tbf rate 8kbit burst 2000 limit 1000000")
-        while out:try_send(large) do ahead = ahead + 1 end
-        local parts = {}
-        for i = 1, 1000 do parts[i] = ("%08d"):format(i) end
-        target.segment_size = 8
-        local sending = waiting("send_message", table.concat(parts), target)
-        open_the_road()
-        sink.receive_timeout = 5
-        for _ = 1, ahead do assert(sink:receive_string() == large) end
-        for i = 1, 1000 do assert(sink:receive_string() == parts[i]) end
-        assert(select(2, sending:join()) == 8000)
-        assert(sink:io_control("bytes_readable") == 0)
-      end)]])
-  end))
+  it_blocked("goes on where it had to stop when it is segmented into many", passes [[
+    local parts = {}
+    for i = 1, 1000 do parts[i] = ("%08d"):format(i) end
+    target.segment_size = 8
+    local sending = waiting("send_message", table.concat(parts), target)
+    link.unblock()
+    link.skip()
+    for i = 1, 1000 do assert(sink:receive_string() == parts[i]) end
+    assert(select(2, sending:join()) == 8000)
+    assert(sink:io_control("bytes_readable") == 0)
+  ]])
 end)
 
 describe("reply_message on a link", function()

@@ -1,49 +1,23 @@
 -- What segment_size and receive_offload promise: the system splits and joins, and nobody but receive_message notices.
 local ip = require "ip"
-local process = require "spec.support.process"
+local assertions = require "spec.support.assertions"
+local kinds = require "spec.support.kinds"
+local platform = require "spec.support.platform"
 local support = require "spec.support"
+local trace = require "spec.support.trace"
 
 local byte_span, fiber, message_flag = ip.byte_span, ip.fiber, ip.message_flag
 local error_of, with_loop = support.error_of, support.with_loop
-
-local has_v6 = pcall(support.bound, "v6")
-local is_linux = io.open("/proc/self/fdinfo/0") ~= nil
-local it_linux = is_linux and it or pending
-
-local kinds = {
-  { name = "v4", any = "0.0.0.0", loopback = "127.0.0.1" },
-  { name = "v6", any = "::", loopback = "::1" },
-  { name = "dual-stack with a v4 peer", any = "::", loopback = "127.0.0.1" },
-}
-
-local function open_socket(kind, options)
-  local sock = ip.udp.socket.new()
-  sock:open(kind.any == "::" and "v6" or "v4")
-  if kind.any == "::" then sock:set_option("v6_only", false) end
-  for name, value in pairs(options or {}) do sock:set_option(name, value) end
-  sock:bind(kind.any, 0)
-  sock.receive_timeout = 2
-  return sock, sock.local_port
-end
-
--- `count` texts of `size` bytes, each different, the last one shorter.
-local function segments(count, size)
-  local list = {}
-  for i = 1, count do list[i] = ("%04d"):format(i) .. ("abcdefgh"):rep(size):sub(1, size - 4) end
-  list[count] = list[count]:sub(1, size - 1)
-  return list, table.concat(list)
-end
+local assert_empty = assertions.assert_empty
+local it_linux = platform.it_linux
+local open_socket, segments = kinds.open, kinds.segments
 
 local function assert_received(list, receive, first)
   for i = first or 1, #list do assert.equal(list[i], (receive())) end
 end
 
-local function assert_empty(sock)
-  assert.is_nil((sock:try_receive(byte_span.new(1))))
-end
-
-for _, kind in ipairs(kinds) do
-  local it_kind = (kind.any == "0.0.0.0" or has_v6) and it_linux or pending
+for _, kind in ipairs(kinds.all) do
+  local it_kind = platform.it_linux_family(kind.family)
 
   describe("segment_size, " .. kind.name, function()
     it_kind("as a field splits one send into datagrams", with_loop(function()
@@ -233,16 +207,9 @@ for _, kind in ipairs(kinds) do
       local sender <close> = open_socket(kind, { segment_size = 8 })
       local _, data = segments(60, 8)
       for _ = 1, 10 do sender:send_to(data, kind.loopback, port) end
-      local turns = 0
-      local other = fiber.spawn(function()
-        while true do
-          turns = turns + 1
-          fiber.yield()
-        end
+      local turns = support.turns_during(function()
+        for _ = 1, 600 do receiver:receive_string() end
       end)
-      for _ = 1, 600 do receiver:receive_string() end
-      other:interrupt()
-      other:join()
       assert.is_true(turns >= 3)
     end))
 
@@ -296,6 +263,8 @@ for _, kind in ipairs(kinds) do
 end
 
 describe("segment_size and receive_offload", function()
+  local it_traced = platform.it_where(platform.can_trace(), "strace")
+
   it_linux("refuse wrong values", with_loop(function()
     local sock <close> = ip.udp.bind("127.0.0.1", 0)
     for _, value in ipairs { -1, 65508, 1.5, "100", true } do
@@ -308,14 +277,8 @@ describe("segment_size and receive_offload", function()
     assert.is_false(sock:get_option("receive_offload"))
   end))
 
-  it_linux("a path that refuses to split gets each datagram by itself, from then on", with_loop(function()
-    if os.getenv("LUA_IP_MODE") == "sanitize" or os.getenv("LUA_IP_MODE") == "valgrind" then
-      return pending("the program runs under strace")
-    end
-    if not process.exists("strace") then return pending("strace is not installed") end
-    local path = os.tmpname()
-    local file = assert(io.open(path, "w"))
-    file:write([[
+  it_traced("a path that refuses to split gets each datagram by itself, from then on", with_loop(function()
+    local log, output = trace.log([[
       local ip = require "ip"
       local receiver = ip.udp.bind("127.0.0.1", 0)
       local sender = ip.udp.bind("127.0.0.1", 0)
@@ -333,15 +296,9 @@ describe("segment_size and receive_offload", function()
       sender:set_option("segment_size", 2)
       sender:send_to({ "x", "yzw" }, "127.0.0.1", receiver.local_port)
       round { "xy", "zw" }
-      print("done")]])
-    file:close()
-    local output, errors = process.run { "strace", "-e", "trace=sendmsg,sendto", "-e",
-      "inject=sendmsg:error=EIO:when=1",
-      table.unpack(process.lua(path)) }
-    os.remove(path)
-    if errors:find("ptrace", 1, true) then return pending("strace may not trace here") end
-    assert.equal("done\n", output, errors)
-    local asked = select(2, errors:gsub("SOL_UDP", ""))
-    assert.equal(1, asked, errors) -- the system was asked once, and never again
+      print("done")]], "-e trace=sendmsg,sendto -e inject=sendmsg:error=EIO:when=1")
+    assert.equal("done\n", output, log)
+    local asked = select(2, log:gsub("SOL_UDP", ""))
+    assert.equal(1, asked, log) -- the system was asked once, and never again
   end))
 end)

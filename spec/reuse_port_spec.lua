@@ -21,10 +21,7 @@ describe("reuse_port", function()
   teardown(process.stop_all)
 
   it("lets two processes share a port, and both get traffic", support.with_loop(function()
-    local path = os.tmpname()
-    local file = assert(io.open(path, "w"))
-    file:write(program)
-    file:close()
+    local path = support.write_file(program)
     -- held while the processes start, so that nobody else gets the port; closed before the first datagram
     local holder = ip.udp.bind("127.0.0.1", 0, { reuse_port = true })
     local port = holder.local_port

@@ -1,15 +1,18 @@
 -- What ip.fiber.wait_signal promises. Programs that catch signals run in a process of their own.
 local ip = require "ip"
-local process = require "spec.support.process"
 local support = require "spec.support"
+local assertions = require "spec.support.assertions"
+local process = require "spec.support.process"
 
-local error_of, with_loop = support.error_of, support.with_loop
+local with_loop = support.with_loop
+local assert_contains, assert_bad_argument = assertions.assert_contains, assertions.assert_bad_argument
 
 local NAMES = { "SIGABRT", "SIGALRM", "SIGCHLD", "SIGCONT", "SIGHUP", "SIGINT", "SIGPIPE", "SIGQUIT", "SIGTERM",
   "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGXCPU", "SIGXFSZ", "SIGIO",
   "SIGWINCH" }
 
--- What the programs begin with. kill(name) sends a signal to the program itself; it is pending when kill returns.
+-- What the programs begin with. kill(name) sends a signal to the program itself; it is pending when kill
+-- returns.
 local PROLOGUE = [[
 local ip = require "ip"
 local fiber = ip.fiber
@@ -27,22 +30,12 @@ end
 
 -- Expects what a program prints, and that it ends well.
 local function prints(expected, program)
-  local output, code = run(program)
-  assert.equal(expected, output)
-  assert.equal(0, code)
-end
-
-local function contains(text, part)
-  text = tostring(text)
-  assert.is_truthy(text:find(part, 1, true), ("%q does not contain %q"):format(text, part))
+  assertions.assert_prints(expected, PROLOGUE .. program)
 end
 
 -- Runs a program in the background, `steps` beside it, with its process.
 local function beside(program, steps)
-  local path = os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write(PROLOGUE, program)
-  file:close()
+  local path = support.write_file(PROLOGUE .. program)
   local child = process.start(process.lua(path))
   local ok, err = pcall(steps, child)
   child:stop()
@@ -100,7 +93,7 @@ describe("wait_signal", function()
       print(ok, err == ip.error.ETIMEDOUT and "ETIMEDOUT")]])
   end)
 
-  it("gives a signal to one waiter, the one that has waited longest for it", function()
+  it("gives a signal to the waiter that has waited longest for it, and to no other", function()
     prints("1\tSIGUSR1\n3\tSIGUSR2\n2\tSIGUSR1\n", [[
       fiber.spawn(function() print(1, wait_signal("SIGUSR1")) end)
       fiber.spawn(function() print(2, wait_signal("SIGUSR1")) end)
@@ -141,12 +134,13 @@ describe("wait_signal", function()
   end)
 
   it("refuses unknown names before it catches anything", with_loop(function()
-    contains(error_of(ip.fiber.wait_signal), "bad argument #1")
-    contains(error_of(ip.fiber.wait_signal, 15), "bad argument #1")
-    contains(error_of(ip.fiber.wait_signal, "SIGNONE"), "unknown signal 'SIGNONE'")
-    contains(error_of(ip.fiber.wait_signal, "TERM"), "unknown signal 'TERM'")
-    contains(error_of(ip.fiber.wait_signal, "SIGTERM\0"), "unknown signal")
-    contains(error_of(ip.fiber.wait_signal, "SIGTERM", "sigint"), "bad argument #2")
+    local wait_signal = ip.fiber.wait_signal
+    assert_bad_argument(1, nil, wait_signal)
+    assert_bad_argument(1, nil, wait_signal, 15)
+    assert_bad_argument(1, "unknown signal 'SIGNONE'", wait_signal, "SIGNONE")
+    assert_bad_argument(1, "unknown signal 'TERM'", wait_signal, "TERM")
+    assert_bad_argument(1, "unknown signal", wait_signal, "SIGTERM\0")
+    assert_bad_argument(2, nil, wait_signal, "SIGTERM", "sigint")
   end))
 
   it("raises where Lua cannot suspend, before it catches anything", function()
@@ -156,18 +150,17 @@ describe("wait_signal", function()
       kill("SIGTERM")
       fiber.sleep(1)
       print("still there")]])
-    contains(output, "cannot wait in wait_signal")
+    assert_contains(output, "cannot wait in wait_signal")
     assert.is_nil(output:find("still there", 1, true))
     assert.are_not.equal(0, code)
   end)
 
   it("takes SIGINT over from Ctrl-C", with_loop(function()
     beside([[
-      print("ready")
+      fiber.spawn(function() print("ready") end) -- runs when the main thread waits
       print(wait_signal("SIGINT"))
       print(wait_signal("SIGINT"))]], function(child)
       child:wait_for("ready")
-      ip.fiber.sleep(0.05)
       child:signal("INT")
       child:wait_for("SIGINT")
       child:signal("INT")
@@ -183,7 +176,7 @@ describe("wait_signal", function()
       child:wait_for("ready")
       child:signal("INT")
       assert.are_not.equal(0, child:wait())
-      contains(child:errors(), "interrupted!\nstack traceback")
+      assert_contains(child:errors(), "interrupted!\nstack traceback")
     end)
   end, 30))
 
@@ -192,7 +185,7 @@ describe("wait_signal", function()
       fiber.spawn(function() print("ready") end)
       print(wait_signal("SIGHUP"))]], function(child)
       child:wait_for("ready")
-      ip.fiber.sleep(0.05)
+      support.wait_until(function() return process.is_asleep(child.pid) end)
       assert.is_true(child:is_running())
       child:signal("HUP")
       assert.equal(0, child:wait())
@@ -218,7 +211,7 @@ describe("wait_signal", function()
       assert.equal("HELLO", (sock:receive_string()))
       child:signal("TERM")
       assert.equal(0, child:wait())
-      assert.is_truthy(child:output():find("SIGTERM\ninterrupted\n", 1, true))
+      assert_contains(child:output(), "SIGTERM\ninterrupted\n")
       sock:close()
     end)
   end, 30))

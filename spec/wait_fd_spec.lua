@@ -1,22 +1,17 @@
 -- What ip.fiber.wait_fd promises, on FIFOs and on sockets of this library.
 local ip = require "ip"
+local assertions = require "spec.support.assertions"
+local places = require "spec.support.places"
 local support = require "spec.support"
 
 local fiber = ip.fiber
 local wait_fd = fiber.wait_fd
 local with_loop, on_main = support.with_loop, support.on_main
-local error_of, wait_until, bound = support.error_of, support.wait_until, support.bound
+local error_of, bound = support.error_of, support.bound
+local send = support.send
+local assert_contains, assert_prints = assertions.assert_contains, assertions.assert_prints
 
 local lfs_ok, lfs = pcall(require, "lfs")
-
-local function assert_contains(text, part)
-  text = tostring(text)
-  assert.is_truthy(text:find(part, 1, true), ("%q does not contain %q"):format(text, part))
-end
-
-local function send(sock, port, text)
-  sock:send_to(text, "127.0.0.1", port)
-end
 
 -- The set of descriptors on a path.
 local function descriptors_of(path)
@@ -65,17 +60,9 @@ end
 
 -- Runs `check` in a fiber, on the main thread, and in a coroutine made by others.
 local function in_three_places(name, check)
-  local function checked()
+  places.in_three_places(name, function()
     if has_proc() then check() end
-  end
-  it(name .. ", in a fiber", with_loop(checked))
-  it(name .. ", on the main thread", on_main(checked))
-  it(name .. ", in a coroutine made by others", on_main(function()
-    local ok, err
-    coroutine.wrap(function() ok, err = pcall(checked) end)()
-    wait_until(function() return ok ~= nil end)
-    if not ok then error(err, 0) end
-  end))
+  end)
 end
 
 describe("wait_fd", function()
@@ -271,26 +258,22 @@ describe("wait_fd", function()
     waiting:join()
   end))
 
-  it("does not spin while it waits", with_loop(function()
+  it("does not spin while it waits", on_main(function()
     if not has_proc() then return end
     local pipe <close> = fifo()
     local waiting = fiber.spawn(wait_fd, pipe.read_fd, "r")
-    local start = os.clock()
-    fiber.sleep(0.1)
-    assert.is_true(os.clock() - start < 0.05)
+    assertions.assert_sleeps(function() fiber.sleep(0.1) end)
     waiting:interrupt()
     waiting:join()
   end))
 
   it("closes its descriptor at the end of a program that still waits", function()
-    local output, code = support.run_program([[
+    assert_prints("end\n", [[
       local ip = require "ip"
       local sock = ip.udp.bind("127.0.0.1", 0)
       ip.fiber.spawn(sock.receive_string, sock)
       for i = 1, 3 do ip.fiber.spawn(ip.fiber.wait_fd, sock.native_handle, "r") end
       ip.fiber.sleep(0.001)
       print("end")]])
-    assert.equal("end\n", output)
-    assert.equal(0, code)
   end)
 end)

@@ -1,18 +1,12 @@
 -- What workers.lua promises: several processes on one port, and none of them left. Run as processes.
 local ip = require "ip"
-local process = require "spec.support.process"
 local support = require "spec.support"
+local examples = require "spec.support.examples"
+local platform = require "spec.support.platform"
+local process = require "spec.support.process"
 
-local is_linux = io.open("/proc/self/fdinfo/0") ~= nil
-local it_linux = is_linux and it or pending
-
-local function workers(...)
-  return process.lua("examples/workers.lua", ...)
-end
-
-local function matches(pattern, text)
-  assert.truthy(text:find(pattern), ("no match of %s in: %s"):format(pattern, text))
-end
+local with_loop, it_linux = support.with_loop, platform.it_linux
+local assert_refused = examples.assert_refused
 
 -- The processes that `pid` has started.
 local function children_of(pid)
@@ -38,7 +32,7 @@ local function wait_for_the_end_of(pids)
 end
 
 local function start_serving(count)
-  local server = process.start(workers("--serve", "--workers", count))
+  local server = process.start(examples.words("workers", "--serve", "--workers", count))
   local _, port = ip.toendpoint(server:wait_for("listening on (%S+) with " .. count .. " workers\n"))
   return server, port
 end
@@ -55,14 +49,11 @@ end
 describe("workers.lua", function()
   after_each(process.stop_all)
 
-  it("has --help", support.with_loop(function()
-    local output, errors, code = process.run(workers("--help"))
-    assert.equal(0, code)
-    assert.equal("", errors)
-    matches("^usage: workers%.lua .*%-%-help", output)
+  it("has --help", with_loop(function()
+    examples.assert_help("workers")
   end))
 
-  it("refuses wrong arguments", support.with_loop(function()
+  it("refuses wrong arguments", with_loop(function()
     for message, words in pairs {
       ["%-%-workers 0: "] = { "--workers", "0" },
       ["%-%-seconds 0: "] = { "--seconds", "0" },
@@ -73,34 +64,30 @@ describe("workers.lua", function()
       ["unexpected argument more"] = { "more" },
       ["unknown option %-%-nonsense"] = { "--nonsense" },
     } do
-      local output, errors, code = process.run(workers(table.unpack(words)))
-      assert.equal(2, code)
-      assert.equal("", output)
-      matches("^workers%.lua: .*" .. message, errors)
-      matches("usage: workers%.lua", errors)
+      assert_refused("workers", message, table.unpack(words))
     end
   end, 20))
 
-  it("says that it cannot have the port", support.with_loop(function()
+  it("says that it cannot have the port", with_loop(function()
     local sock <close>, port = support.bound()
     assert.is_true(sock.is_open)
-    local _, errors, code = process.run(workers("--port", port, "--workers", "1"))
+    local _, errors, code = process.run(examples.words("workers", "--port", port, "--workers", "1"))
     assert.equal(1, code)
-    matches("^workers%.lua: cannot listen on 127%.0%.0%.1:%d+: .*EADDRINUSE%)\n$", errors)
+    assert.matches("^workers%.lua: cannot listen on 127%.0%.0%.1:%d+: .*EADDRINUSE%)\n$", errors)
   end))
 
-  it_linux("measures with one and with two workers, each of which gets traffic", support.with_loop(function()
-    local output, errors, code = process.run(workers("--workers", "2", "--seconds", "0.5"), 50)
+  it_linux("measures with one and with two workers, each of which gets traffic", with_loop(function()
+    local output, errors, code = process.run(examples.words("workers", "--workers", "2", "--seconds", "0.5"), 50)
     assert.equal("", errors)
     assert.equal(0, code)
-    matches("^%d+ cores, datagrams of 64 bytes, load by 1 process\nworkers [^\n]+\n", output)
+    assert.matches("^%d+ cores, datagrams of 64 bytes, load by 1 process\nworkers [^\n]+\n", output)
     local one, both = output:match("\n +1 +(%d+) +[%d.]+  100%.0\n +2 +(%d+) ")
     assert.is_true(tonumber(one) > 0 and tonumber(both) > 0, output)
     local first, second = output:match("(%d+%.%d) (%d+%.%d)\n$")
     assert.is_true(tonumber(first) > 0 and tonumber(second) > 0, output)
   end, 60))
 
-  it_linux("serves with workers that all get traffic, and Ctrl-C ends all", support.with_loop(function()
+  it_linux("serves with workers that all get traffic, and Ctrl-C ends all", with_loop(function()
     local server <close>, port = start_serving(2)
     local children = children_of(server.pid)
     assert.equal(2, #children)
@@ -113,7 +100,7 @@ describe("workers.lua", function()
     assert.equal("", server:errors())
   end, 30))
 
-  it_linux("goes on where Ctrl-C comes to a worker alone", support.with_loop(function()
+  it_linux("goes on where Ctrl-C comes to a worker alone", with_loop(function()
     local server <close>, port = start_serving(1)
     local children = children_of(server.pid)
     assert(os.execute(("kill -INT %d"):format(children[1])))
@@ -124,8 +111,8 @@ describe("workers.lua", function()
     assert.equal("", server:errors())
   end, 30))
 
-  it_linux("leaves no process behind when Ctrl-C ends a measurement", support.with_loop(function()
-    local measuring <close> = process.start(workers("--workers", "2", "--seconds", "60"))
+  it_linux("leaves no process behind when Ctrl-C ends a measurement", with_loop(function()
+    local measuring <close> = process.start(examples.words("workers", "--workers", "2", "--seconds", "60"))
     local children
     measuring:poll("a worker and the load", 20, function()
       children = children_of(measuring.pid)
@@ -137,7 +124,7 @@ describe("workers.lua", function()
     assert.equal("", measuring:errors())
   end, 30))
 
-  it_linux("leaves no process behind when it is killed", support.with_loop(function()
+  it_linux("leaves no process behind when it is killed", with_loop(function()
     local server <close> = start_serving(2)
     local children = children_of(server.pid)
     assert.equal(2, #children)

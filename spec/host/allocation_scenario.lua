@@ -1,4 +1,4 @@
--- Touches every room of the library in few allocations; run by failing_allocator. What must hold in spite of a lack of
+-- Uses every part of the library with few allocations; run by failing_allocator. What must hold in spite of a lack of
 -- memory is asserted with a message that has the word "promise" in it.
 
 local ip = require "ip"
@@ -54,8 +54,8 @@ fiber.run(function()
   local found = ip.udp.get_address_info("192.0.2.1", 53, ip.address_info_flag.canonical_name)
   promise(found[1].address == ip.address.new("192.0.2.1") and #found == 1, "a literal address is its own result")
   promise(#ip.udp.get_name_info("127.0.0.1", 40001) == 1, "an address has one entry of names")
-  local withdrawn = coroutine.create(ip.udp.get_address_info)
-  if coroutine.resume(withdrawn, "192.0.2.1", 53) then coroutine.close(withdrawn) end
+  local closed = coroutine.create(ip.udp.get_address_info)
+  if coroutine.resume(closed, "192.0.2.1", 53) then coroutine.close(closed) end
   promise(#ip.interfaces() > 0 and #ip.host_name() > 0, "the machine knows itself")
 
   local seen = 0

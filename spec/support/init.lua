@@ -35,8 +35,10 @@ local function check_nothing_left(before)
   end
 end
 
--- Tools that watch a program slow it down.
-local patience = ({ valgrind = 20, sanitize = 4 })[os.getenv("LUA_IP_MODE")] or 1
+--- Tools that watch a program slow it down: how many times as long as elsewhere it may take in this run.
+support.patience = ({ valgrind = 20, sanitize = 4 })[os.getenv("LUA_IP_MODE")] or 1
+
+local patience = support.patience
 
 -- The loop's own descriptors are made by the first call that needs them.
 pcall(ip.fiber.run, ip.fiber.yield)
@@ -49,8 +51,8 @@ local function guard(run)
   end
 end
 
---- For `it`: runs `fn` in a fiber and fails when it takes longer than `seconds` (default 10) or when operations,
---- fibers, sockets or descriptors are left.
+--- For `it`: runs `fn` in a fiber and fails when it takes longer than `seconds` (default 10) or when
+--- operations, fibers, sockets or descriptors are left.
 function support.with_loop(fn, seconds)
   return guard(function()
     ip.fiber.run(ip.fiber.with_timeout, (seconds or 10) * patience, fn)
@@ -64,7 +66,8 @@ function support.on_main(fn, seconds)
   end)
 end
 
---- A socket bound to a port of loopback that the system chose, and that port. `family`: "v4" (default) or "v6".
+--- A socket bound to a port of loopback that the system chose, and that port. `family`: "v4" (default) or
+--- "v6".
 function support.bound(family)
   local sock = ip.udp.bind(family == "v6" and "::1" or "127.0.0.1", 0)
   return sock, sock.local_port
@@ -77,6 +80,32 @@ function support.pair(family)
   a:connect(b.local_address, b_port)
   b:connect(a.local_address, a_port)
   return a, b
+end
+
+--- A bound socket, and one that sends to it.
+function support.receiver()
+  local sock, port = support.bound()
+  return sock, ip.udp.connect("127.0.0.1", port)
+end
+
+--- Sends to a port of loopback.
+function support.send(sock, port, data)
+  sock:send_to(data, "127.0.0.1", port)
+end
+
+--- How often a fiber that only yields goes on while fn() runs.
+function support.turns_during(fn)
+  local turns = 0
+  local other = ip.fiber.spawn(function()
+    while true do
+      turns = turns + 1
+      ip.fiber.yield()
+    end
+  end)
+  fn()
+  other:interrupt()
+  other:join()
+  return turns
 end
 
 --- A port of loopback where nobody listens.
@@ -93,7 +122,8 @@ function support.error_of(fn, ...)
   return err
 end
 
---- Goes through the loop until `condition()` holds; a bound makes a broken promise a failure instead of a hang.
+--- Goes through the loop until `condition()` holds; a bound makes a broken promise a failure instead of a
+--- hang.
 function support.wait_until(condition)
   for _ = 1, 10000 do
     if condition() then return end
@@ -102,17 +132,69 @@ function support.wait_until(condition)
   error("the condition never came true", 2)
 end
 
---- Runs a Lua program in a process of its own with this library; returns its output (stdout and stderr) and its exit
---- code. `program` is source text; `before` is a shell command that comes first, such as one that sets a limit.
-function support.run_program(program, arguments, before)
+--- A fiber that runs fn(...) and waits in it when this function returns.
+function support.waiting(fn, ...)
+  local started = ip.fiber.spawn(fn, ...)
+  support.wait_until(function() return started.status == "waiting" end)
+  return started
+end
+
+--- A fiber that waits in sock:method(...) when this function returns; its join gives the results of pcall.
+function support.suspended(sock, method, ...)
+  return support.waiting(pcall, sock[method], sock, ...)
+end
+
+--- Runs fn() in a fiber to its end; returns how often the loop woke up meanwhile. On the main thread only.
+function support.wakeups(fn)
+  local results
+  local count = 0
+  ip.fiber.spawn(function() results = table.pack(pcall(fn)) end):detach()
+  while results == nil do
+    ip.fiber.loop:step(10)
+    count = count + 1
+  end
+  if not results[1] then error(results[2], 0) end
+  return count
+end
+
+--- The interpreter that runs the programs of specs.
+support.interpreter = os.getenv("LUA_IP_LUA") or "lua5.4"
+
+--- Writes a file of its own for this text; returns its path. Remove it.
+function support.write_file(text)
   local path = os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write(program)
-  file:close()
-  local interpreter = os.getenv("LUA_IP_LUA") or "lua5.4"
-  local pipe = assert(io.popen(("{ %s && %s %s %s; } 2>&1"):format(before or ":", interpreter, path, arguments or "")))
+  local file <close> = assert(io.open(path, "w"))
+  assert(file:write(text))
+  return path
+end
+
+--- The path of spec/programs/<name>.lua, a program that specs run in a process of its own.
+function support.program(name)
+  return assert(package.searchpath("spec.programs." .. name, package.path))
+end
+
+--- Reads what a shell command writes to stdout, to its end; returns that and the exit code, which is 128 and
+--- the number of the signal that has ended it, as in a shell.
+function support.read_command(command)
+  local pipe = assert(io.popen(command))
   local output = pipe:read("a")
-  local _, _, code = pipe:close()
+  local _, how, code = pipe:close()
+  return output, how == "signal" and 128 + code or code
+end
+
+--- Runs a file of Lua in a process of its own with this library; returns its output (stdout and stderr) and
+--- its exit code. `before` is a shell command that comes first, such as one that sets a limit.
+---@param arguments string? words for the shell
+---@param before string?
+function support.run_file(path, arguments, before)
+  return support.read_command(("{ %s && %s %s %s; } 2>&1"):format(
+    before or ":", support.interpreter, path, arguments or ""))
+end
+
+--- The same for source text.
+function support.run_program(program, arguments, before)
+  local path = support.write_file(program)
+  local output, code = support.run_file(path, arguments, before)
   os.remove(path)
   return output, code
 end

@@ -1,11 +1,14 @@
---- Networks for specs that run one program there: a client and a server with a router between them, or a slow loopback.
+--- Networks for specs that run one program there: a client and a server with a router between them, or a slow
+--- loopback.
 
 local netns = require "spec.support.netns"
 local process = require "spec.support.process"
 
 local namespace = {}
 
+-- The rate is what the kernel's 32 bits of ticks allow: at 80 bit/s the burst takes 200 seconds.
 local SLOW = "rate 8kbit burst 2000 limit 1000000"
+local BLOCKED = "rate 80bit burst 2000 limit 1000000"
 
 local function close_all(all)
   for _, each in pairs(all) do
@@ -57,9 +60,9 @@ local function route(all)
   all.server:run("ip -6 route add default via fd77:2::1")
 end
 
---- Makes client (10.77.1.2, fd77:1::2, fe80::77), router (…:1::1 and …:2::1) and server (10.77.2.2, fd77:2::2);
---- the link to the server has an MTU of 1300.
---- Returns the client's namespace and a function that removes all of it, or nil where that is not permitted.
+--- Makes client (10.77.1.2, fd77:1::2, fe80::77), router (…:1::1 and …:2::1) and server (10.77.2.2,
+--- fd77:2::2); the link to the server has an MTU of 1300. Returns the client's namespace and a function that
+--- removes all of it, or nil where that is not permitted.
 function namespace.routed()
   if not netns.is_permitted() then return nil end
   local all = make("client", "router", "server")
@@ -73,18 +76,28 @@ function namespace.routed()
   error(problem, 0)
 end
 
---- Makes one namespace whose loopback interface takes a second for a kilobyte. Returns it (close it), or nil where that
---- is not permitted.
-function namespace.slow()
+local function limited(filter)
   local self = netns.new()
-  if self == nil or self:try("tc qdisc add dev lo root tbf " .. SLOW) then return self end
+  if self == nil or self:try("tc qdisc add dev lo root tbf " .. filter) then return self end
   self:close()
   return nil
 end
 
+--- Makes one namespace whose loopback interface takes a second for a kilobyte. Returns it (close it), or nil
+--- where that is not permitted.
+function namespace.slow()
+  return limited(SLOW)
+end
+
+--- The same with an interface that takes the first kilobyte, and then nothing for longer than a spec lasts.
+--- Programs open it by spec/support/blocked_link.lua.
+function namespace.blocked()
+  return limited(BLOCKED)
+end
+
 local can_be_slow
 
---- May this process make slow ones? The first answer is kept.
+--- May this process make slow and blocked ones? The first answer is kept.
 function namespace.can_be_slow()
   if can_be_slow == nil then
     local self <close> = namespace.slow()

@@ -33,7 +33,8 @@ function process.lua(...)
   return { os.getenv("LUA_IP_LUA") or "lua5.4", ... }
 end
 
---- The words of a command that is no part of this project. A library that is preloaded for ours is not for it.
+--- The words of a command that is no part of this project. A library that is preloaded for ours is not for
+--- it.
 function process.foreign(...)
   return { "env", "LD_PRELOAD=", ... }
 end
@@ -41,6 +42,12 @@ end
 --- Is there such a program?
 function process.exists(name)
   return os.execute(("command -v %s >/dev/null 2>&1"):format(quote(name))) == true
+end
+
+--- Does a process sleep in a system call, or is it gone? Linux.
+function process.is_asleep(pid)
+  local file <close> = io.open(("/proc/%d/stat"):format(pid))
+  return file == nil or file:read("a"):match("^%d+ %b() (%a)") == "S"
 end
 
 --- Starts a command in the background. Its output goes to files; stop it, or hold it in a `<close>` variable.
