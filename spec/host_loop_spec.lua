@@ -81,7 +81,7 @@ describe("ip.fiber.loop", function()
     sock:close()
   end))
 
-  it("a step blocks for at most its seconds, with or without spin", support.with_loop(function()
+  it("a step blocks for at most its seconds, with or without spin #slow", support.with_loop(function()
     -- In a process of its own, which can be ended when a step never returns. There are many steps, because the end of
     -- one may fall before, into or behind the moment in which libuv looks at its timers.
     local path = support.write_file [[

@@ -108,7 +108,7 @@ local function check(server, way, most)
   end, PATIENCE)
 end
 
-describe("user instructions", function()
+describe("user instructions #slow", function()
   teardown(process.stop_all)
 
   it_counted("are at most 2000 per echo of a loop over datagrams", check(servers.datagrams, "queued", 2000))

@@ -22,7 +22,7 @@ local function assert_bytes(most, bytes, what)
   assert.is_true(bytes <= most, ("%s: %d bytes, at most %d are allowed"):format(what, bytes, most))
 end
 
-describe("very many fibers that sleep", function()
+describe("very many fibers that sleep #slow", function()
   it("all wake, in the order of their deadlines and never early, and need bounded memory", function()
     local count = is_watched and 10000 or 100000
     local values = run("sleeping_fibers", count)
@@ -34,7 +34,7 @@ describe("very many fibers that sleep", function()
   end)
 end)
 
-describe("one socket with ten thousand peers", function()
+describe("one socket with ten thousand peers #slow", function()
   it_linux("has the right counter for each, and needs no more memory after the first round", function()
     local values = run("many_peers", 10000)
     assert.equal(10000, values.known)
@@ -44,7 +44,7 @@ describe("one socket with ten thousand peers", function()
   end)
 end)
 
-describe("ten thousand sockets with a fiber each", function()
+describe("ten thousand sockets with a fiber each #slow", function()
   local more_descriptors = "ulimit -n 10200"
 
   it("all are served, again and again, and need no more memory after the first round", function()
