@@ -1,4 +1,5 @@
--- A call hook runs between any two steps of a call: what it receives by itself must not show in the results of that call.
+-- A call hook runs between any two steps of a call: what it receives by itself must not show in the results of that
+-- call.
 
 local ip = require "ip"
 local byte_span = require "byte_span"
