@@ -1,8 +1,9 @@
 /* fiber.c: spawn, join, interrupt, detach, sleep, yield, run.
 
-   A fiber is a userdata that begins with the engine's struct ip_task. While its coroutine has not ended the table of
-   tasks anchors it, so nobody has to hold it. Its user value is its coroutine, and from its end on what the coroutine
-   left: its error, its only result, or a table of its results. */
+   A fiber is a userdata that begins with the engine's struct ip_task. The table of tasks anchors it until its
+   coroutine has ended, so the program need not keep a reference. Its user value is its coroutine and, after
+   the end, the coroutine's outcome: its error, its only result, or a table of its results. Each function says
+   what it may raise. */
 #include "fiber/fiber.h"
 
 #include "base/util.h"
@@ -21,7 +22,7 @@ struct fiber {
   struct ip_task task; /* first */
   struct ip_operation *joiner;
   struct ip_queue watches; /* struct ip_fiber_watch */
-  int results;             /* how many, of a fiber that is done */
+  int results;             /* the number of results, once the fiber is done */
   uint8_t state;           /* enum fiber_state */
   bool joined, detached;
 };
@@ -36,7 +37,7 @@ static struct fiber *fiber_of(struct ip_task *task) {
 
 /* --- the end of a fiber --- */
 
-/* Did the fiber die of its interruption? The error value is on its coroutine's stack, and goes back there. */
+/* Did the interruption end the fiber? The error value is moved off the coroutine's stack and back. */
 static bool died_interrupted(lua_State *L, const struct ip_runtime *runtime, const struct fiber *fiber) {
   lua_xmove(ip_task_thread(&fiber->task), L, 1);
   bool interruption = ip_error_is(L, runtime, -1, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED);
@@ -51,14 +52,15 @@ static enum fiber_state state_after(lua_State *L, const struct ip_runtime *runti
   return died_interrupted(L, runtime, fiber) ? FIBER_INTERRUPTED : FIBER_FAILED;
 }
 
-/* Removes the fiber from the table of tasks and from the accounts. [-0, +0, -] */
+/* Removes the fiber from the table of tasks and from the runtime's counters. [-0, +0, -] */
 static void unanchor(lua_State *L, struct ip_runtime *runtime, struct fiber *fiber) {
   ip_task_remove(L, &fiber->task);
   if (!fiber->detached) runtime->attached_tasks--;
   if (fiber->task.context.interrupted) runtime->pending_raises--;
 }
 
-/* (thread as light userdata, number of results) -> table of them. Runs protected, for it allocates. */
+/* (thread as light userdata, number of results) -> table of the results. Runs in protected mode, because it
+   allocates. */
 static int pack_results(lua_State *L) {
   lua_State *thread = lua_touserdata(L, 1);
   int results = (int)lua_tointeger(L, 2);
@@ -70,8 +72,9 @@ static int pack_results(lua_State *L) {
   return 1;
 }
 
-/* Pushes what the coroutine left, as one value, and empties the coroutine's stack: to others it is dead then,
-   and does not seem to wait for a resume with its results as the function to start. [-0, +1, -] */
+/* Pushes the outcome of the coroutine as one value and empties its stack. Otherwise coroutine.status would
+   report a finished coroutine as suspended: with values on its stack it looks like one that was never
+   started. [-0, +1, -] */
 static void push_remains(lua_State *L, struct fiber *fiber) {
   lua_State *thread = ip_task_thread(&fiber->task);
   fiber->results = lua_gettop(thread);
@@ -83,7 +86,7 @@ static void push_remains(lua_State *L, struct fiber *fiber) {
     lua_pushcfunction(L, pack_results);
     lua_pushlightuserdata(L, thread);
     lua_pushinteger(L, fiber->results);
-    if (lua_pcall(L, 2, 1, 0) != LUA_OK) fiber->state = FIBER_FAILED; /* the memory error is its error */
+    if (lua_pcall(L, 2, 1, 0) != LUA_OK) fiber->state = FIBER_FAILED; /* fails with the memory error */
   } else {
     lua_pushnil(L);
   }
@@ -98,14 +101,14 @@ static void notify_watches(struct fiber *fiber) {
   }
 }
 
-/* Called by the dispatcher: the coroutine has returned (its results are on its stack), died (its error is),
-   or was closed by somebody else. The traceback is taken before the coroutine's variables are closed. [-0,
-   +0, -] */
+/* Called by the dispatcher when the coroutine has returned (its results are on its stack), raised an error
+   (on its stack), or was closed by somebody else. The traceback is made before the coroutine's variables are
+   closed. [-0, +0, -] */
 static void end_fiber(lua_State *L, struct ip_runtime *runtime, struct ip_task *task, int status) {
   struct fiber *fiber = fiber_of(task);
-  ip_task_push(L, task); /* keeps it while it leaves the table */
+  ip_task_push(L, task); /* anchors it once it has left the table */
   ip_operation_release(L, &task->operation);
-  ip_queue_remove(&task->operation.ready.link); /* it may be queued to be looked at, which happens here */
+  ip_queue_remove(&task->operation.ready.link); /* a queued check for a dead coroutine is obsolete */
   int index = lua_gettop(L);
   fiber->state = (uint8_t)state_after(L, runtime, fiber, status);
   unanchor(L, runtime, fiber);
@@ -154,7 +157,7 @@ static void on_join_unlinked(struct ip_operation *operation) {
   fiber->joiner = NULL;
 }
 
-/* Pushes the fiber's results, or raises its error; the fiber is at index 1. [-0, +?, e] */
+/* Pushes the results of the fiber at index 1, or raises its error. [-0, +?, e] */
 static int take_results(lua_State *L, struct fiber *fiber) {
   luaL_checkstack(L, fiber->results + 2, "too many results to join");
   fiber->joined = true;
@@ -194,8 +197,8 @@ static bool is_circle(lua_State *L, struct ip_runtime *runtime, const struct fib
   return target != NULL;
 }
 
-/* fiber:join() -> results: waits for the end of the fiber and returns what its function returned, or raises
-   its error. Of an interrupted fiber it returns nothing. EDEADLK for oneself and in a circle; EINVAL for a
+/* fiber:join() -> results: waits for the end of the fiber and returns the results of its function, or raises
+   its error. Returns nothing for an interrupted fiber. EDEADLK for oneself and in a circle; EINVAL for a
    second join, while another join waits, or after detach. A join that was interrupted or timed out may be
    repeated. Suspends: yes. */
 static int fiber_join(lua_State *L) {
@@ -212,7 +215,7 @@ static int fiber_join(lua_State *L) {
   return ip_operation_suspend(L, operation);
 }
 
-/* fiber:detach(): run() no longer waits for it, and nobody can join it. Suspends: no. */
+/* fiber:detach(): run() no longer waits for the fiber, and it cannot be joined. Suspends: no. */
 static int fiber_detach(lua_State *L) {
   struct fiber *fiber = check_fiber(L, 1);
   if (fiber->detached || fiber->joined || fiber->joiner != NULL) return ip_error_raise(L, EINVAL, "detach");
@@ -336,7 +339,8 @@ static int fiber_check_main(lua_State *L) {
   return 0;
 }
 
-/* current() -> fiber | nil: the running fiber; nil on the main thread and in a coroutine made by others. */
+/* current() -> fiber | nil: the running fiber; nil on the main thread and in a coroutine that somebody else
+   has made. */
 static int fiber_current(lua_State *L) {
   struct ip_task *task = ip_context_task(ip_context_of(L, ip_runtime(L)));
   if (task != NULL)
@@ -360,7 +364,7 @@ static int fiber_time(lua_State *L) {
   return 1;
 }
 
-/* set_reporter(function(err, traceback, fiber)): what is called for an error that nobody joins for. */
+/* set_reporter(function(err, traceback, fiber)): sets the handler of errors in fibers that nothing joins. */
 static int fiber_set_reporter(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
   lua_settop(L, 1);
@@ -368,7 +372,7 @@ static int fiber_set_reporter(lua_State *L) {
   return 0;
 }
 
-/* statistics() -> table of what is in use: for specs. */
+/* statistics() -> table of the objects in use, for specs. */
 static int fiber_statistics(lua_State *L) {
   const struct ip_runtime *runtime = ip_runtime(L);
   lua_createtable(L, 0, 4);

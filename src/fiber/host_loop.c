@@ -1,4 +1,5 @@
-/* host_loop.c: the event loop's face to another loop that drives it. Owns nothing. */
+/* host_loop.c: functions by which another event loop drives this one. Owns nothing. Raises when the loop
+   cannot be opened or is already being driven. */
 #include "fiber/host_loop.h"
 
 #include "base/util.h"
@@ -8,7 +9,7 @@
 
 #include <lua_ip.h>
 
-/* loop_pollfd() -> descriptor that is readable when the loop has something to do. */
+/* loop_pollfd() -> descriptor that is readable when the loop has work. */
 static int loop_pollfd(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   ip_runtime_check(L, runtime);
@@ -20,8 +21,8 @@ static void check_idle(lua_State *L, const struct ip_runtime *runtime) {
   if (runtime->driving) ip_error_text(L, "the event loop is already being driven");
 }
 
-/* loop_timeout() -> seconds until the loop has to be stepped at the latest, or nil. libuv registers descriptors with the
-   system only when it polls, so this polls, without serving what is ready. */
+/* loop_timeout() -> seconds until the loop must be stepped at the latest, or nil. libuv registers descriptors
+   with the system only when it polls, so this function polls, but does not serve the ready entries. */
 static int loop_timeout(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   ip_runtime_check(L, runtime);
@@ -34,7 +35,7 @@ static int loop_timeout(lua_State *L) {
   return 1;
 }
 
-/* loop_step([seconds]) -> true while there is something left to wait for. */
+/* loop_step([seconds]) -> true while calls still wait or entries are ready. */
 static int loop_step(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   double seconds = lua_isnoneornil(L, 1) ? 0 : ip_argument_seconds(L, 1);
@@ -51,7 +52,8 @@ static int loop_get_spin(lua_State *L) {
   return 1;
 }
 
-/* loop_set_spin(seconds): a number of at least 0; for anything else returns what is wrong. */
+/* loop_set_spin(seconds): a number of at least 0; for any other value, returns a description of the
+   problem. */
 static int loop_set_spin(lua_State *L) {
   double seconds = lua_type(L, 1) == LUA_TNUMBER ? lua_tonumber(L, 1) : -1;
   if (!(seconds >= 0)) {

@@ -1,4 +1,4 @@
-/* host_loop.h: the event loop driven by another loop. */
+/* host_loop.h: the event loop, driven by another loop. */
 #ifndef IP_HOST_LOOP_H
 #define IP_HOST_LOOP_H
 

@@ -1,9 +1,10 @@
-/* nested_wait.c: what ip.fiber.coroutine is made of: a coroutine that waits inside another one.
+/* nested_wait.c: the C part of ip.fiber.coroutine: a coroutine that waits inside another one.
 
-   When a generator that a fiber has resumed suspends in an operation, the fiber suspends too, as the delegate of the
-   generator: in an operation that waits for the generator's. The dispatcher then resumes the fiber instead of the
-   generator, and the fiber resumes the generator, in the same breath. Deadlines and interruption of the fiber end the
-   generator's operation itself. */
+   When a fiber has resumed a generator and the generator suspends in an operation, the fiber suspends, too,
+   in an operation of its own that waits for the generator's: the fiber is the generator's delegate. The
+   dispatcher then resumes the fiber in place of the generator, and the fiber resumes the generator at once.
+   Deadlines and interruption of the fiber end the generator's operation itself. Owns nothing. Each function
+   says what it may raise. */
 #include "fiber/nested_wait.h"
 
 #include "base/util.h"
@@ -11,8 +12,9 @@
 #include "loop/pooled_operation.h"
 #include "loop/task.h"
 
-/* The operation that the coroutine at `arg` is suspended in, or NULL: its frame has it on top. It is looked at from
-   this stack: nothing is pushed on a coroutine that is not running but what was just taken off it. */
+/* Returns the operation that the coroutine at `arg` is suspended in, or NULL. The operation is on top of the
+   coroutine's frame. It is examined on this stack, because the only value that may be pushed on a suspended
+   coroutine is one that has just been popped from it. */
 static struct ip_operation *check_operation(lua_State *L, int arg) {
   lua_State *thread = lua_tothread(L, arg);
   luaL_argexpected(L, thread != NULL, arg, "coroutine");
@@ -24,18 +26,19 @@ static struct ip_operation *check_operation(lua_State *L, int arg) {
   return operation;
 }
 
-/* The delegate's operation ends before the generator's does: nobody would resume the generator. */
+/* Detaches the delegate when its operation ends before the generator's does; nothing else would resume the
+   generator then. */
 static void on_unlinked(struct ip_operation *delegate) {
   struct ip_operation *inner = delegate->object;
   ip_pooled(inner)->delegate = NULL;
 }
 
-/* Somebody closes the fiber, or a stranger resumes it: the generator that it waits in is closed with it, for nobody would
-   go on with it, and what it waits for is for the next waiter. */
+/* Closes the generator when somebody closes the fiber that waits for it, or resumes the fiber: the fiber will
+   not continue the generator, and the datagram or event that it waited for goes to the next waiter. */
 static void close_generator(lua_State *L, struct ip_operation *delegate) {
   struct ip_operation *inner = delegate->object;
   if (inner == NULL || lua_status(inner->thread) != LUA_YIELD) return;
-  lua_State *thread = inner->thread; /* the first value of the delegate's frame */
+  lua_State *thread = inner->thread; /* anchored as the first value of the delegate's frame */
   ip_pooled(inner)->delegate = NULL;
   delegate->object = NULL;
   ip_compat_close_thread(thread, L);
@@ -50,14 +53,14 @@ static int push_true(lua_State *L, struct ip_result *result) {
 static const struct ip_operation_type nested_wait_type = {
     .name = "resume", .unlinked = on_unlinked, .cancelled = close_generator, .push_results = push_true};
 
-/* What the coroutine in `operation` waits for in the end: generators may be inside generators. */
+/* Returns the operation at the end of the chain: generators may be inside generators. */
 static struct ip_operation *innermost(struct ip_operation *operation) {
   while (operation->type == &nested_wait_type && operation->object != NULL)
     operation = operation->object;
   return operation;
 }
 
-/* Makes the context of the running coroutine the one that bounds `inner`, unless it has that already. */
+/* Bounds `inner` by the context of the running coroutine. */
 static void adopt(lua_State *L, struct ip_runtime *runtime, struct ip_operation *inner) {
   struct ip_context *context = ip_context_of(L, runtime);
   if (context == NULL || inner->context == context) return;
@@ -70,9 +73,9 @@ static void adopt(lua_State *L, struct ip_runtime *runtime, struct ip_operation 
   }
 }
 
-/* wait_inside(co) -> true after waiting as long as the coroutine `co` does, and then it is to be resumed; false when this
-   coroutine cannot suspend, and then resuming `co` makes its call raise; nil when `co` is not suspended in an operation
-   of this library. Suspends: yes. */
+/* wait_inside(co) -> true after waiting as long as the coroutine `co` does; the caller then resumes `co`.
+   false when this coroutine cannot suspend; resuming `co` then makes its call raise. nil when `co` is not
+   suspended in an operation of this library. Suspends: yes. */
 static int coroutine_wait_inside(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   struct ip_operation *inner = check_operation(L, 1);
@@ -84,14 +87,14 @@ static int coroutine_wait_inside(lua_State *L) {
   }
   adopt(L, runtime, inner);
   struct ip_operation *delegate = ip_operation_acquire(L, runtime, &nested_wait_type, IP_NEVER, true);
-  /* the fiber waits in the generator's operation: that is what deadlines and interruption are to end */
+  /* deadlines and interruption of the fiber end the generator's operation, not the delegate's */
   if (delegate->context != NULL) delegate->context->waiting = innermost(inner);
   delegate->object = inner;
   ip_pooled(inner)->delegate = delegate;
   return ip_operation_suspend(L, delegate);
 }
 
-/* enter(co) -> true | nothing: while `co` runs, the context of this coroutine bounds its calls. leave(co) ends that. */
+/* enter(co) -> true | nothing: the context of this coroutine bounds the calls of `co` until leave(co). */
 static int coroutine_enter(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   luaL_checktype(L, 1, LUA_TTHREAD);

@@ -4,7 +4,7 @@
 
 #include "base/compat.h"
 
-/* Adds what ip.fiber.coroutine is made of to the table on top of the stack. [-0, +0, m] */
+/* Adds the C functions of ip.fiber.coroutine to the table on top of the stack. [-0, +0, m] */
 void ip_nested_wait_open(lua_State *L, int core);
 
 #endif

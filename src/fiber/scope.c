@@ -1,8 +1,9 @@
-/* scope.c: with_timeout's deadlines and shields, which bound the suspending calls of one coroutine.
+/* scope.c: the deadlines of with_timeout, and shields, which bound the suspending calls of one coroutine.
 
-   The scope is a userdata in a to-be-closed variable of with_timeout's frame (lua/ip/fiber.lua). It is linked
-   into the context of the coroutine: a fiber's, the main thread's, or, for a coroutine made by others, one
-   that lives in a weak table as long as that coroutine is inside a scope. */
+   A scope is a userdata in a to-be-closed variable of with_timeout's frame (lua/ip/fiber.lua), and is linked
+   into the context of the coroutine. The context belongs to a fiber or to the main thread; for a coroutine
+   that somebody else has made, it lives in a weak table while the coroutine is inside a scope. Each function
+   says what it may raise. */
 #include "fiber/scope.h"
 
 #include "base/util.h"
@@ -15,15 +16,16 @@
 struct scope {
   struct ip_scope scope; /* first */
   struct ip_runtime *runtime;
-  bool foreign; /* its context, which is its user value, is no fiber's and not the main thread's */
+  bool foreign; /* the context is its user value: neither a fiber's nor the main thread's */
 };
 
 static struct scope *check_scope(lua_State *L) {
   return ip_check_class(L, 1, IP_CLASS_SCOPE);
 }
 
-/* Pushes what keeps the running coroutine's context alive, which is made if need be. The coroutine's scopes hold it as
-   well, so that it outlives them whatever the collector frees first. [-0, +1, m] */
+/* Pushes the value that keeps the running coroutine's context alive, and creates the context if there is
+   none. The scopes of the coroutine hold that value, too, so that the context outlives them in whatever order
+   the collector frees them. [-0, +1, m] */
 static struct ip_context *push_context(lua_State *L, struct ip_runtime *runtime) {
   struct ip_context *context = ip_context_of(L, runtime);
   if (context != NULL) {
@@ -66,7 +68,7 @@ static void unlink_scope(struct scope *self) {
   if (self->scope.expired) self->runtime->pending_raises--;
 }
 
-/* scope(seconds) -> scope: the deadline begins now. [-0, +1, e] */
+/* scope(seconds) -> scope: the deadline starts now. [-0, +1, e] */
 static int scope_new(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   double seconds = ip_argument_seconds(L, 1);
@@ -92,7 +94,8 @@ static void leave(struct scope *self) {
   if (self->scope.context != NULL) unlink_scope(self);
 }
 
-/* __close: runs on the coroutine's own stack, whose context goes with its outermost scope. */
+/* __close: runs on the coroutine's own stack. A foreign coroutine's context is removed with its outermost
+   scope. */
 static int scope_close(lua_State *L) {
   struct scope *self = check_scope(L);
   struct ip_context *context = self->scope.context;
@@ -104,13 +107,14 @@ static int scope_close(lua_State *L) {
   return 0;
 }
 
-/* __gc: the coroutine was dropped inside with_timeout, and the weak table has forgotten it. */
+/* __gc: the coroutine was dropped inside with_timeout, and is no longer in the weak table. */
 static int scope_gc(lua_State *L) {
   leave(check_scope(L));
   return 0;
 }
 
-/* scope_finish(scope): raises the deadline when a call inside has met it, whatever became of that error. */
+/* scope_finish(scope): raises the deadline if a call inside the scope has raised it, even if user code has
+   caught that error. */
 static int scope_finish(lua_State *L) {
   struct scope *self = check_scope(L);
   return self->scope.raised ? ip_error_raise(L, ETIMEDOUT, "with_timeout") : 0;
@@ -122,7 +126,8 @@ struct shield {
   struct ip_context *context; /* of the fiber, or NULL */
 };
 
-/* shield() -> shield: holds interruption back until it is closed. Only fibers are interrupted. [-0, +1, m] */
+/* shield() -> shield: defers interruption of the fiber until the shield is closed; has no effect outside
+   fibers. [-0, +1, m] */
 static int shield_new(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   struct shield *self = lua_newuserdatauv(L, sizeof *self, 1);
@@ -137,8 +142,8 @@ static int shield_new(lua_State *L) {
   return 1;
 }
 
-/* Closed on the stack of its own fiber or of a coroutine inside it; it holds the fiber. A shield whose coroutine was
-   dropped is never closed. */
+/* Runs on the stack of the shield's own fiber or of a coroutine inside it; the shield holds the fiber. The
+   shield of a dropped coroutine is never closed. */
 static int shield_close(lua_State *L) {
   struct shield *self = ip_check_class(L, 1, IP_CLASS_SHIELD);
   if (self->context != NULL) self->context->shields--;

@@ -1,7 +1,9 @@
-/* signal.c: wait_signal. A signal that was once waited for stays caught, by a uv_signal_t that lives until the end of the
-   state; one that comes while nobody waits is remembered, once. Callbacks contain no Lua.
+/* signal.c: wait_signal. The first wait for a signal makes the process catch it, by a uv_signal_t that lives
+   until the end of the state. A signal that arrives while no call waits for it is remembered once. Callbacks
+   do not call Lua.
 
-   The state of this file is a userdata, the second upvalue of wait_signal. */
+   Owns its state, a userdata that is the second upvalue of wait_signal. Raises bad arguments, and the errors
+   of catching a signal. */
 #include "fiber/signal.h"
 
 #include "base/util.h"
@@ -32,7 +34,7 @@ static const struct {
 };
 
 struct signals {
-  struct ip_resource resource; /* closes the watches at the end of the state; detached until there is one */
+  struct ip_resource resource; /* closes the watches at the end of the state; detached while there are none */
   struct ip_runtime *runtime;
   struct ip_queue waiters; /* operations of wait_signal */
   struct ip_queue watches; /* struct signal_watch */
@@ -40,7 +42,7 @@ struct signals {
 
 /* A caught signal. */
 struct signal_watch {
-  uv_signal_t uv; /* first: freed when it is closed */
+  uv_signal_t uv; /* first: free() of it frees the watch */
   struct ip_queue link;
   struct signals *signals;
   bool remembered;
@@ -98,7 +100,7 @@ static void close_watches(struct ip_resource *resource) {
 
 static const struct ip_resource_type signals_type = {.name = "signals", .close = close_watches};
 
-/* Catches a signal from now on; 0 or an errno value. */
+/* Catches a signal from now on. Returns 0 or an errno value. */
 static int catch_signal(struct signals *signals, int number) {
   if (find_watch(signals, number) != NULL) return 0;
   struct signal_watch *watch = calloc(1, sizeof *watch);
@@ -129,7 +131,7 @@ static int push_name(lua_State *L, struct ip_result *result) {
 
 static const struct ip_operation_type wait_signal_type = {.name = "wait_signal", .push_results = push_name};
 
-/* The number of the signal named at `arg`. [-0, +0, v] */
+/* Returns the number of the signal named at `arg`. [-0, +0, v] */
 static int check_signal(lua_State *L, int arg) {
   size_t length;
   const char *name = ip_argument_string(L, arg, &length);
@@ -139,7 +141,7 @@ static int check_signal(lua_State *L, int arg) {
   return 0;
 }
 
-/* A signal named in the arguments that has come since the last wait; 0 when there is none. */
+/* Returns a remembered signal that the arguments name, and forgets it; 0 when there is none. [-0, +0, v] */
 static int take_remembered(lua_State *L, const struct signals *signals) {
   for (int arg = 1; arg <= lua_gettop(L); arg++) {
     struct signal_watch *watch = find_watch(signals, check_signal(L, arg));
@@ -150,7 +152,7 @@ static int take_remembered(lua_State *L, const struct signals *signals) {
   return 0;
 }
 
-/* Catches all signals named in the arguments; returns their set. [-0, +0, e] */
+/* Catches all signals that the arguments name, and returns their set. [-0, +0, e] */
 static uint32_t catch_all(lua_State *L, struct signals *signals) {
   uint32_t set = 0;
   for (int arg = 1; arg <= lua_gettop(L); arg++)
@@ -162,9 +164,10 @@ static uint32_t catch_all(lua_State *L, struct signals *signals) {
   return set;
 }
 
-/* wait_signal(name, ...) -> name: waits for one of the signals. From the first call on the process catches them: one
-   that comes between two waits is remembered, one of each; SIGINT is no longer Ctrl-C's. EINVAL for those that cannot
-   be caught. Suspends: yes. Source: uv_signal_start, signal(7). */
+/* wait_signal(name, ...) -> name: waits for one of the signals. From the first call on, the process catches
+   them: a signal that arrives between two waits is remembered, once for each name, and SIGINT no longer stops
+   the program by Ctrl-C. EINVAL for signals that cannot be caught. Suspends: yes. Source: uv_signal_start,
+   signal(7). */
 static int fiber_wait_signal(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   struct signals *signals = lua_touserdata(L, lua_upvalueindex(2));

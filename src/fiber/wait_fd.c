@@ -1,6 +1,8 @@
-/* wait_fd.c: waiting for descriptors of others. Each call has a uv_poll_t of its own, which libuv owns until its close callback; from the
-   start of the wait until then the struct belongs to the wait. libuv takes a descriptor once per loop: where it is
-   there already (a socket of this library, another wait) a duplicate is watched instead. */
+/* wait_fd.c: waiting for descriptors that the program has opened itself.
+
+   Each call has a uv_poll_t of its own, whose memory libuv owns from the start of the wait until the close
+   callback. libuv accepts a descriptor once per loop: for a descriptor that is registered already (a socket
+   of this library, another wait) the call watches a duplicate. Raises bad arguments, EBADF, EPERM, ENOMEM. */
 #include "fiber/wait_fd.h"
 
 #include "base/util.h"
@@ -16,7 +18,7 @@ struct descriptor_wait {
   uv_poll_t poll; /* first */
   struct ip_resource resource;
   struct ip_operation *operation;
-  int duplicate; /* to be closed with the wait, or -1 */
+  int duplicate; /* closed with the wait; -1: none */
 };
 
 static void close_wait(struct ip_resource *resource) {
@@ -30,7 +32,7 @@ static void close_wait(struct ip_resource *resource) {
 
 static const struct ip_resource_type wait_resource = {.name = "descriptor wait", .close = close_wait};
 
-/* POLLERR arrives as a negative status: whoever waits finds out by reading or writing. */
+/* POLLERR arrives as a negative status: the caller gets the error when it reads or writes. */
 static void on_ready(uv_poll_t *poll, int status, int events) {
   struct descriptor_wait *wait = ip_container_of(poll, struct descriptor_wait, poll);
   struct ip_operation *operation = wait->operation;
@@ -53,7 +55,7 @@ static int push_events(lua_State *L, struct ip_result *result) {
 static const struct ip_operation_type wait_fd_type = {
     .name = "wait_fd", .unlinked = on_unlinked, .push_results = push_events};
 
-/* 0 or an errno value; then nothing is left. */
+/* Returns 0 or an errno value; on failure nothing stays open. */
 static int init_poll(struct ip_runtime *runtime, struct descriptor_wait *wait, int fd) {
   wait->duplicate = -1;
   int status = uv_poll_init(runtime->loop, &wait->poll, fd);
@@ -84,9 +86,9 @@ static int start_wait(struct ip_operation *operation, int fd, int events) {
   return 0;
 }
 
-/* wait_fd(fd, events) -> events: waits until the descriptor is ready for one of `events` ("r", "w", "rw"), and tells for
-   which. An error on the descriptor counts as ready. EBADF; EPERM for what cannot be watched (a regular file).
-   Suspends: yes. Source: poll(2), uv_poll_start. */
+/* wait_fd(fd, events) -> events: waits until the descriptor is ready for one of `events` ("r", "w", "rw"),
+   and returns the ready ones. An error on the descriptor counts as ready. EBADF; EPERM for a descriptor that
+   cannot be watched (a regular file). Suspends: yes. Source: poll(2), uv_poll_start. */
 static int fiber_wait_fd(lua_State *L) {
   static const char *const names[] = {"r", "w", "rw", NULL};
   static const int masks[] = {UV_READABLE, UV_WRITABLE, UV_READABLE | UV_WRITABLE};

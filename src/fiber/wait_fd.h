@@ -1,4 +1,4 @@
-/* wait_fd.h: waiting for descriptors of others. */
+/* wait_fd.h: waiting for descriptors that the program has opened itself. */
 #ifndef IP_WAIT_FD_H
 #define IP_WAIT_FD_H
 

@@ -1,5 +1,7 @@
-/* context.c: deadlines and interruption of one coroutine's suspending calls. Contexts belong to tasks, to the runtime
-   (the main thread's), or to userdata in a weak table. Raises deadlines, interruptions and memory errors. */
+/* context.c: deadlines and interruption of the suspending calls of one coroutine.
+
+   Owns no context: a context belongs to a task, to the runtime (the main thread's), or to a userdata in a
+   weak table. Raises expired deadlines, interruptions and memory errors. */
 #include "loop/context.h"
 
 #include "base/util.h"
@@ -10,7 +12,8 @@
 
 #include <errno.h>
 
-/* Registry: contexts of coroutines that others have made, keyed by the coroutine, which they must not keep alive. */
+/* Registry: the contexts of coroutines that somebody else has made. The coroutine is the key, and a weak one,
+   so that the table does not keep it alive. */
 static const char contexts_key;
 
 void ip_context_open(lua_State *L) {
@@ -22,7 +25,7 @@ void ip_context_open(lua_State *L) {
   lua_rawsetp(L, LUA_REGISTRYINDEX, &contexts_key);
 }
 
-/* Pushes what ip_context_assign has stored for the running coroutine, or nil. [-0, +1, -] */
+/* Pushes the value that ip_context_assign has stored for the running coroutine, or nil. [-0, +1, -] */
 static void push_assigned(lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &contexts_key);
   lua_pushthread(L);

@@ -1,7 +1,8 @@
-/* dispatch.c: the iterations of the loop, and the only place that resumes coroutines.
+/* dispatch.c: the iterations of the loop. This is the only file that resumes coroutines.
 
-   An iteration polls libuv, whose callbacks only note what became ready, and then serves what was noted: no libuv frame
-   is on the C stack while Lua runs, so user code may close, raise and even close the state. Nothing here raises. */
+   Owns the reporter, in the registry. An iteration polls libuv, whose callbacks only record which descriptors
+   and operations became ready, and serves them afterwards. So no libuv frame is on the C stack while Lua
+   runs, and user code may close sockets, raise errors and even close the state. Nothing here raises. */
 #include "loop/dispatch.h"
 
 #include "base/util.h"
@@ -11,7 +12,7 @@
 #include "loop/task.h"
 #include "loop/watcher.h"
 
-/* Registry: the function that errors are reported to, and one that does nothing. */
+/* Registry: the function that receives reported errors, and a function that does nothing. */
 static const char reporter_key, nothing_key;
 
 void ip_loop_open(lua_State *L) {
@@ -23,15 +24,16 @@ void ip_loop_set_reporter(lua_State *L) {
   lua_rawsetp(L, LUA_REGISTRYINDEX, &reporter_key);
 }
 
-/* --- what is ready, and what is due --- */
+/* --- ready queue and flushers --- */
 
 static void on_idle(uv_idle_t *idle) {
-  (void)idle; /* that it is active keeps a host's poll from blocking */
+  (void)idle; /* while this handle is active, the poll of a host's loop does not block */
 }
 
 void ip_runtime_enqueue(struct ip_runtime *runtime, struct ip_ready *ready) {
   if (!ip_queue_is_linked(&ready->link)) ip_queue_append(&runtime->ready, &ready->link);
-  /* libuv up to 1.44 runs timers before it polls: without this it would block with work in the ready queue */
+  /* libuv up to 1.44 runs timers before it polls: without uv_stop it would block while the ready queue has
+     entries */
   if (runtime->polling)
     uv_stop(runtime->loop);
   else if (runtime->driver != NULL && runtime->opened)
@@ -41,18 +43,18 @@ void ip_runtime_enqueue(struct ip_runtime *runtime, struct ip_ready *ready) {
 void ip_runtime_schedule(struct ip_runtime *runtime, struct ip_flusher *flusher) {
   if (ip_queue_is_linked(&flusher->link)) return;
   ip_queue_append(&runtime->flushers, &flusher->link);
-  /* called by a host between our iterations: there has to be one before its loop blocks */
+  /* a host calls this between our iterations: the idle handle provides an iteration before its loop blocks */
   if (runtime->driver != NULL && runtime->opened && !runtime->driving)
     uv_idle_start(&runtime->handles->idle, on_idle);
 }
 
 /* --- reporting --- */
 
-/* (thread as light userdata, fiber or nil): calls the reporter. Runs protected. */
+/* (thread as light userdata, fiber or nil): calls the reporter. Runs in protected mode. */
 static int report_protected(lua_State *L) {
   lua_State *thread = lua_touserdata(L, 1);
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &reporter_key) != LUA_TFUNCTION) return 0;
-  /* a copy of the error value, without growing the other coroutine's stack */
+  /* copies the error value without growing the other coroutine's stack */
   lua_xmove(thread, L, 1);
   lua_pushvalue(L, -1);
   lua_xmove(L, thread, 1);
@@ -69,14 +71,14 @@ void ip_loop_report(lua_State *L, lua_State *thread, int fiber) {
     lua_pushvalue(L, fiber);
   else
     lua_pushnil(L);
-  /* the reporter handles the handler's errors; what remains is a lack of memory, of which nobody can be told
-   */
+  /* the reporter handles errors of the user's handler; only a lack of memory is left, and it cannot be
+     reported */
   if (lua_pcall(L, 2, 0, 0) != LUA_OK) lua_pop(L, 1);
 }
 
 /* --- resuming --- */
 
-/* The caller keeps `thread` anchored. [-0, +0, -] */
+/* The caller anchors `thread`. [-0, +0, -] */
 static void resume(lua_State *L, struct ip_runtime *runtime, lua_State *thread, struct ip_task *task,
                    int arguments) {
   struct ip_task *outer = runtime->current;
@@ -89,7 +91,7 @@ static void resume(lua_State *L, struct ip_runtime *runtime, lua_State *thread, 
   runtime->current = outer;
   runtime->running = outer_running;
   if (status == LUA_YIELD) {
-    lua_pop(thread, results); /* what a coroutine yields by itself is nobody's business */
+    lua_pop(thread, results); /* values of the user's own coroutine.yield are ignored */
     if (task != NULL && task->context.waiting == NULL) ip_task_enqueue(task);
     return;
   }
@@ -99,13 +101,13 @@ static void resume(lua_State *L, struct ip_runtime *runtime, lua_State *thread, 
     ip_loop_report(L, thread, 0);
 }
 
-/* Resumes the coroutine of a pooled operation, which must not be collected while it runs: the release of the operation
-   no longer anchors it. */
+/* Resumes the coroutine of a pooled operation. The stack anchors the coroutine while it runs, because the
+   operation no longer does so once it is released. */
 static void resume_pooled(lua_State *L, struct ip_runtime *runtime, struct ip_operation *operation) {
   lua_State *thread = operation->thread;
   struct ip_task *task = ip_context_task(operation->context);
   if (task != NULL && ip_task_thread(task) != thread)
-    task = NULL; /* a coroutine inside a fiber that waits without a delegate */
+    task = NULL; /* a coroutine inside a fiber waits without a delegate */
   ip_operation_push_pooled(L, operation);
   lua_getiuservalue(L, -1, 1);
   if (lua_status(thread) == LUA_YIELD && lua_touserdata(thread, operation->slot) == operation)
@@ -127,13 +129,14 @@ void ip_operation_resume(lua_State *L, struct ip_operation *operation) {
     delegate->object = NULL;
     ip_operation_resume(L, delegate);
   } else if (operation->is.on_main) {
-    runtime->main_done = true; /* ip_loop_drive goes on */
+    runtime->main_done = true; /* ends ip_loop_drive */
   } else {
     resume_pooled(L, runtime, operation);
   }
 }
 
-/* Starts a task, goes on with one that yielded by itself, or finds that somebody else has ended its coroutine. */
+/* Starts a task, continues a task that yielded by itself, or ends a task whose coroutine somebody else has
+   finished. */
 static void run_task(lua_State *L, struct ip_runtime *runtime, struct ip_task *task) {
   if (task->context.waiting != NULL)
     return; /* somebody else has resumed it meanwhile, and it waits in a pooled operation */
@@ -147,7 +150,7 @@ static void run_task(lua_State *L, struct ip_runtime *runtime, struct ip_task *t
   resume(L, runtime, thread, task, startable ? ip_task_prepare(task) : 0);
 }
 
-/* A task is queued by its own operation: with a result, or free. */
+/* The operation of a task is the entry of that task in the ready queue, with a result or free. */
 static void serve_task(lua_State *L, struct ip_runtime *runtime, struct ip_task *task) {
   if (task->operation.state == IP_OPERATION_READY)
     ip_operation_resume(L, &task->operation);
@@ -161,7 +164,7 @@ static bool is_done(const struct ip_operation *operation) {
   return operation != NULL && operation->state == IP_OPERATION_DONE;
 }
 
-/* Serves one entry of the batch. Tasks are anchored in their table, operations in the pool. */
+/* Serves one entry of the batch. The table of tasks anchors tasks, and the pool anchors operations. */
 static void serve(lua_State *L, struct ip_runtime *runtime, struct ip_ready *ready) {
   switch (ready->type) {
   case IP_READY_WATCHER: ip_watcher_dispatch(L, ip_container_of(ready, struct ip_watcher, ready)); break;
@@ -170,9 +173,9 @@ static void serve(lua_State *L, struct ip_runtime *runtime, struct ip_ready *rea
   }
 }
 
-/* Serves what is ready now; what becomes ready meanwhile is for the next iteration. Stops early when the main
-   thread has got its result: it has waited long enough, and a finished read must not meet another change of
-   the socket. */
+/* Serves the entries that are ready now; entries that become ready meanwhile are served in the next
+   iteration. Stops early when the main thread has its result: it has waited long enough, and the state of the
+   socket should not change again between the completed read and its return. */
 static void serve_batch(lua_State *L, struct ip_runtime *runtime, struct ip_operation *until) {
   runtime->iteration++;
   ip_queue_move(&runtime->batch, &runtime->ready);
@@ -185,7 +188,7 @@ static void serve_batch(lua_State *L, struct ip_runtime *runtime, struct ip_oper
   ip_queue_move(&runtime->ready, &runtime->batch);
 }
 
-/* What is scheduled meanwhile is for the end of the next iteration. */
+/* A flusher that is scheduled meanwhile runs at the end of the next iteration. */
 static void flush_all(struct ip_runtime *runtime) {
   struct ip_queue due;
   ip_queue_init(&due);
@@ -196,7 +199,7 @@ static void flush_all(struct ip_runtime *runtime) {
   }
 }
 
-/* The sends of an iteration leave together, before anybody waits for what may answer them. */
+/* Submits the sends of the iteration before any call waits for their answers. */
 static void flush(struct ip_runtime *runtime) {
   if (IP_UNLIKELY(!ip_queue_is_empty(&runtime->flushers))) flush_all(runtime);
 }
@@ -212,10 +215,10 @@ static void poll_loop(struct ip_runtime *runtime, bool busy) {
   runtime->polling = false;
 }
 
-/* Polls without sleeping until something is ready, at most for `seconds`. A wake-up from a blocked poll costs several
-   times what a poll does. False: nothing came. */
+/* Polls without sleeping until something is ready, for at most `seconds`. Waking up from a blocked poll costs
+   several times as much as a poll. Returns false when nothing became ready. */
 static bool spin(struct ip_runtime *runtime, double seconds) {
-  static const double longest = 1e9; /* nobody lives to see its end, and no sum of it overflows */
+  static const double longest = 1e9; /* 31 years: long enough, and sums of it do not overflow */
   uint64_t end = uv_hrtime() + (uint64_t)((seconds < longest ? seconds : longest) * 1e9);
   do {
     poll_loop(runtime, true);
@@ -224,20 +227,21 @@ static bool spin(struct ip_runtime *runtime, double seconds) {
   return false;
 }
 
-/* Blocks until something is ready, at most until a timer ends. */
+/* Blocks until something is ready or a timer fires. */
 static void wait_for_events(struct ip_runtime *runtime) {
   if (runtime->spin > 0 && spin(runtime, runtime->spin)) return;
   poll_loop(runtime, false);
 }
 
-/* After a signal: runs one Lua function on the main thread, so that a debug hook which the host's signal
-   handler has set takes effect here, where the error can pass. True when there was none. [-0, +(0|1), -] */
+/* Runs one Lua function on the main thread after a signal: a debug hook that the host's signal handler has
+   set runs here, where its error can propagate. Returns false when the hook raised an error.
+   [-0, +(0|1), -] */
 static bool run_hook(lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &nothing_key);
   return lua_pcall(L, 0, 0, 0) == LUA_OK;
 }
 
-/* Is `operation` DONE? One that waits for an idle runtime becomes so here. */
+/* Is `operation` DONE? An operation that waits for an idle runtime is completed here. */
 static bool is_over(const struct ip_runtime *runtime, struct ip_operation *operation) {
   if (is_done(operation)) return true;
   if (!operation->type->ends_when_idle || operation->state != IP_OPERATION_ARMED) return false;
@@ -248,10 +252,11 @@ static bool is_over(const struct ip_runtime *runtime, struct ip_operation *opera
   return true;
 }
 
-/* The driver thread runs nothing itself: it is what coroutines are resumed from, and what handlers are called on. */
+/* The driver thread runs no function of its own: coroutines are resumed from it, and handlers are called on
+   it. */
 void ip_loop_on_check(uv_check_t *check) {
   struct ip_runtime *runtime = check->data;
-  if (runtime->driving) return; /* inside a uv_run of our own, whose caller serves */
+  if (runtime->driving) return; /* our own uv_run is active, and its caller serves the batch */
   runtime->driving = true;
   dispatch(runtime->driver, runtime, NULL);
   runtime->driving = false;
@@ -265,7 +270,7 @@ static bool has_work(const struct ip_runtime *runtime) {
 static void on_step_over(struct ip_timer *timer) {
   *(bool *)timer->owner = true;
   uv_stop(
-      timer->uv.loop); /* libuv up to 1.44 runs timers before it polls, and would then block without one */
+      timer->uv.loop); /* libuv up to 1.44 runs timers before it polls, and would block without the uv_stop */
 }
 
 /* Polls for at most `seconds`. */
@@ -278,7 +283,7 @@ static void poll_for(struct ip_runtime *runtime, double seconds) {
   }
   ip_deadline deadline = ip_deadline_after(seconds);
   if (deadline != IP_NEVER) ip_timer_start(timer, deadline, on_step_over, &over);
-  ip_keyboard_interrupt_watch(runtime); /* Ctrl-C ends the block, and Lua's hook runs after the step */
+  ip_keyboard_interrupt_watch(runtime); /* Ctrl-C ends the block; Lua's hook runs after the step */
   double spinning = runtime->spin < seconds ? runtime->spin : seconds;
   bool came = runtime->spin > 0 && spin(runtime, spinning);
   if (!came) poll_loop(runtime, over);

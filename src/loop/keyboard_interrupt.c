@@ -1,12 +1,12 @@
 /* keyboard_interrupt.c: Ctrl-C while the main thread is blocked in the loop.
 
    libuv retries epoll_wait when a signal interrupts it, so the debug hook that the standalone interpreter's
-   SIGINT handler sets would not run before the next event. This file puts a handler in front of the host's: it calls
-   the host's and then wakes the loops that wait. Where the host has none (the default action, or ignored), nothing is
-   installed.
+   SIGINT handler sets would not run before the next event. This file installs a handler in front of the
+   host's: it calls the host's handler and then wakes the loops that wait. Where the host has no handler (the
+   default action, or SIG_IGN), it installs nothing.
 
-   The only static mutable data of the library is here, because a signal handler has no other: all of it is
-   atomic or written before it is published. */
+   Owns the only static mutable data of the library, because a signal handler has no other data: all of it is
+   atomic, or is written before it is published. Nothing here calls Lua or raises. */
 #include "loop/keyboard_interrupt.h"
 
 #include "base/util.h"
@@ -19,7 +19,7 @@ static _Atomic(struct ip_runtime *) watchers[MOST_RUNTIMES];
 static atomic_int handlers_running;
 static atomic_flag installing = ATOMIC_FLAG_INIT;
 
-/* The host's handler: `hosts[current_host]`. A slot is filled before it is made current. */
+/* The host's handler is `hosts[current_host]`. A slot is filled before it becomes current. */
 static struct sigaction hosts[2];
 static atomic_int current_host;
 
@@ -53,7 +53,7 @@ static bool is_ours(const struct sigaction *action) {
   return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == on_interrupt;
 }
 
-/* Puts our handler in front of whatever handler is there now. */
+/* Installs our handler in front of the current handler. */
 static void install(void) {
   struct sigaction action;
   if (sigaction(SIGINT, NULL, &action) != 0 || !has_handler(&action) || is_ours(&action)) return;
@@ -62,7 +62,7 @@ static void install(void) {
   atomic_store(&current_host, slot);
   action.sa_sigaction = on_interrupt;
   action.sa_flags |= SA_SIGINFO;
-  sigaction(SIGINT, &action, NULL); /* cannot fail after the same call could read it */
+  sigaction(SIGINT, &action, NULL); /* cannot fail: the same call has just read the action */
 }
 
 static void watch(struct ip_runtime *runtime) {
@@ -76,12 +76,12 @@ static void watch(struct ip_runtime *runtime) {
 
 void ip_keyboard_interrupt_watch(struct ip_runtime *runtime) {
   watch(runtime);
-  if (atomic_flag_test_and_set(&installing)) return; /* another thread is at it, to the same effect */
+  if (atomic_flag_test_and_set(&installing)) return; /* another thread is installing the handler */
   install();
   atomic_flag_clear(&installing);
 }
 
-/* Gives the host its handler back: this code may be unloaded together with the state. */
+/* Restores the host's handler: this code may be unloaded together with the state. */
 static void uninstall(void) {
   for (size_t i = 0; i < ip_count_of(watchers); i++)
     if (atomic_load(&watchers[i]) != NULL) return;
@@ -96,8 +96,8 @@ void ip_keyboard_interrupt_forget(struct ip_runtime *runtime) {
     atomic_compare_exchange_strong(&watchers[i], &self, NULL);
   }
   uninstall();
-  /* A handler in another thread may still hold the pointer. Bounded: a host's handler that jumps away never
-     ends. */
+  /* A handler in another thread may still use the pointer. The wait is bounded, because a host's handler that
+     leaves by longjmp never ends. */
   for (int i = 0; i < LONGEST_WAIT_MS && atomic_load(&handlers_running) != 0; i++)
     uv_sleep(1);
 }

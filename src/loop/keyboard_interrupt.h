@@ -4,10 +4,10 @@
 
 #include "loop/runtime.h"
 
-/* Makes sure that a SIGINT handler of the host also wakes this loop; cheap when it does already. */
+/* Makes a SIGINT handler of the host wake this loop, too. Cheap when the handler is installed already. */
 void ip_keyboard_interrupt_watch(struct ip_runtime *runtime);
 
-/* The loop of this runtime is woken no more. */
+/* Stops waking the loop of this runtime. */
 void ip_keyboard_interrupt_forget(struct ip_runtime *runtime);
 
 #endif

@@ -1,13 +1,14 @@
 /* operation.c: the life of a suspended call: check, acquire, suspend, continue, release.
 
-   A task has an operation of its own: the table of tasks holds the task while its coroutine lives, and the close guard
-   in the coroutine's first frame cancels the call when somebody closes the coroutine. For the main thread and for
-   coroutines that others have made, operations are userdata, pooled in a registry table that owns them. A coroutine
-   suspended in one holds it in a to-be-closed slot of its frame, and the operation's user value holds the coroutine: so
-   neither can be collected while the call is pending, and coroutine.close cancels the call.
+   A task owns one operation: the table of tasks anchors the task while its coroutine lives, and the close
+   guard in the coroutine's first frame cancels the call when somebody closes the coroutine. For the main
+   thread and for coroutines that somebody else has made, operations are userdata, pooled in a registry table
+   that owns them. A coroutine that is suspended in a pooled operation holds it in a to-be-closed slot of its
+   frame, and the operation's user value holds the coroutine. So neither can be collected while the call is
+   pending, and coroutine.close cancels the call.
 
-   With dispatch.c, task.c, context.c and watcher.c this is one mechanism: these files call each other. What may raise is
-   said at each function. */
+   This file, dispatch.c, task.c, context.c and watcher.c are one mechanism and call each other. The comment
+   of each function says what it may raise. */
 #include "loop/operation.h"
 
 #include "base/util.h"
@@ -21,7 +22,7 @@
 /* Registry: the pool, which owns the operations in it. */
 static const char pool_key;
 
-/* --- what keeps a call from suspending --- */
+/* --- checks before a call suspends --- */
 
 static int refuse(lua_State *L, const struct ip_runtime *runtime, const struct ip_operation_type *type) {
   if (L == runtime->main && runtime->driving)
@@ -77,8 +78,8 @@ void ip_operation_push_pooled(lua_State *L, const struct ip_operation *operation
   lua_remove(L, -2);
 }
 
-/* Removes an operation from the pool, where there is one, pushes it, anchors the running coroutine in it and marks it
-   to-be-closed. [-0, +1, -] */
+/* Removes an operation from the pool, which is not empty, pushes it, anchors the running coroutine in it and
+   marks it to-be-closed. [-0, +1, -] */
 static struct ip_operation *take_from_pool(lua_State *L, struct ip_runtime *runtime) {
   struct ip_operation *operation = runtime->free_operations;
   runtime->free_operations = (struct ip_operation *)(void *)operation->ready.link.next;
@@ -91,13 +92,13 @@ static struct ip_operation *take_from_pool(lua_State *L, struct ip_runtime *runt
   return operation;
 }
 
-/* The running task's own operation; NULL for everybody else. */
+/* Returns the running task's own operation, or NULL when the caller is no task. */
 static struct ip_operation *own_operation(lua_State *L, struct ip_context *context) {
   struct ip_task *task = ip_context_task(context);
   if (task == NULL || ip_task_thread(task) != L || !context->guarded) return NULL;
   struct ip_operation *operation = &task->operation;
   if (operation->state != IP_OPERATION_FREE) return NULL;
-  ip_queue_remove(&operation->ready.link); /* what it was queued for is over: the task runs */
+  ip_queue_remove(&operation->ready.link); /* the task runs, so its queued start or wake-up is obsolete */
   operation->slot = lua_gettop(L);
   return operation;
 }
@@ -110,7 +111,7 @@ static void on_deadline(struct ip_timer *timer) {
     ip_operation_expire(operation);
 }
 
-/* The timer that a deadline needs, or NULL: what ends at once needs none. [-0, +0, e] */
+/* Returns the timer for a deadline, or NULL where none is needed. [-0, +0, e] */
 static struct ip_timer *new_timer(lua_State *L, struct ip_runtime *runtime, ip_deadline deadline) {
   if (deadline == IP_NEVER || deadline == IP_AT_ONCE) return NULL;
   struct ip_timer *timer = ip_timer_new(runtime);
@@ -163,7 +164,7 @@ void ip_operation_set_received(struct ip_operation *operation, struct ip_receive
 
 /* --- complete and expire --- */
 
-/* Leaves the object's queue and accounts. */
+/* Removes the operation from its object's queue and counters. */
 static void unlink_armed(struct ip_operation *operation) {
   ip_queue_remove(&operation->ready.link);
   if (operation->is.external) ip_runtime_end_external_wait(operation->runtime);
@@ -173,7 +174,7 @@ static void unlink_armed(struct ip_operation *operation) {
 
 static void free_timer(struct ip_operation *operation) {
   if (operation->timer == NULL) return;
-  if (!operation->runtime->closed) ip_timer_free(operation->timer); /* else the runtime has freed them all */
+  if (!operation->runtime->closed) ip_timer_free(operation->timer); /* a closed runtime has freed it */
   operation->timer = NULL;
 }
 
@@ -220,7 +221,7 @@ void ip_operation_time_out(struct ip_operation *operation) {
 
 /* --- cancel and release --- */
 
-/* The coroutine that waits for this one's operation is to find out that it is over. */
+/* Wakes the coroutine that waits for this operation as its delegate, so that it sees the end. */
 static void wake_delegate(struct ip_operation *operation) {
   struct ip_operation *delegate = ip_pooled(operation)->delegate;
   ip_pooled(operation)->delegate = NULL;
@@ -229,7 +230,7 @@ static void wake_delegate(struct ip_operation *operation) {
   ip_operation_succeed(delegate);
 }
 
-/* Whatever state it is in: free, and back in the pool if it comes from there. */
+/* Frees the operation from any state, and returns it to the pool if it came from there. */
 static void make_free(struct ip_operation *operation) {
   struct ip_runtime *runtime = operation->runtime;
   if (operation->state == IP_OPERATION_ARMED) unlink_armed(operation);
@@ -248,8 +249,8 @@ static void make_free(struct ip_operation *operation) {
   runtime->free_operations = operation;
 }
 
-/* Ends the call, whose coroutine goes on, or is being closed by somebody. In the latter case a task that is never resumed
-   again has to be looked at by the dispatcher, or whoever joins it would wait for ever. */
+/* Ends the call because its coroutine continues or because somebody closes it. A closed task is never resumed
+   again, so the dispatcher has to examine it; otherwise a fiber that joins it would wait for ever. */
 static void end_call(lua_State *L, struct ip_operation *operation) {
   if (operation->state == IP_OPERATION_FREE) return;
   struct ip_context *context = operation->context;
@@ -261,7 +262,7 @@ static void end_call(lua_State *L, struct ip_operation *operation) {
   if (cancelled && task != NULL && ip_task_thread(task) == thread) ip_task_enqueue(task);
 }
 
-/* __close: reached by ip_operation_release, and when somebody closes the coroutine. */
+/* __close: called by ip_operation_release, and when somebody closes the coroutine. */
 static int operation_mt_close(lua_State *L) {
   end_call(L, lua_touserdata(L, 1));
   lua_pushnil(L);
@@ -294,8 +295,8 @@ static int raise_failure(lua_State *L, const struct ip_operation_type *type, enu
   return ip_error_throw(L);
 }
 
-/* The release of a pooled operation calls a __close, and with that the debug hook: what that received by itself would lie
-   where the result of this call lies (ip_runtime_scratch). */
+/* Releasing a pooled operation calls __close, and therefore the debug hook: data that the hook receives would
+   overwrite the result of this call (ip_runtime_scratch). */
 static void release_without_hook(lua_State *L, struct ip_operation *operation) {
   lua_Hook hook = operation->is.pooled ? lua_gethook(L) : NULL;
   if (IP_LIKELY(hook == NULL)) {
@@ -308,13 +309,13 @@ static void release_without_hook(lua_State *L, struct ip_operation *operation) {
   lua_sethook(L, hook, mask, count);
 }
 
-/* Everything is copied before the release: from there on the operation may be used again. A task's own operation received
-   into the frame of the dispatcher, which outlives this. */
+/* Copies everything before the release, because the operation may be reused from then on. A task's own
+   operation has received into the dispatcher's frame, which outlives this function. */
 static int continue_operation(lua_State *L, int status, lua_KContext operation_context) {
   (void)status;
   struct ip_operation *operation =
-      (struct ip_operation *)operation_context; /* the suspended frame has kept it */
-  lua_settop(L, operation->slot);               /* whoever resumed us may have passed values */
+      (struct ip_operation *)operation_context; /* the suspended frame anchors it */
+  lua_settop(L, operation->slot);               /* drops values that a foreign resume may have passed */
   const struct ip_operation_type *type = operation->type;
   if (IP_UNLIKELY(operation->state == IP_OPERATION_ARMED)) {
     ip_operation_release(L, operation);
@@ -331,7 +332,7 @@ static int continue_operation(lua_State *L, int status, lua_KContext operation_c
   struct ip_failure failure = operation->failure;
   enum ip_error_category category = operation->category;
   bool by_scope = operation->is.by_scope;
-  operation->state = IP_OPERATION_DONE; /* a stranger's resume delivers the result all the same */
+  operation->state = IP_OPERATION_DONE; /* a resume by somebody else delivers the result, too */
   release_without_hook(L, operation);
   if (IP_LIKELY(failure.code == 0)) return type->push_results(L, &result);
   return by_scope ? ip_context_raise_deadline(L, context) : raise_failure(L, type, category, failure);

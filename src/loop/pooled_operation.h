@@ -1,5 +1,5 @@
-/* pooled_operation.h: operations of coroutines that have none of their own: the main thread, and those that others have
-   made. Each is a userdata; a registry table owns them. */
+/* pooled_operation.h: operations of callers that have none of their own: the main thread, and coroutines that
+   somebody else has made. Each operation is a userdata, and a registry table owns them. */
 #ifndef IP_POOLED_OPERATION_H
 #define IP_POOLED_OPERATION_H
 
@@ -8,8 +8,8 @@
 struct ip_pooled_operation {
   struct ip_operation operation; /* first */
   struct ip_operation
-      *delegate; /* of a coroutine that waits for this one and is resumed in its stead; NULL: none */
-  int reference; /* in the table */
+      *delegate; /* of the coroutine that waits for this one and is resumed in its place; NULL: none */
+  int reference; /* its key in the registry table */
   struct ip_received received;
 };
 

@@ -1,8 +1,9 @@
 /* runtime.c: the runtime of a Lua state: its loop, its memory, its end.
 
-   Lua owns the runtime (a userdata in the registry and in the upvalues of every function). The runtime owns the loop, and
-   at the end whatever is still registered with it: objects of the library are younger than the runtime, so they are
-   finalized first, and what they leave is closed here. */
+   Lua owns the runtime (a userdata in the registry and in the upvalues of every function). The runtime owns
+   the loop and, at the end of the state, everything still registered with it: the objects of the library are
+   younger than the runtime, so Lua finalizes them first, and the runtime closes the rest. Raises only where a
+   comment says so. */
 #include "loop/runtime.h"
 
 #include "base/util.h"
@@ -18,7 +19,7 @@
 
 const char ip_runtime_key;
 
-/* Registry: the thread that serves inside a host's loop. */
+/* Registry: the thread that resumes coroutines inside a host's loop. */
 static const char driver_key;
 
 void ip_runtime_handle_opened(struct ip_runtime *runtime) {
@@ -39,14 +40,15 @@ void *ip_runtime_scratch(struct ip_runtime *runtime) {
 }
 
 static void on_wakeup(uv_async_t *async) {
-  (void)async; /* it has ended the block; the dispatcher looks at `signalled` */
+  (void)async; /* the signal has ended the block; the dispatcher reads `signalled` */
 }
 
 static void on_loop_handle_closed(uv_handle_t *handle) {
   ip_runtime_handle_closed(handle->data);
 }
 
-/* Starts the handles of a loop; 0 or a negative libuv error code. The check and idle handles cannot fail. */
+/* Starts the handles of a loop. Returns 0 or a negative libuv error code. The check and idle handles cannot
+   fail. */
 static int start_handles(struct ip_runtime *runtime, uv_loop_t *loop) {
   struct ip_loop_handles *handles = calloc(1, sizeof *handles);
   if (handles == NULL) return UV_ENOMEM;
@@ -118,8 +120,8 @@ static void close_resources(struct ip_runtime *runtime) {
 
 /* --- the end --- */
 
-/* Closes the loop's own handles and the pooled timers. A host's loop has handles of others, whose data is not this
-   runtime. */
+/* Closes the loop's own handles and the pooled timers. A host's loop also has the host's handles, whose data
+   is not this runtime. */
 static void close_handle(uv_handle_t *handle,
                          void *runtime) { /* cppcheck-suppress constParameter // a uv_walk_cb */
   if (handle->data != runtime || uv_is_closing(handle)) return;
@@ -127,9 +129,9 @@ static void close_handle(uv_handle_t *handle,
   ip_runtime_close_handle(handle, is_timer ? ip_runtime_free_handle : on_loop_handle_closed);
 }
 
-/* Runs the loop until libuv has let go of all handles; none of them can wait for anything any more. Where os.exit closes
-   the state from a fiber inside a host's uv_run, libuv cannot be entered again, and the process is about to end: the
-   handles are left as they are. */
+/* Runs the loop until libuv has closed all handles; none of them can wait any more. When os.exit closes the
+   state from a fiber inside a host's uv_run, libuv cannot be entered again and the process is about to end,
+   so the handles stay open. */
 static void close_loop(struct ip_runtime *runtime) {
   if (runtime->driver != NULL && runtime->driving) return;
   uv_walk(runtime->loop, close_handle, runtime);

@@ -1,8 +1,8 @@
-/* runtime.h: the event loop of one Lua state, and what everything that uses it shares.
+/* runtime.h: the event loop of one Lua state, and the data that all its users share.
 
-   One runtime per Lua state. It is the userdata that every C function of the library carries as its first upvalue (it
-   begins with struct ip_core), and it owns the loop. It names none of its users: they put resources and flushers into
-   its lists. */
+   There is one runtime per Lua state. It is the userdata that every C function of the library has as its
+   first upvalue (it begins with struct ip_core), and it owns the loop. It names none of its users: they add
+   resources and flushers to its lists. Each function says what it may raise. */
 #ifndef IP_RUNTIME_H
 #define IP_RUNTIME_H
 
@@ -17,10 +17,11 @@
 #include <stdint.h>
 #include <uv.h>
 
-/* Transfers that may complete at once, in a row, before the caller has to go through the loop. An echo is two. */
+/* The number of transfers in a row that may complete at once before the caller has to go through the loop. An
+   echo is two. */
 enum { IP_TRANSFER_BUDGET = 128 };
 
-/* --- what the lists hold --- */
+/* --- members of the lists --- */
 
 enum ip_ready_type { IP_READY_WATCHER, IP_READY_OPERATION, IP_READY_TASK };
 
@@ -28,27 +29,27 @@ enum ip_ready_type { IP_READY_WATCHER, IP_READY_OPERATION, IP_READY_TASK };
 struct ip_ready {
   struct ip_queue link;
   uint8_t type;       /* enum ip_ready_type */
-  uint32_t iteration; /* of the loop, when an operation was armed; it stands here because of the padding */
+  uint32_t iteration; /* number of the iteration in which an operation was armed; it fills the padding */
 };
 
 struct ip_resource;
 
 struct ip_resource_type {
   const char *name;
-  /* Closes it when the state ends; it leaves the list. No Lua. */
+  /* Closes the resource when the state ends, and removes it from the list. Does not call Lua. */
   void (*close)(struct ip_resource *resource);
 };
 
-/* Something open that the runtime closes at its end, if nobody has done it before. */
+/* An open resource that the runtime closes at its end, unless it has been closed before. */
 struct ip_resource {
   struct ip_queue link;
   const struct ip_resource_type *type;
 };
 
-/* Something that is to be done before the loop polls the next time. */
+/* An action that is due before the loop polls the next time. */
 struct ip_flusher {
   struct ip_queue link;
-  void (*flush)(struct ip_flusher *flusher); /* no longer in the list; may come back. No Lua. */
+  void (*flush)(struct ip_flusher *flusher); /* the flusher has left the list and may return. No Lua. */
 };
 
 /* --- the runtime --- */
@@ -60,51 +61,51 @@ struct ip_watcher;
 
 /* The handles that every loop needs. */
 struct ip_loop_handles {
-  uv_async_t wakeup; /* unreferenced; a signal handler sends it */
+  uv_async_t wakeup; /* unreferenced; a signal handler calls uv_async_send on it */
   uv_check_t check;  /* a host's loop: dispatches after each poll; unreferenced */
   uv_idle_t idle;    /* a host's loop: active while something is ready, so that the poll does not block */
 };
 
 struct ip_runtime {
-  struct ip_core core; /* first: all that the layers below know of it */
+  struct ip_core core; /* first: the only part that base, net, binding and value know */
   uv_loop_t *loop;
   uv_loop_t own_loop;
-  struct ip_loop_handles *handles; /* the loop's, not the runtime's, until they are closed */
+  struct ip_loop_handles *handles; /* the loop owns them until they are closed */
   lua_State *driver;               /* resumes coroutines inside a host's uv_run; NULL: the loop is our own */
-  size_t open_handles;             /* libuv handles and requests that libuv still has */
+  size_t open_handles;             /* libuv handles and requests that are not closed yet */
   lua_State *main;
   struct ip_queue ready;                /* struct ip_ready, to be dispatched in the next iteration */
-  struct ip_queue batch;                /* those of this iteration */
+  struct ip_queue batch;                /* struct ip_ready, dispatched in this iteration */
   struct ip_queue resources;            /* struct ip_resource */
   struct ip_queue flushers;             /* struct ip_flusher, due at the end of this iteration */
   struct ip_operation *free_operations; /* the pool, chained through ready.link.next */
   struct ip_timer *free_timers;
-  struct ip_watcher *dispatching; /* cleared when it is closed under the dispatcher */
-  struct ip_task *current;        /* the one being resumed */
+  struct ip_watcher *dispatching; /* cleared when the dispatcher's watcher is closed */
+  struct ip_task *current;        /* the task that is being resumed */
   lua_State *running;             /* its coroutine */
   struct ip_context main_context;
-  void *scratch; /* ip_runtime_scratch, or NULL */
+  void *scratch; /* see ip_runtime_scratch; may be NULL */
   uint32_t
-      pending_raises; /* interrupted contexts and expired scopes: calls look closer while it is not zero */
-  uint32_t nested_coroutines; /* bounded by the context of the coroutine that resumes them */
-  uint32_t foreign_scopes;    /* open with_timeout of coroutines that others have made */
-  uint32_t scopes_at_once;    /* open with_timeout of zero or less: nobody may wait without a try */
+      pending_raises; /* interrupted contexts and expired scopes: while it is not zero, calls check both */
+  uint32_t nested_coroutines; /* coroutines that the context of their resumer bounds */
+  uint32_t foreign_scopes;    /* open with_timeout of coroutines that somebody else has made */
+  uint32_t scopes_at_once;    /* open with_timeout of zero or less: calls must try before they wait */
   uint32_t iteration;
-  size_t external_waits; /* what can end a block: armed operations on something outside, running timers */
-  size_t operations;     /* not FREE */
-  size_t attached_tasks; /* those that a run waits for */
-  size_t foreign_waits;  /* operations of coroutines that others have made */
-  /* Called on the driver's stack when a task's coroutine has ended with LUA_OK, an error status or IP_TASK_CLOSED; must
-     not raise. The maker of tasks sets it. */
+  size_t external_waits; /* armed external operations and running timers, which can end a block */
+  size_t operations;     /* operations that are not FREE */
+  size_t attached_tasks; /* tasks that a run waits for */
+  size_t foreign_waits;  /* operations of coroutines that somebody else has made */
+  /* Called on the driver's stack when a task's coroutine has ended with LUA_OK, an error status or
+     IP_TASK_CLOSED; must not raise. The creator of tasks sets it. */
   void (*end_task)(lua_State *L, struct ip_runtime *runtime, struct ip_task *task, int status);
   int budget;
   double spin;           /* seconds that the loop polls without sleeping before it blocks */
   atomic_bool signalled; /* set by the signal handler */
-  bool main_done;        /* the main thread's operation is DONE: its drive ends before anything else runs */
-  bool driving;          /* the loop is being driven */
-  bool polling;          /* inside uv_run */
-  bool opened;           /* the loop exists */
-  bool closed;           /* and never will again */
+  bool main_done; /* the main thread's operation is DONE: its drive ends before any other coroutine runs */
+  bool driving;   /* a caller is driving the loop */
+  bool polling;   /* uv_run is active */
+  bool opened;    /* the loop exists */
+  bool closed;    /* the loop is closed for good */
 };
 
 /* Registry key of the runtime. */
@@ -115,32 +116,35 @@ static inline struct ip_runtime *ip_runtime(lua_State *L) {
   return (struct ip_runtime *)(void *)ip_core(L);
 }
 
-/* Pushes a new runtime and keeps it in the registry. The loop is opened by the first ip_runtime_check. [-0, +1, m] */
+/* Creates a runtime, stores it in the registry and pushes it. The first ip_runtime_check opens the loop.
+   [-0, +1, m] */
 struct ip_runtime *ip_runtime_push(lua_State *L);
 
-/* Opens the loop if need be; raises when it cannot be opened or the state is ending. [-0, +0, e] */
+/* Opens the loop unless it is open. Raises when it cannot be opened or the state is ending. [-0, +0, e] */
 void ip_runtime_check(lua_State *L, struct ip_runtime *runtime);
 
-/* Uses a host's loop; 0 or an errno value. `on_check` is called after each of its polls. [-0, +0, m] */
+/* Uses a host's loop. Returns 0 or an errno value. `on_check` is called after each poll of that loop.
+   [-0, +0, m] */
 int ip_runtime_use_loop(lua_State *L, struct ip_runtime *runtime, uv_loop_t *loop, uv_check_cb on_check);
 
-/* Count libuv handles and requests, which the end of the state waits for. */
+/* Count the libuv handles and requests that must be closed before the state ends. */
 void ip_runtime_handle_opened(struct ip_runtime *runtime);
 void ip_runtime_handle_closed(struct ip_runtime *runtime);
 
-/* Closes a libuv handle; `closed` gets its memory back. */
+/* Closes a libuv handle; `closed` frees its memory. */
 void ip_runtime_close_handle(uv_handle_t *handle, uv_close_cb closed);
 
-/* A close callback for handles that are the first member of what malloc gave, with the runtime as data. */
+/* A close callback for a handle that is the first member of memory from malloc and has the runtime as its
+   data. */
 void ip_runtime_free_handle(uv_handle_t *handle);
 
 void ip_runtime_add_resource(struct ip_runtime *runtime, struct ip_resource *resource,
                              const struct ip_resource_type *type);
 
-/* How many resources of that name are open. */
+/* Returns the number of open resources with that name. */
 size_t ip_runtime_count_resources(const struct ip_runtime *runtime, const char *name);
 
-/* Something outside this program that can end a block of the loop begins or ends to be waited for. */
+/* Begin and end counting a wait that something outside this program can end. */
 static inline void ip_runtime_begin_external_wait(struct ip_runtime *runtime) {
   runtime->external_waits++;
 }
@@ -151,13 +155,14 @@ static inline void ip_runtime_end_external_wait(struct ip_runtime *runtime) {
 
 enum { IP_SCRATCH_SIZE = 65536 }; /* larger than the largest datagram */
 
-/* A buffer for what is consumed before anything else runs; NULL when memory is short. */
+/* Returns a buffer for data that is consumed before any other code runs; NULL when memory is short. */
 void *ip_runtime_scratch(struct ip_runtime *runtime);
 
-/* Queues for the next iteration; what is queued stays queued. No Lua. */
+/* Queues an entry for the next iteration; does nothing if it is queued already. Does not call Lua. */
 void ip_runtime_enqueue(struct ip_runtime *runtime, struct ip_ready *ready);
 
-/* Lets a flusher flush at the end of this iteration; what is queued stays queued. No Lua. */
+/* Schedules a flusher for the end of this iteration; does nothing if it is scheduled already. Does not call
+   Lua. */
 void ip_runtime_schedule(struct ip_runtime *runtime, struct ip_flusher *flusher);
 
 #endif

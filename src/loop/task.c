@@ -1,11 +1,12 @@
-/* task.c: coroutines that the library has started. The registry's table of tasks anchors each task's userdata while
-   its coroutine has not ended. Only memory errors are raised. */
+/* task.c: coroutines that the library has started. The registry's table of tasks owns each task's userdata
+   until its coroutine has ended. Raises memory errors only. */
 #include "loop/task.h"
 
 /* Registry: the userdata of the tasks that have not ended, keyed by the address of their coroutine. */
 static const char tasks_key;
 
-/* Registry: what stands in the first frame of each task, to notice that somebody else closes its coroutine. */
+/* Registry: the close guard, the value in the first frame of each task that notices when somebody else closes
+   the coroutine. */
 static const char close_guard_key;
 
 void ip_task_init(struct ip_runtime *runtime, struct ip_task *task, lua_State *thread) {
@@ -25,11 +26,11 @@ void ip_task_add(lua_State *L, int index, const struct ip_task *task) {
 void ip_task_remove(lua_State *L, const struct ip_task *task) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &tasks_key);
   lua_pushnil(L);
-  lua_rawsetp(L, -2, ip_task_thread(task)); /* the key exists: nothing is allocated */
+  lua_rawsetp(L, -2, ip_task_thread(task)); /* the key exists, so this allocates nothing */
   lua_pop(L, 1);
 }
 
-/* Pushes what the table of tasks holds for a coroutine, or nil. [-0, +1, -] */
+/* Pushes the userdata that the table of tasks has for a coroutine, or nil. [-0, +1, -] */
 static void push(lua_State *L, const lua_State *thread) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &tasks_key);
   lua_rawgetp(L, -1, thread);
@@ -52,9 +53,9 @@ void ip_task_enqueue(struct ip_task *task) {
     ip_runtime_enqueue(task->operation.runtime, &task->operation.ready);
 }
 
-/* __close of the close guard, called on the coroutine's stack: the coroutine ends, or somebody closes it. In the latter
-   case the values of its frames are gone by now, but nothing has looked at them: only the dispatcher attempts, and what
-   closes a coroutine does not return to it meanwhile. */
+/* __close of the close guard, called on the coroutine's stack when the coroutine ends or somebody closes it.
+   In the latter case the values of its frames are gone already, but nothing has used them since: only the
+   dispatcher makes attempts, and the code that closes a coroutine does not return to it meanwhile. */
 static int close_guard_mt_close(lua_State *L) {
   const struct ip_runtime *runtime = ip_runtime(L);
   struct ip_task *task = runtime->running == L ? runtime->current : ip_task_find(L);
@@ -76,7 +77,7 @@ static int task_main(lua_State *L) {
 
 int ip_task_prepare(struct ip_task *task) {
   lua_State *thread = ip_task_thread(task);
-  int arguments = lua_gettop(thread) + 1; /* the function becomes one, and so does the close guard */
+  int arguments = lua_gettop(thread) + 1; /* the function and the close guard become arguments */
   lua_pushcfunction(thread, task_main);
   lua_rawgetp(thread, LUA_REGISTRYINDEX, &close_guard_key);
   lua_rotate(thread, 1, 2);

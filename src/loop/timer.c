@@ -1,5 +1,5 @@
-/* timer.c: pooled libuv timers. The runtime owns all of them: a timer is in the chain of free ones, or lent to one
-   owner. Nothing here calls Lua or raises. */
+/* timer.c: pooled libuv timers. The runtime owns all timers: each one is in the chain of free timers, or is
+   lent to one owner. Nothing here calls Lua or raises. */
 #include "loop/timer.h"
 
 #include "base/util.h"
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 static const double NANOSECONDS_PER_SECOND = 1e9;
-static const double LONGEST = 9e18; /* nanoseconds: 285 years, and fits uint64_t with room for the clock */
+static const double LONGEST = 9e18; /* nanoseconds: 285 years; its sum with the clock fits uint64_t */
 enum { NANOSECONDS_PER_TICK = 1000000 };
 
 ip_deadline ip_deadline_after(double seconds) {
@@ -43,8 +43,8 @@ static void on_timer(uv_timer_t *uv) {
   timer->fire(timer);
 }
 
-/* The loop counts in whole milliseconds of uv_hrtime's clock. The deadline is rounded up on that clock, so that a
-   timer never fires early. */
+/* The loop counts whole milliseconds of uv_hrtime's clock. The deadline is rounded up on that clock, so that
+   a timer never fires early. */
 void ip_timer_start(struct ip_timer *timer, ip_deadline deadline, void (*fire)(struct ip_timer *timer),
                     void *owner) {
   struct ip_runtime *runtime = timer->uv.data;

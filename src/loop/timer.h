@@ -11,22 +11,23 @@ struct ip_runtime;
 typedef uint64_t ip_deadline;
 
 #define IP_NEVER UINT64_MAX /* no deadline */
-#define IP_AT_ONCE 0        /* what would wait has timed out */
+#define IP_AT_ONCE 0        /* a call that would wait times out */
 
 struct ip_timer {
   uv_timer_t uv; /* its data is the runtime */
   struct ip_timer *next_free;
-  void (*fire)(struct ip_timer *timer); /* called inside uv_run: no Lua */
+  void (*fire)(struct ip_timer *timer); /* called inside uv_run; must not call Lua */
   void *owner;
 };
 
-/* The deadline of a call that may take so many seconds: negative or infinite, IP_NEVER; 0, IP_AT_ONCE. */
+/* Returns the deadline of a call that may last `seconds`: IP_NEVER for a negative or infinite number,
+   IP_AT_ONCE for 0. */
 ip_deadline ip_deadline_after(double seconds);
 
-/* A stopped timer, or NULL when memory is short. */
+/* Returns a stopped timer, or NULL when memory is short. */
 struct ip_timer *ip_timer_new(struct ip_runtime *runtime);
 
-/* Calls `fire` at the deadline, which is not IP_NEVER, or later, never earlier. */
+/* Calls `fire` at the deadline or later, never earlier. The deadline is not IP_NEVER. */
 void ip_timer_start(struct ip_timer *timer, ip_deadline deadline, void (*fire)(struct ip_timer *timer),
                     void *owner);
 

@@ -1,9 +1,9 @@
 /* watcher.c: uv_poll_t with sticky arming and waiter queues.
 
-   libuv owns the memory of an initialised uv_poll_t until its close callback; the object around it is given back there.
-   libuv's callback contains no Lua and no transfer. Whatever status it reports, the watcher only notes that an attempt
-   is worth making: libuv reports any POLLERR as UV_EBADF and stops the handle (libuv src/unix/poll.c), and it is in truth
-   an ICMP error that the system call will name. */
+   libuv owns the memory of an initialised uv_poll_t until its close callback, which frees the object around
+   it. libuv's callback neither calls Lua nor transfers data. Whatever status it reports, the watcher only
+   records that an attempt may succeed: libuv reports any POLLERR as UV_EBADF and stops the handle (libuv
+   src/unix/poll.c), while the true cause is an ICMP error that the system call will name. Raises nothing. */
 #include "loop/watcher.h"
 
 #include "base/util.h"
@@ -71,7 +71,7 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
   if (watcher->pending != 0) ip_runtime_enqueue(watcher->runtime, &watcher->ready);
 }
 
-/* Watches for everything that somebody waits for; what is watched already costs nothing. */
+/* Watches for the events that waiters need. Costs nothing when they are watched already. */
 static void arm(struct ip_watcher *watcher) {
   int wanted = wanted_events(watcher);
   if ((wanted & ~watcher->armed) == 0) return;
@@ -83,7 +83,7 @@ static void arm(struct ip_watcher *watcher) {
 void ip_watcher_wait(struct ip_watcher *watcher, enum ip_side side, struct ip_operation *operation,
                      enum ip_wait wait) {
   struct ip_queue *waiters = &watcher->waiters[side];
-  /* to append to the position of the oldest member is to insert before it */
+  /* appending to the position of the oldest member inserts before it */
   ip_queue_append(wait == IP_WAIT_FIRST ? waiters->next : waiters, &operation->ready.link);
   ip_operation_wait_externally(operation);
   if (wait != IP_WAIT_YIELDING) {
@@ -138,7 +138,7 @@ void ip_watcher_fail(struct ip_watcher *watcher, enum ip_side side, int code) {
     ip_operation_complete_with(oldest(watcher, side), code);
 }
 
-/* The descriptor has nothing: those who may not wait any longer time out. */
+/* Times out the waiters that must not wait any longer, because the descriptor would block. */
 static void time_out_nonblocking(struct ip_watcher *watcher, enum ip_side side) {
   struct ip_queue *link = watcher->waiters[side].next;
   while (link != &watcher->waiters[side]) {
@@ -148,21 +148,21 @@ static void time_out_nonblocking(struct ip_watcher *watcher, enum ip_side side) 
   }
 }
 
-/* Takes a successfully attempted operation out of the queue and runs its coroutine. */
+/* Removes an operation from the queue after a successful attempt and resumes its coroutine. */
 static void serve(lua_State *L, struct ip_operation *operation) {
   ip_operation_complete(operation, IP_ERROR_SYSTEM, operation->failure);
-  ip_queue_remove(&operation->ready.link); /* not for the next iteration: now */
+  ip_queue_remove(&operation->ready.link); /* it is served now and not in the next iteration */
   ip_operation_resume(L, operation);
 }
 
-/* Serves one side; false when the watcher is gone or the main thread has its result. */
+/* Serves one side. Returns false when the watcher is closed or the main thread has its result. */
 static bool dispatch_side(lua_State *L, struct ip_watcher *watcher, enum ip_side side) {
   struct ip_runtime *runtime = watcher->runtime;
-  struct ip_received received; /* nested dispatches have one each */
+  struct ip_received received; /* each nested dispatch has its own */
   while (ip_watcher_has_waiters(watcher, side)) {
     struct ip_operation *operation = oldest(watcher, side);
     if (operation->ready.iteration == runtime->iteration)
-      return true; /* came back meanwhile: the next event is theirs */
+      return true; /* its coroutine has returned meanwhile: it waits for the next event */
     ip_operation_set_received(operation, &received);
     if (!operation->type->attempt(operation)) {
       time_out_nonblocking(watcher, side);
@@ -174,7 +174,7 @@ static bool dispatch_side(lua_State *L, struct ip_watcher *watcher, enum ip_side
   return true;
 }
 
-/* What becomes worth an attempt meanwhile is for the next iteration, so the notes are read first. */
+/* Clears `pending` first: a side that becomes pending meanwhile is served in the next iteration. */
 void ip_watcher_dispatch(lua_State *L, struct ip_watcher *watcher) {
   struct ip_runtime *runtime = watcher->runtime;
   uint8_t pending = watcher->pending;
@@ -187,7 +187,7 @@ void ip_watcher_dispatch(lua_State *L, struct ip_watcher *watcher) {
     pending &= (uint8_t)~bit;
     if (!dispatch_side(L, watcher, (enum ip_side)side)) break;
   }
-  if (runtime->dispatching != watcher) return; /* closed by whom it woke */
+  if (runtime->dispatching != watcher) return; /* a resumed coroutine has closed it */
   runtime->dispatching = NULL;
   watcher->pending |= pending;
   if (watcher->pending != 0)

@@ -1,7 +1,8 @@
 /* watcher.h: a poll watcher: a descriptor in the event loop, and the operations that wait for it.
 
-   Arming is sticky: the descriptor stays in the loop while waiters come back, and is removed when an event finds nobody
-   waiting, because uv_poll_start and uv_poll_stop each cost epoll_ctl calls. */
+   Arming is sticky: the descriptor stays in the loop as long as waiters return, and is removed when an event
+   finds no waiter, because uv_poll_start and uv_poll_stop each cost epoll_ctl calls. No function here
+   raises. */
 #ifndef IP_WATCHER_H
 #define IP_WATCHER_H
 
@@ -12,10 +13,11 @@ enum ip_side { IP_SIDE_READ, IP_SIDE_WRITE, IP_SIDE_COUNT };
 struct ip_watcher;
 
 struct ip_watcher_type {
-  struct ip_resource_type resource; /* first; it closes a watcher that its owner has not closed */
-  /* Gives back the memory around the watcher, when libuv has let go of it. No Lua. */
+  struct ip_resource_type resource; /* first; closes a watcher that its owner has not closed */
+  /* Frees the memory around the watcher once libuv has closed the handle. Does not call Lua. */
   void (*release)(struct ip_watcher *watcher);
-  /* The descriptor takes data, and ip_watcher_set_writing has asked for it. No Lua. */
+  /* Called when the descriptor is writable, if ip_watcher_set_writing has asked for that. Does not call
+     Lua. */
   void (*writable)(struct ip_watcher *watcher);
 };
 
@@ -27,8 +29,8 @@ struct ip_watcher {
   int fd;
   bool in_loop;    /* `poll` is initialised: its memory belongs to libuv until on_closed */
   uint8_t armed;   /* uv_poll_event bits that libuv watches */
-  uint8_t pending; /* 1 << side for each side that an attempt is worth making on */
-  bool writing;    /* its owner has something to write, without an operation */
+  uint8_t pending; /* 1 << side for each side where an attempt may succeed */
+  bool writing;    /* the owner has data to write without an operation */
   uv_poll_t poll;
 };
 
@@ -42,44 +44,48 @@ static inline bool ip_watcher_has_waiters(const struct ip_watcher *watcher, enum
   return !ip_queue_is_empty(&watcher->waiters[side]);
 }
 
-/* Are there waiters behind the oldest one? There is one. */
+/* Do operations wait behind the oldest one? There is an oldest one. */
 static inline bool ip_watcher_has_waiters_behind(const struct ip_watcher *watcher, enum ip_side side) {
   const struct ip_queue *waiters = &watcher->waiters[side];
   return waiters->next != waiters->previous;
 }
 
-/* How many sends wait; adds the bytes that they have not sent to `bytes`. Operations that carry nothing do not count. */
+/* Returns the number of waiting sends and adds their unsent bytes to `bytes`. Operations that carry nothing
+   are not counted. */
 size_t ip_watcher_count_sends(const struct ip_watcher *watcher, size_t *bytes);
 
-/* How an operation comes to wait. */
+/* How an operation is queued. */
 enum ip_wait {
-  IP_WAIT,       /* behind the others, for an event */
-  IP_WAIT_FIRST, /* before the others: it was woken, and has to wait on */
-  /* Behind the others, and an attempt is made in the next iteration without an event: the call yields. A descriptor that
-     is so busy leaves the loop: being registered costs every datagram a wake-up. */
+  IP_WAIT,       /* behind the others, until an event */
+  IP_WAIT_FIRST, /* before the others: it was woken and has to wait again */
+  /* Behind the others, with an attempt in the next iteration even without an event: the call yields. So busy
+     a descriptor leaves the loop, because every datagram costs a wake-up while it is registered. */
   IP_WAIT_YIELDING
 };
 
-/* Queues an operation and watches the descriptor for it. The watcher is prepared. */
+/* Queues an operation and watches the descriptor for it. The watcher must be prepared. */
 void ip_watcher_wait(struct ip_watcher *watcher, enum ip_side side, struct ip_operation *operation,
                      enum ip_wait wait);
 
-/* An attempt is made in the next iteration without an event: what is in this process makes none, and what arrived in
-   time must not be missed because a timer is looked at before the descriptor. No Lua. */
+/* Makes an attempt in the next iteration without an event. Datagrams in this process cause no event, and a
+   datagram that arrived in time must not be missed because libuv runs a timer before it polls the descriptor.
+   Does not call Lua. */
 void ip_watcher_attempt_soon(struct ip_watcher *watcher, enum ip_side side);
 
-/* Has the type's `writable` called whenever the descriptor takes data, until told otherwise; the program waits for that.
-   Returns 0 or what ip_watcher_prepare does; to false it cannot fail. Idempotent. No Lua. */
+/* Calls the type's `writable` whenever the descriptor is writable, until it is set to false; meanwhile the
+   program does not end. Returns 0 or the error of ip_watcher_prepare; setting false cannot fail. Idempotent.
+   Does not call Lua. */
 int ip_watcher_set_writing(struct ip_watcher *watcher, bool writing);
 
 /* Completes all waiters of a side with a system error. */
 void ip_watcher_fail(struct ip_watcher *watcher, enum ip_side side, int code);
 
-/* The dispatcher's part: attempts the calls of those who waited before this iteration. Resumes coroutines. */
+/* Called by the dispatcher: attempts the operations that were queued before this iteration, and resumes their
+   coroutines. */
 void ip_watcher_dispatch(lua_State *L, struct ip_watcher *watcher);
 
-/* Removes the descriptor from the loop, which does not close it, and from the runtime's resources. No operation may be
-   queued. The memory is given back by the type's `release` when libuv has let go of it. */
+/* Removes the descriptor, which stays open, from the loop and the watcher from the runtime's resources. No
+   operation may be queued. The type's `release` frees the memory once libuv has closed the handle. */
 void ip_watcher_fini(struct ip_watcher *watcher);
 
 #endif
