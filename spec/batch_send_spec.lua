@@ -223,6 +223,16 @@ describe("in a network of its own,", function()
     arrive(40)
   ]])
 
+  it_blocked("a with_timeout ends it by its own name, with the number of entries that were sent", blocked [[
+    local ok, err = pcall(fiber.with_timeout, 0.05, out.send_many, out, batch)
+    equal(false, ok)
+    equal("ETIMEDOUT", err.name)
+    equal("with_timeout", err.operation)
+    assert(err.sent > 0 and err.sent < 40)
+    link.unblock()
+    arrive(err.sent)
+  ]])
+
   it_blocked("send_timeout bounds the whole call", blocked [[
     out.send_timeout = 0.05
     local before = fiber.now()

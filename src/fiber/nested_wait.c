@@ -38,10 +38,14 @@ static void on_unlinked(struct ip_operation *delegate) {
 static void close_generator(lua_State *L, struct ip_operation *delegate) {
   struct ip_operation *inner = delegate->object;
   if (inner == NULL || lua_status(inner->thread) != LUA_YIELD) return;
-  lua_State *thread = inner->thread; /* anchored as the first value of the delegate's frame */
+  lua_State *thread = inner->thread;
   ip_pooled(inner)->delegate = NULL;
   delegate->object = NULL;
+  ip_operation_push_pooled(
+      L, inner);               /* its user value, the thread, is on this stack while the thread is closed: */
+  lua_getiuservalue(L, -1, 1); /* neither the operation nor the frame of the delegate holds it any more */
   ip_compat_close_thread(thread, L);
+  lua_pop(L, 2);
 }
 
 static int push_true(lua_State *L, struct ip_result *result) {
@@ -60,10 +64,14 @@ static struct ip_operation *innermost(struct ip_operation *operation) {
   return operation;
 }
 
-/* Bounds `inner` by the context of the running coroutine. */
+/* Bounds `inner`, of the coroutine at index 1, by the context of the running coroutine. */
 static void adopt(lua_State *L, struct ip_runtime *runtime, struct ip_operation *inner) {
   struct ip_context *context = ip_context_of(L, runtime);
   if (context == NULL || inner->context == context) return;
+  if (inner->context != NULL && inner->context->is_foreign) {
+    ip_context_enter(L, runtime, 1, context);
+    return;
+  }
   if (inner->context != NULL && inner->context->waiting == inner) inner->context->waiting = NULL;
   inner->context = context;
   context->waiting = inner;
@@ -100,8 +108,7 @@ static int coroutine_enter(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTHREAD);
   struct ip_context *context = ip_context_of(L, runtime);
   if (context == NULL) return 0;
-  ip_context_push_owner(L, runtime, context);
-  ip_context_assign(L, 1);
+  ip_context_enter(L, runtime, 1, context);
   runtime->nested_coroutines++;
   lua_pushboolean(L, true);
   return 1;
@@ -109,8 +116,7 @@ static int coroutine_enter(lua_State *L) {
 
 static int coroutine_leave(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTHREAD);
-  lua_pushnil(L);
-  ip_context_assign(L, 1);
+  ip_context_leave(L, 1);
   ip_runtime(L)->nested_coroutines--;
   return 0;
 }

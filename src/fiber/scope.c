@@ -32,8 +32,9 @@ static struct ip_context *push_context(lua_State *L, struct ip_runtime *runtime)
     ip_context_push_owner(L, runtime, context);
     return context;
   }
-  context = lua_newuserdatauv(L, sizeof *context, 0);
-  *context = (struct ip_context){.scope = NULL};
+  struct ip_foreign_context *foreign = lua_newuserdatauv(L, sizeof *foreign, 1);
+  *foreign = (struct ip_foreign_context){.context = {.is_foreign = true}};
+  context = &foreign->context;
   lua_pushthread(L);
   lua_pushvalue(L, -2);
   ip_context_assign(L, -2);

@@ -25,12 +25,18 @@ void ip_context_open(lua_State *L) {
   lua_rawsetp(L, LUA_REGISTRYINDEX, &contexts_key);
 }
 
-/* Pushes the value that ip_context_assign has stored for the running coroutine, or nil. [-0, +1, -] */
-static void push_assigned(lua_State *L) {
+/* Pops a coroutine and pushes the value that ip_context_assign has stored for it, or nil. [-1, +1, -] */
+static void replace_by_assigned(lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &contexts_key);
-  lua_pushthread(L);
+  lua_insert(L, -2);
   lua_rawget(L, -2);
   lua_remove(L, -2);
+}
+
+/* Pushes the value that ip_context_assign has stored for the running coroutine, or nil. [-0, +1, -] */
+static void push_assigned(lua_State *L) {
+  lua_pushthread(L);
+  replace_by_assigned(L);
 }
 
 struct ip_context *ip_context_of(lua_State *L, struct ip_runtime *runtime) {
@@ -63,18 +69,73 @@ void ip_context_assign(lua_State *L, int thread) {
   lua_pop(L, 1);
 }
 
+/* Pushes the context that the coroutine at `thread` has of its own; NULL, and nothing pushed: it has none.
+   [-0, +(0|1), -] */
+static struct ip_foreign_context *push_own(lua_State *L, int thread) {
+  lua_pushvalue(L, thread);
+  replace_by_assigned(L);
+  struct ip_context *context = lua_touserdata(L, -1);
+  if (context != NULL && context->is_foreign) return (struct ip_foreign_context *)context;
+  lua_pop(L, 1);
+  return NULL;
+}
+
+void ip_context_enter(lua_State *L, struct ip_runtime *runtime, int thread, struct ip_context *context) {
+  thread = lua_absindex(L, thread);
+  struct ip_foreign_context *own = push_own(L, thread);
+  ip_context_push_owner(L, runtime, context);
+  if (own == NULL) {
+    ip_context_assign(L, thread);
+    return;
+  }
+  if (&own->context == context || ip_context_outer(context) == &own->context) { /* no circle */
+    lua_pop(L, 2);
+    return;
+  }
+  lua_setiuservalue(L, -2, 1);
+  lua_pop(L, 1);
+  own->outer = context;
+}
+
+void ip_context_leave(lua_State *L, int thread) {
+  thread = lua_absindex(L, thread);
+  struct ip_foreign_context *own = push_own(L, thread);
+  lua_pushnil(L);
+  if (own == NULL) {
+    ip_context_assign(L, thread);
+    return;
+  }
+  own->outer = NULL;
+  lua_setiuservalue(L, -2, 1);
+  lua_pop(L, 1);
+}
+
+void ip_context_forget(struct ip_context *context, const struct ip_operation *operation) {
+  for (; context != NULL; context = ip_context_outer(context))
+    if (context->waiting == operation) context->waiting = NULL;
+}
+
 struct ip_scope *ip_context_find_expired(const struct ip_context *context, bool waits) {
-  struct ip_scope *scope = context->scope;
-  while (scope != NULL && !scope->expired && !(waits && scope->at_once))
-    scope = scope->outer;
-  return scope;
+  for (; context != NULL; context = ip_context_outer(context)) {
+    struct ip_scope *scope = context->scope;
+    while (scope != NULL && !scope->expired && !(waits && scope->at_once))
+      scope = scope->outer;
+    if (scope != NULL) return scope;
+  }
+  return NULL;
 }
 
 bool ip_context_has_scope_at_once(const struct ip_context *context) {
-  const struct ip_scope *scope = context->scope;
-  while (scope != NULL && !scope->at_once)
-    scope = scope->outer;
-  return scope != NULL;
+  for (; context != NULL; context = ip_context_outer(context))
+    for (const struct ip_scope *scope = context->scope; scope != NULL; scope = scope->outer)
+      if (scope->at_once) return true;
+  return false;
+}
+
+static bool is_interrupted(const struct ip_context *context) {
+  for (; context != NULL; context = ip_context_outer(context))
+    if (context->interrupted && context->shields == 0) return true;
+  return false;
 }
 
 void ip_scope_expire(struct ip_runtime *runtime, struct ip_scope *scope) {
@@ -83,20 +144,29 @@ void ip_scope_expire(struct ip_runtime *runtime, struct ip_scope *scope) {
   runtime->pending_raises++;
 }
 
-int ip_context_raise_deadline(lua_State *L, struct ip_context *context) {
+struct ip_error *ip_context_push_deadline(lua_State *L, struct ip_context *context) {
   struct ip_scope *scope = ip_context_find_expired(context, false);
   if (scope != NULL) scope->raised = true;
-  return ip_error_raise(L, ETIMEDOUT, "with_timeout");
+  return ip_error_push(L, IP_ERROR_SYSTEM, ETIMEDOUT, "with_timeout");
+}
+
+struct ip_error *ip_context_test_deadline(lua_State *L, struct ip_runtime *runtime) {
+  struct ip_context *context = ip_context_of(L, runtime);
+  struct ip_scope *expired = context != NULL ? ip_context_find_expired(context, true) : NULL;
+  if (expired == NULL) return NULL;
+  ip_scope_expire(runtime, expired);
+  return ip_context_push_deadline(L, context);
 }
 
 void ip_context_check(lua_State *L, struct ip_runtime *runtime, const char *operation,
                       struct ip_context *context, bool waits) {
-  if (context->interrupted && context->shields == 0) {
+  if (is_interrupted(context)) {
     ip_error_push(L, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED, operation);
     ip_error_throw(L);
   }
   struct ip_scope *expired = ip_context_find_expired(context, waits);
   if (expired == NULL) return;
   ip_scope_expire(runtime, expired);
-  ip_context_raise_deadline(L, context);
+  ip_context_push_deadline(L, context);
+  ip_error_throw(L);
 }

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct ip_error;
 struct ip_operation;
 struct ip_runtime;
 struct ip_timer;
@@ -27,11 +28,24 @@ struct ip_context {
   struct ip_operation *waiting; /* the operation that the coroutine is suspended in */
   uint32_t shields;
   bool interrupted;
-  bool is_task; /* the first member of a struct ip_task */
-  /* the next two concern tasks only; they fill the padding */
-  bool started;
-  bool guarded; /* the coroutine has a close guard; it has none when somebody else started it */
+  bool is_task : 1;    /* the first member of a struct ip_task */
+  bool is_foreign : 1; /* the first member of a struct ip_foreign_context */
+  /* of a task: */
+  bool started : 1;
+  bool guarded : 1; /* its coroutine has a close guard, unless somebody else has started it */
 };
+
+/* The context of a coroutine that somebody else has made. While a coroutine with a context resumes it by
+   ip.fiber.coroutine, that context bounds it as well. */
+struct ip_foreign_context {
+  struct ip_context context; /* first */
+  struct ip_context *outer;  /* held by the user value; NULL: none */
+};
+
+/* Returns the context that bounds the calls of `context` as well, or NULL. */
+static inline struct ip_context *ip_context_outer(const struct ip_context *context) {
+  return context->is_foreign ? ((const struct ip_foreign_context *)context)->outer : NULL;
+}
 
 /* Returns the context of the running coroutine, or NULL. [-0, +0, -] */
 struct ip_context *ip_context_of(lua_State *L, struct ip_runtime *runtime);
@@ -44,6 +58,14 @@ void ip_context_push_owner(lua_State *L, struct ip_runtime *runtime, struct ip_c
 /* Pops a value and makes it the context of the coroutine at `thread`, which somebody else has made; nil
    removes the context. [-1, +0, m] */
 void ip_context_assign(lua_State *L, int thread);
+
+/* Lets the running coroutine's `context` bound the calls of the coroutine at `thread` until ip_context_leave. A
+   context that the coroutine has of its own goes on bounding it as well. [-0, +0, m] */
+void ip_context_enter(lua_State *L, struct ip_runtime *runtime, int thread, struct ip_context *context);
+void ip_context_leave(lua_State *L, int thread);
+
+/* `operation` is no longer what a coroutine with this context waits in. */
+void ip_context_forget(struct ip_context *context, const struct ip_operation *operation);
 
 /* Returns the innermost scope whose deadline has passed, or NULL. With `waits`, a scope of zero seconds has
    expired, too. */
@@ -60,8 +82,12 @@ bool ip_context_has_scope_at_once(const struct ip_context *context);
 void ip_context_check(lua_State *L, struct ip_runtime *runtime, const char *operation,
                       struct ip_context *context, bool waits);
 
-/* Raises the innermost expired deadline of `context`. [-0, +0, e] */
-int ip_context_raise_deadline(lua_State *L, struct ip_context *context);
+/* Pushes the error of the innermost expired deadline of `context`, which is to be raised. [-0, +1, m] */
+struct ip_error *ip_context_push_deadline(lua_State *L, struct ip_context *context);
+
+/* Pushes the error of a scope that has expired, or expires because the running coroutine is about to wait; NULL,
+   and nothing pushed: no scope ends the call. [-0, +(0|1), m] */
+struct ip_error *ip_context_test_deadline(lua_State *L, struct ip_runtime *runtime);
 
 /* Creates the table of contexts of coroutines that somebody else has made. [-0, +0, m] */
 void ip_context_open(lua_State *L);

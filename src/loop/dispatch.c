@@ -99,6 +99,15 @@ static void resume(lua_State *L, struct ip_runtime *runtime, lua_State *thread, 
     runtime->end_task(L, runtime, task, status);
   else if (status != LUA_OK)
     ip_loop_report(L, thread, 0);
+  else
+    lua_settop(thread, 0); /* with results on its stack it would look as if it had not begun */
+}
+
+bool ip_operation_is_suspended(const struct ip_operation *operation) {
+  if (operation->is.on_main) return true;
+  lua_State *thread = operation->thread;
+  if (lua_status(thread) != LUA_YIELD) return false;
+  return !operation->is.pooled || lua_touserdata(thread, operation->slot) == operation;
 }
 
 /* Resumes the coroutine of a pooled operation. The stack anchors the coroutine while it runs, because the
@@ -110,21 +119,21 @@ static void resume_pooled(lua_State *L, struct ip_runtime *runtime, struct ip_op
     task = NULL; /* a coroutine inside a fiber waits without a delegate */
   ip_operation_push_pooled(L, operation);
   lua_getiuservalue(L, -1, 1);
-  if (lua_status(thread) == LUA_YIELD && lua_touserdata(thread, operation->slot) == operation)
-    resume(L, runtime, thread, task, 0);
+  resume(L, runtime, thread, task, 0);
   lua_pop(L, 2);
 }
 
 void ip_operation_resume(lua_State *L, struct ip_operation *operation) {
   struct ip_runtime *runtime = operation->runtime;
-  operation->state = IP_OPERATION_DONE;
-  if (IP_LIKELY(!operation->is.pooled)) { /* the table of tasks anchors the coroutine */
-    if (lua_status(operation->thread) == LUA_YIELD)
-      resume(L, runtime, operation->thread, ip_context_task(operation->context), 0);
+  struct ip_operation *delegate = operation->is.pooled ? ip_pooled(operation)->delegate : NULL;
+  if (IP_UNLIKELY(!ip_operation_is_suspended(operation))) {
+    ip_operation_abandon(L, operation); /* wakes a delegate, too */
     return;
   }
-  struct ip_operation *delegate = ip_pooled(operation)->delegate;
-  if (delegate != NULL) {
+  operation->state = IP_OPERATION_DONE;
+  if (IP_LIKELY(!operation->is.pooled)) { /* the table of tasks anchors the coroutine */
+    resume(L, runtime, operation->thread, ip_context_task(operation->context), 0);
+  } else if (delegate != NULL) {
     ip_pooled(operation)->delegate = NULL;
     delegate->object = NULL;
     ip_operation_resume(L, delegate);
@@ -135,12 +144,23 @@ void ip_operation_resume(lua_State *L, struct ip_operation *operation) {
   }
 }
 
+/* Does the coroutine run, or wait for a coroutine that it has resumed itself? Its status is LUA_OK then, as that of
+   a coroutine that has not begun or has ended. */
+static bool is_running(lua_State *thread) {
+  lua_Debug frame;
+  return lua_status(thread) == LUA_OK && lua_getstack(thread, 0, &frame) != 0;
+}
+
 /* Starts a task, continues a task that yielded by itself, or ends a task whose coroutine somebody else has
-   finished. */
+   finished. A task that somebody else is running is looked at again in the next iteration. */
 static void run_task(lua_State *L, struct ip_runtime *runtime, struct ip_task *task) {
   if (task->context.waiting != NULL)
     return; /* somebody else has resumed it meanwhile, and it waits in a pooled operation */
   lua_State *thread = ip_task_thread(task);
+  if (is_running(thread)) {
+    ip_queue_append(&runtime->strays, &task->operation.ready.link);
+    return;
+  }
   int status = lua_status(thread);
   bool startable = status == LUA_OK && !task->context.started && lua_gettop(thread) > 0;
   if (status != LUA_YIELD && !startable) {
@@ -179,6 +199,7 @@ static void serve(lua_State *L, struct ip_runtime *runtime, struct ip_ready *rea
 static void serve_batch(lua_State *L, struct ip_runtime *runtime, struct ip_operation *until) {
   runtime->iteration++;
   ip_queue_move(&runtime->batch, &runtime->ready);
+  ip_queue_move(&runtime->batch, &runtime->strays);
   while (!is_done(until)) {
     struct ip_queue *link = ip_queue_pop(&runtime->batch);
     if (link == NULL) return;
@@ -317,7 +338,7 @@ enum ip_drive_result ip_loop_drive(lua_State *L, struct ip_runtime *runtime, str
   runtime->driving = true;
   flush(runtime);
   while (!is_over(runtime, operation)) {
-    bool busy = !ip_queue_is_empty(&runtime->ready);
+    bool busy = !ip_queue_is_empty(&runtime->ready) || !ip_queue_is_empty(&runtime->strays);
     if (!busy && runtime->external_waits == 0) {
       result = IP_DRIVE_DEADLOCK;
       break;

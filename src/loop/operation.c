@@ -237,8 +237,7 @@ static void make_free(struct ip_operation *operation) {
   ip_queue_remove(&operation->ready.link);
   free_timer(operation);
   if (operation->is.pooled) wake_delegate(operation);
-  if (operation->context != NULL && operation->context->waiting == operation)
-    operation->context->waiting = NULL;
+  ip_context_forget(operation->context, operation);
   if (operation->is.foreign) runtime->foreign_waits--;
   runtime->operations--;
   operation->context = NULL;
@@ -277,6 +276,15 @@ void ip_operation_release(lua_State *L, struct ip_operation *operation) {
     end_call(L, operation);
 }
 
+void ip_operation_abandon(lua_State *L, struct ip_operation *operation) {
+  end_call(L, operation);
+  if (!operation->is.pooled) return;
+  ip_operation_push_pooled(L, operation);
+  lua_pushnil(L);
+  lua_setiuservalue(L, -2, 1);
+  lua_pop(L, 1);
+}
+
 int ip_operation_fail(lua_State *L, struct ip_operation *operation, int code) {
   const char *name = operation->type->name;
   ip_operation_release(L, operation);
@@ -293,6 +301,19 @@ static int raise_failure(lua_State *L, const struct ip_operation_type *type, enu
   error->mtu = failure.mtu;
   if (type->describe != NULL) type->describe(L, error);
   return ip_error_throw(L);
+}
+
+static int raise_deadline(lua_State *L, const struct ip_operation_type *type, struct ip_context *context) {
+  struct ip_error *error = ip_context_push_deadline(L, context);
+  if (type->describe != NULL) type->describe(L, error);
+  return ip_error_throw(L);
+}
+
+/* Somebody else has resumed a task, so the dispatcher does not see what becomes of it: it looks at the task in the
+   next iteration, when the coroutine has ended, or waits, or is suspended by a coroutine.yield of its own. */
+static void notice_foreign_resume(lua_State *L, struct ip_context *context) {
+  struct ip_task *task = ip_context_task(context);
+  if (task != NULL && ip_task_thread(task) == L) ip_task_enqueue(task);
 }
 
 /* Releasing a pooled operation calls __close, and therefore the debug hook: data that the hook receives would
@@ -334,8 +355,9 @@ static int continue_operation(lua_State *L, int status, lua_KContext operation_c
   bool by_scope = operation->is.by_scope;
   operation->state = IP_OPERATION_DONE; /* a resume by somebody else delivers the result, too */
   release_without_hook(L, operation);
+  if (IP_UNLIKELY(result.runtime->running != L)) notice_foreign_resume(L, context);
   if (IP_LIKELY(failure.code == 0)) return type->push_results(L, &result);
-  return by_scope ? ip_context_raise_deadline(L, context) : raise_failure(L, type, category, failure);
+  return by_scope ? raise_deadline(L, type, context) : raise_failure(L, type, category, failure);
 }
 
 static int drive(lua_State *L, struct ip_operation *operation) {

@@ -147,6 +147,13 @@ IP_NO_RETURN int ip_operation_fail(lua_State *L, struct ip_operation *operation,
 /* Releases the operation of the running call from any state. [-0, +0, -] */
 void ip_operation_release(lua_State *L, struct ip_operation *operation);
 
+/* Is the coroutine of an ARMED or READY operation still suspended in it? Its __close may not have been called: at the
+   limit of nested C calls Lua closes a coroutine without it. [-0, +0, -] */
+bool ip_operation_is_suspended(const struct ip_operation *operation);
+
+/* Releases an operation whose coroutine is not suspended in it any more. [-0, +0, -] */
+void ip_operation_abandon(lua_State *L, struct ip_operation *operation);
+
 /* Suspends the running C function in `operation`: `return ip_operation_suspend(L, operation)`. On the main
    thread, drives the loop. Ends with the type's push_results, or raises. [-0, +?, e] */
 int ip_operation_suspend(lua_State *L, struct ip_operation *operation);

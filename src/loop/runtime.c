@@ -161,6 +161,7 @@ static void init(lua_State *L, struct ip_runtime *runtime) {
   *runtime = (struct ip_runtime){.budget = IP_TRANSFER_BUDGET};
   ip_queue_init(&runtime->ready);
   ip_queue_init(&runtime->batch);
+  ip_queue_init(&runtime->strays);
   ip_queue_init(&runtime->resources);
   ip_queue_init(&runtime->flushers);
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);

@@ -74,10 +74,11 @@ struct ip_runtime {
   lua_State *driver;               /* resumes coroutines inside a host's uv_run; NULL: the loop is our own */
   size_t open_handles;             /* libuv handles and requests that are not closed yet */
   lua_State *main;
-  struct ip_queue ready;                /* struct ip_ready, to be dispatched in the next iteration */
-  struct ip_queue batch;                /* struct ip_ready, dispatched in this iteration */
-  struct ip_queue resources;            /* struct ip_resource */
-  struct ip_queue flushers;             /* struct ip_flusher, due at the end of this iteration */
+  struct ip_queue ready;     /* struct ip_ready, to be dispatched in the next iteration */
+  struct ip_queue batch;     /* struct ip_ready, dispatched in this iteration */
+  struct ip_queue strays;    /* tasks that somebody else is running, to be looked at in the next iteration */
+  struct ip_queue resources; /* struct ip_resource */
+  struct ip_queue flushers;  /* struct ip_flusher, due at the end of this iteration */
   struct ip_operation *free_operations; /* the pool, chained through ready.link.next */
   struct ip_timer *free_timers;
   struct ip_watcher *dispatching; /* cleared when the dispatcher's watcher is closed */

@@ -163,6 +163,10 @@ static bool dispatch_side(lua_State *L, struct ip_watcher *watcher, enum ip_side
     struct ip_operation *operation = oldest(watcher, side);
     if (operation->ready.iteration == runtime->iteration)
       return true; /* its coroutine has returned meanwhile: it waits for the next event */
+    if (IP_UNLIKELY(!ip_operation_is_suspended(operation))) {
+      ip_operation_abandon(L, operation);
+      continue;
+    }
     ip_operation_set_received(operation, &received);
     if (!operation->type->attempt(operation)) {
       time_out_nonblocking(watcher, side);

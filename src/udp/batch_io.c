@@ -410,6 +410,14 @@ static int fail_to_send(lua_State *L, struct ip_failure failure, size_t sent) {
   return ip_error_throw(L);
 }
 
+/* Raises the deadline that has come: an enclosing with_timeout's, or the call's own. [-0, +0, e] */
+static int time_out(lua_State *L, size_t sent) {
+  struct ip_error *error = ip_context_test_deadline(L, ip_runtime(L));
+  if (error == NULL) return fail_to_send(L, ip_failure(ETIMEDOUT), sent);
+  error->sent = (int)sent;
+  return ip_error_throw(L);
+}
+
 /* Bytes of the entries that the frame says are left. */
 static size_t bytes_left(lua_State *L) {
   const struct ip_batch *batch = lua_touserdata(L, BATCH);
@@ -437,7 +445,7 @@ static int send_rest(lua_State *L, ip_deadline deadline, size_t done, enum ip_wa
   if (failure.code == EAGAIN) {
     lua_pushinteger(L, (lua_Integer)next);
     lua_replace(L, NEXT);
-    if (deadline == IP_AT_ONCE && next > first) return fail_to_send(L, ip_failure(ETIMEDOUT), next - first);
+    if (deadline == IP_AT_ONCE && next > first) return time_out(L, next - first);
     return wait_to_send(L, box, deadline, done, wait);
   }
   if (failure.code != 0) return fail_to_send(L, failure, next - first);
