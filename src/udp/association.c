@@ -75,7 +75,7 @@ int ip_association_connect(struct ip_channel *channel, const struct ip_endpoint 
   return 0;
 }
 
-/* The system does not tell when the peer was chosen, so non-peer datagrams are filtered until the queue has
+/* The system does not report when the peer was chosen, so non-peer datagrams are filtered until the queue has
    been empty once. */
 int ip_association_adopt(struct ip_channel *channel, const struct ip_endpoint *local) {
   struct ip_endpoint remote;

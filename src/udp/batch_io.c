@@ -24,7 +24,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { MOST_MESSAGES = 1024 }; /* limit of recvmmsg and sendmmsg (UIO_MAXIOV) */
+enum { MOST_MESSAGES = 1024 }; /* limit of recvmmsg (UIO_MAXIOV) */
 
 /* --- receiving --- */
 

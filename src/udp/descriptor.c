@@ -53,7 +53,7 @@ static bool is_shut(int fd) {
 #endif
 }
 
-/* Records the state of the descriptor. The system does not tell whether bind(2) or the first send chose the
+/* Records the state of the descriptor. The system does not report whether bind(2) or the first send chose the
    port, so the socket counts as bound and keeps its port when it is disconnected. */
 static int note_state(struct ip_channel *channel, const struct ip_endpoint *local) {
   int error = ip_association_adopt(channel, local);
