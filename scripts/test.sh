@@ -1,10 +1,9 @@
 #!/bin/sh
-# test.sh [--sanitize | --valgrind | --coverage] [SPEC...]: installs missing packages, builds with warnings as
-# errors, runs luacheck, the source invariants, the linters and all specs (or the named ones), and ends with a
-# line `N passed, N failed, N skipped`.
-#   --sanitize   the same under AddressSanitizer and UndefinedBehaviorSanitizer, without the linters
-#   --valgrind   the same under valgrind, without the linters
-#   --coverage   the same, without the linters; prints how much of each C file the specs have run (needs gcov)
+# test.sh [--sanitize | --valgrind | --coverage] [SPEC...]: installs what is missing, builds with warnings as errors,
+# runs luacheck, the source invariants and all specs (or those named), and ends with a line `N passed, N failed`.
+#   --sanitize   the same under AddressSanitizer and UndefinedBehaviorSanitizer
+#   --valgrind   the same under valgrind
+#   --coverage   and prints which lines of C the specs have run (needs gcov)
 
 mode=plain
 case ${1:-} in
@@ -35,7 +34,7 @@ say "invariants"
 sh scripts/invariants.sh
 if [ "$mode" = plain ]; then sh scripts/lint.sh; fi
 
-# Runs busted, prints its output and, as the last line, `N passed, N failed, N skipped`.
+# Runs busted; prints what it prints and, last, the line `N passed, N failed`.
 run_specs() {
   report=$(mktemp)
   status=0
@@ -60,8 +59,8 @@ export LUA_IP_MODE="$mode"
 say "specs ($mode)"
 case $mode in
 sanitize)
-  # The interpreter is not instrumented, so the sanitizer's library must be loaded first. Lua closes its state
-  # in every spec that does not prevent that on purpose, so every reported leak is a leak.
+  # The interpreter is not instrumented, so the sanitizer's library has to come first. Lua itself closes its state in
+  # every case that the specs do not break on purpose, so what is reported as leaked is a leak.
   LD_PRELOAD="$(cc -print-file-name=libasan.so) $(cc -print-file-name=libubsan.so)"
   ASAN_OPTIONS="detect_leaks=1:abort_on_error=0:exitcode=99"
   UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1"

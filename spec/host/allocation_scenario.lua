@@ -1,5 +1,5 @@
--- allocation_scenario.lua: calls every module of the library in few allocations; failing_allocator runs it.
--- The message of an assertion that must hold in spite of a lack of memory contains the word "promise".
+-- Touches every room of the library in few allocations; run by failing_allocator. What must hold in spite of a lack of
+-- memory is asserted with a message that has the word "promise" in it.
 
 local ip = require "ip"
 local fiber = ip.fiber
