@@ -1,4 +1,4 @@
-/* lua_ip.h: for C programs that embed Lua and have an event loop of their own. */
+/* lua_ip.h: for C programs that embed Lua and have an event loop of their own. Owns nothing. */
 #ifndef LUA_IP_H
 #define LUA_IP_H
 
@@ -10,15 +10,15 @@ struct uv_loop_s;
 extern "C" {
 #endif
 
-/* Makes the library of this Lua state use `loop` instead of one of its own. Call it after the program has
-   required "ip" and before its first operation. The function is a symbol of the module ip.core; a host that
-   does not link the module looks it up with dlsym. The host keeps the loop, and closes it after the state.
-   Returns 0, or a negative libuv error code: UV_EINVAL when the library is not loaded in the state or `loop`
-   is NULL, UV_EBUSY when it has a loop already.
+/* Makes the library in this Lua state use `loop` instead of a loop of its own. Call it after the program has
+   required "ip" and before the first operation of the library. The function is a symbol of the module
+   ip.core; a host that does not link the module finds it with dlsym. The host owns the loop, and closes it
+   after the state. Returns 0 or a negative libuv error code: UV_EINVAL when the library is not loaded in the
+   state or `loop` is NULL, UV_EBUSY when the library has a loop already. May raise a memory error.
 
    Fibers then run inside the host's uv_run. A suspending call of the main thread runs the loop itself, so do
-   not make one from a callback of that loop. lua_close runs the loop until the library's handles are closed:
-   call it outside of the loop's callbacks, and before uv_loop_close. */
+   not make such a call from a callback of that loop. lua_close runs the loop until the library's handles are
+   closed: call it outside the loop's callbacks, and before uv_loop_close. */
 int lua_ip_use_loop(lua_State *L, struct uv_loop_s *loop);
 
 #ifdef __cplusplus

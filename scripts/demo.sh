@@ -1,7 +1,8 @@
 #!/bin/sh
-# demo.sh: builds the library and shows the examples at work on loopback: a DNS server and lookups over v4 and v6, an
-# echo server with round-trip times, also through a relay and with several processes, the time by SNTP, the path to a
-# host, discovery by multicast. Installs what is missing (Debian) or says what to install. Exit code 0: all went well.
+# demo.sh: builds the library and runs the examples on loopback: a DNS server and lookups over v4 and v6, an
+# echo server with round-trip times, also through a relay and with several processes, the time by SNTP, the
+# path to a host, discovery by multicast. Installs missing packages (Debian), or lists them. Exit code 0:
+# every example has succeeded.
 
 . "$(dirname -- "$0")/lib.sh"
 ensure_packages demo
@@ -43,7 +44,7 @@ start_server() {
   cat "$work/output"
 }
 
-# port_on PREFIX: the port in "listening on PREFIX:PORT"; nothing where the server does not listen there.
+# port_on PREFIX: prints the port in "listening on PREFIX:PORT"; nothing if the server does not listen there.
 port_on() {
   sed -n "s/^listening on $1:\([0-9]*\).*/\1/p" "$work/output"
 }

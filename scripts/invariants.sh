@@ -1,6 +1,6 @@
 #!/bin/sh
-# invariants.sh: counts what architecture allows only in few places (docs/design/architecture.md), and fails when
-# there is more. Run by scripts/test.sh.
+# invariants.sh: counts the calls and includes that the architecture allows only in few places
+# (docs/design/architecture.md), and fails when there are more. scripts/test.sh runs it.
 set -eu
 cd "$(dirname -- "$0")/.."
 
@@ -10,7 +10,7 @@ fail() {
   failed=1
 }
 
-# strip_comments FILE...: the code alone, each line behind its file's name.
+# code FILE...: prints the code without comments, each line after the name of its file.
 code() {
   for file in "$@"; do
     sed -e 's://.*$::' "$file" | awk -v name="$file" '
@@ -26,12 +26,12 @@ code() {
 sources=$(find src -name "*.[ch]" | sort)
 all=$(code $sources)
 
-# count PATTERN: how often the code calls it.
+# count PATTERN: prints the number of lines of code that match.
 count() {
   printf '%s\n' "$all" | grep -cE "$1" || true
 }
 
-# exactly N PATTERN WHAT
+# exactly N PATTERN WHAT: fails with the text WHAT unless N lines of code match.
 exactly() {
   found=$(count "$2")
   [ "$found" = "$1" ] || fail "$3: $found times instead of $1"
@@ -45,12 +45,13 @@ exactly 1 '[^a-z_]uv_close\(' "uv_close"
 exactly 0 'uv_default_loop' "uv_default_loop"
 exactly 0 '[^a-z_](printf|fprintf|puts|abort|exit|assert)\(' "printing and ending the process are the host's"
 
-# Lua's and libuv's versions and the platform's gaps are looked at in compat.h; a file may leave out what a platform lacks.
+# compat.h alone tests the versions of Lua and libuv, and fills the gaps of a platform. Any file may leave out
+# a feature that a platform lacks.
 found=$(printf '%s\n' "$all" | grep -E '#\s*if.*(LUA_VERSION|UV_VERSION)' | grep -vc '^src/base/compat.h' || true)
 [ "$found" = 0 ] || fail "version #if outside compat.h: $found"
 
-# The folder is the layer: a file includes only from its own folder or from folders below it. Values know no loop, and
-# the loop knows no values.
+# The folder is the layer: a file includes only from its own folder or from folders below it. `value` and
+# `loop` do not include each other.
 below() {
   case $1 in
   base) echo base ;;
@@ -79,7 +80,8 @@ for file in $sources; do
   if [ "$folder" = net ] && grep -qE '#include <(lua|lauxlib)' "$file"; then fail "$file: net knows no Lua"; fi
 done
 
-# Below the calls of Lua, what works on a channel knows neither Lua nor the loop: spec/host/channel_paths.c links it alone.
+# The files that work on a channel include neither Lua nor the loop: spec/host/channel_paths.c links them
+# without both.
 channel_files="association channel error_queue parts read_ahead receive_path send_path send_queue"
 for name in $channel_files; do
   for file in src/udp/$name.[ch]; do
@@ -94,8 +96,8 @@ for name in $channel_files; do
   done
 done
 
-# No circle between files: neither of includes nor of calls. In loop/ the dispatcher, operations, tasks and watchers are
-# one mechanism (src/loop/operation.c says so), and count as one file.
+# There is no circle between files, neither of includes nor of calls. In loop/ the dispatcher, operations,
+# tasks and watchers are one mechanism (src/loop/operation.c says so), and count as one file.
 file_of() {
   case $1 in
   loop/*) echo loop ;;
@@ -103,7 +105,8 @@ file_of() {
   esac
 }
 
-# check_circles WHAT FILE: the file has an edge a line, from one file to another.
+# check_circles WHAT FILE: fails if the edges in FILE, one per line, from one source file to another, form a
+# circle.
 check_circles() {
   circle=$(tsort "$2" 2>&1 >/dev/null) || fail "a circle of $1: $(printf '%s' "$circle" | sed 's/^tsort: //' | tr '\n' ' ')"
 }
@@ -119,7 +122,7 @@ for file in $sources; do
 done | sort -u >"$edges"
 check_circles includes "$edges"
 
-# Each call to another file, from the symbols of the objects that were built.
+# The symbols of the built objects show each call to another file.
 objects=${LUA_IP_BUILD:-build}/CMakeFiles/ip_core.dir/src
 if [ -d "$objects" ] && command -v nm >/dev/null 2>&1; then
   for file in $(find src -name '*.c'); do
@@ -134,11 +137,11 @@ if [ -d "$objects" ] && command -v nm >/dev/null 2>&1; then
   check_circles calls "$edges"
 fi
 
-# Callbacks of libuv contain no Lua: none of them has a lua_State to call it with.
+# Callbacks of libuv do not call Lua: none of them has a parameter of type lua_State.
 found=$(printf '%s\n' "$all" | grep -E '[ *]on_[a-z_]+\(' | grep -c lua_State || true)
 [ "$found" = 0 ] || fail "an on_ callback takes a lua_State"
 
-# Only what the loader looks up is exported, and liblua is not linked.
+# The module exports only the functions that a loader or a host looks up, and is not linked with liblua.
 core=${LUA_IP_BUILD:-build}/ip/core.so
 if [ -f "$core" ] && command -v nm >/dev/null 2>&1; then
   exported=$(nm -D --defined-only "$core" | awk '$2 == "T" {print $3}' | grep -v '^_' | grep -vE '^(__asan|__ubsan|__gcov|mangle_path)' | sort | tr '\n' ' ')

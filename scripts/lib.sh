@@ -1,4 +1,4 @@
-# What the commands share: install what is missing, build. Sourced by demo.sh, lint.sh and test.sh; POSIX sh.
+# lib.sh: functions of demo.sh, lint.sh and test.sh, which source it: installing packages, building. POSIX sh.
 
 set -eu
 
@@ -13,13 +13,14 @@ has() {
   command -v "$1" >/dev/null 2>&1
 }
 
-# Is there such a Lua module?
+# has_module NAME: can Lua load the module?
 has_module() {
   "$(lua_command)" -e "require '$1'" >/dev/null 2>&1
 }
 
-# missing_tools GROUP: prints what is missing of `build` (a compiler, CMake, Lua and libuv with their headers), `demo`
-# (that and nothing else), `lint` (that and what scripts/lint.sh runs) or `test` (that and what the specs run), as words.
+# missing_tools GROUP: prints the missing tools of a group as words. `build`: a compiler, CMake, Lua and libuv
+# with their headers; `demo`: the same; `lint`: the same and the tools of scripts/lint.sh; `test`: all of
+# these and the tools of the specs.
 missing_tools() {
   has cc || echo cc
   has cmake || echo cmake
@@ -46,12 +47,12 @@ missing_tools() {
   has_module luv || echo lua-luv
   has valgrind || echo valgrind
   [ -e /etc/services ] || echo netbase
-  has apt-get || return 0 # specs that trade descriptors with these are skipped where they are missing
+  has apt-get || return 0 # without these modules, the specs that exchange descriptors with them are skipped
   "$(lua_command)" -e 'require "luv"' 2>/dev/null || echo luv
   "$(lua_command)" -e 'require "socket"' 2>/dev/null || echo luasocket
 }
 
-# Where apt-get is not the way to them, lint.sh skips what is missing.
+# On a system without apt-get, lint.sh skips the missing tools.
 missing_lint_tools() {
   has apt-get || return 0
   has clang-format || echo clang-format
@@ -81,7 +82,7 @@ as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# Installs what is missing where apt-get is the way to, else says what to install and gives up.
+# Installs the missing packages by apt-get; on a system without it, lists them and exits.
 ensure_packages() {
   missing=$(missing_tools "$1")
   [ -n "$missing" ] || return 0
@@ -102,8 +103,8 @@ ensure_packages() {
   exit 1
 }
 
-# The SNTP example is asked by a client that others wrote. Debian's package of chrony would start a daemon that sets the
-# clock, so it is not installed: the one program that the specs need is taken out of it.
+# A spec queries the SNTP example with an independent client, chronyd. Debian's package would start a daemon
+# that sets the clock, so it is not installed: only the program is unpacked.
 ensure_chronyd() {
   has chronyd && return 0
   LUA_IP_CHRONYD=$project/build-chrony/usr/sbin/chronyd
@@ -118,7 +119,7 @@ ensure_chronyd() {
   rm -f "$project"/build-chrony/chrony_*.deb
 }
 
-# The lists of packages are fetched when there are none yet.
+# Fetches the lists of packages if the download fails without them.
 download_chrony() {
   apt-get -qq -o APT::Sandbox::User=root download chrony 2>/dev/null && return 0
   as_root apt-get update -qq && apt-get -qq -o APT::Sandbox::User=root download chrony
@@ -128,7 +129,7 @@ lua_command() {
   if has lua5.4; then echo lua5.4; else echo lua; fi
 }
 
-# build DIRECTORY [CMAKE OPTION...]: configures and builds, and lets Lua find the result.
+# build DIRECTORY [CMAKE OPTION...]: configures and builds, and sets the paths on which Lua finds the result.
 build() {
   directory=$1
   shift

@@ -2,9 +2,9 @@
 # lint.sh: checks the C code without running it: its form by clang-format, and its meaning by clang-tidy,
 # cppcheck and gcc -fanalyzer. Installs missing tools (Debian). Exit code 0: no tool has found anything.
 #
-# Every version of a tool finds something else. The code is clean under the versions that are named below.
-# Another version of clang-format is skipped, for it formats otherwise; another version of the other tools
-# prints its findings and does not fail.
+# Different versions of a tool find different problems. The code is clean under the versions below. Another
+# version of clang-format is skipped, because it formats differently; the findings of another version of the
+# other tools are printed, but are no failure.
 
 . "$(dirname -- "$0")/lib.sh"
 ensure_packages lint
@@ -20,8 +20,8 @@ major() {
   "$1" --version | sed -n 's/.*version \([0-9]*\)\..*/\1/p'
 }
 
-# run NAME DECISIVE ACTUAL COMMAND [ARGUMENT...]: runs a tool and prints its findings; they are a failure
-# where the actual version is the decisive one.
+# run NAME DECISIVE ACTUAL COMMAND [ARGUMENT...]: runs a tool and prints its findings, which are a failure if
+# the actual version is the decisive one.
 run() {
   name=$1 decisive=$2 actual=$3
   shift 3
@@ -48,16 +48,16 @@ check_with_clang_tidy() {
     c_files src spec/host | xargs -P 2 -n 4 clang-tidy -p build-lint --quiet
 }
 
-# cppcheck does not get Lua's headers, which it cannot parse; compat.h needs two of their macros.
+# cppcheck cannot parse Lua's headers, so it does not get them; compat.h needs two of their macros.
 check_with_cppcheck() {
   cppcheck -q -j 2 --std=c11 --enable=warning,style,performance,portability --inconclusive --inline-suppr \
     --library=posix --library=gnu --error-exitcode=1 -D_GNU_SOURCE -D__GNUC__ -D__linux__ \
     -DLUA_VERSION_NUM=504 -DLUA_VERSION_RELEASE_NUM=50406 -Isrc -Iinclude src include spec/host
 }
 
-# Left out: -Wanalyzer-use-of-uninitialized-value, for gcc 12 holds structs that functions return for
-# uninitialized, and clang-tidy looks for the same mistake; -Wanalyzer-malloc-leak, for gcc 12 forgets what is linked
-# into an intrusive list, and LeakSanitizer looks for leaks in every spec.
+# Two warnings are disabled. -Wanalyzer-use-of-uninitialized-value: gcc 12 takes structs that functions return
+# for uninitialized, and clang-tidy finds the same mistake. -Wanalyzer-malloc-leak: gcc 12 loses track of
+# memory that is linked into an intrusive list, and LeakSanitizer finds leaks in every spec.
 check_with_gcc() {
   ignored=-Wno-analyzer-use-of-uninitialized-value
   cmake -S . -B build-analyzer -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=None -DIP_WARNINGS_AS_ERRORS=ON \

@@ -1,4 +1,5 @@
-/* module.c: luaopen_ip_core. Puts everything together; the modules in lua/ give them their public names. */
+/* module.c: luaopen_ip_core, which opens all files of the C core; the modules in lua/ give its functions
+   their public names. Owns nothing but a registry entry. Raises memory errors. */
 #include "base/util.h"
 #include "binding/class.h"
 #include "binding/error.h"
@@ -22,7 +23,8 @@
 
 IP_EXPORT int luaopen_ip_core(lua_State *L);
 
-/* One runtime per state: a second opening (package.loaded was cleared, say) gets the same table. */
+/* Registry: the table of the core. There is one runtime per state, so opening the core again (after
+   package.loaded was cleared, say) returns the same table. */
 static const char module_key;
 
 static const luaL_Reg functions[] = {{"class_members", ip_class_members}, {NULL, NULL}};
@@ -32,7 +34,7 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   lua_settop(L, 0);
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &module_key) == LUA_TTABLE) return 1;
   lua_settop(L, 0);
-  ip_runtime_push(L); /* index 1: the core of every function below */
+  ip_runtime_push(L); /* index 1: the core, an upvalue of every function below */
   lua_newtable(L);
   ip_error_open(L, 1);
   lua_setfield(L, 2, "error");

@@ -1,7 +1,6 @@
-/* bytes_guard.c: calls the search functions of bytes.c with inputs that end at an unreadable page, and with
-   inputs that begin behind one, so that a read of one byte outside them ends the program. Compares every
-   result with a naive one. Prints each failure and exits with 1, or prints the number of searches and exits
-   with 0.
+/* bytes_guard.c: tests the search functions of bytes.c with inputs that end or begin at an unreadable page,
+   so that a read of one byte outside an input ends the program. Compares every result with that of a naive
+   search. Prints each failure and exits with 1, or prints the number of searches and exits with 0.
 
    cc -std=c11 -iquote src -o bytes_guard spec/host/bytes_guard.c src/net/bytes.c */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
@@ -14,7 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Readable memory between two pages that are not. */
+/* Readable memory between two unreadable pages. */
 struct arena {
   unsigned char *begin;
   size_t size;
@@ -43,8 +42,8 @@ static struct arena make_arena(void) {
   return (struct arena){pages + page, page};
 }
 
-/* Puts random bytes of a small alphabet at the end or at the begin of the arena. The rest of the arena has a
-   letter of that alphabet, so that a search which reads beyond the input finds wrong results. */
+/* Puts random bytes of a small alphabet at the beginning or the end of the arena. The rest of the arena has a
+   letter of that alphabet, so that a search that reads beyond the input finds wrong results. */
 static unsigned char *place(const struct arena *arena, size_t length, bool at_end, uint32_t letters) {
   unsigned char *data = at_end ? arena->begin + (arena->size - length) : arena->begin;
   memset(arena->begin, 'a', arena->size);

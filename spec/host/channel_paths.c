@@ -1,6 +1,6 @@
-/* channel_paths.c: what works on a channel, linked without Lua and without libuv: the read-ahead buffer, the receive path, the
-   send path, the send queue, the error queue, the association. Sends on loopback, and prints a line for each check that holds.
-   Exit code 1: one does not hold. */
+/* channel_paths.c: tests the files that work on a channel, linked without Lua and without libuv: read_ahead,
+   receive_path, send_path, send_queue, error_queue, association, parts. Sends on loopback and prints a line
+   for each check. Exit code 1: a check has failed. */
 #include "net/datagram_io.h"
 #include "udp/association.h"
 #include "udp/error_queue.h"
@@ -20,7 +20,7 @@ static void check(bool holds, const char *promise) {
   if (!holds) exit(1);
 }
 
-/* A channel on a new socket that is bound to loopback. */
+/* Opens a channel on a new socket, bound to loopback. */
 static struct ip_channel open_channel(struct ip_endpoint *local) {
   struct ip_channel channel = {.fd = -1};
   struct ip_address loopback = {.bytes = {127, 0, 0, 1}, .version = 4};
@@ -48,7 +48,7 @@ static struct ip_failure send_text(struct ip_channel *channel, const struct ip_e
   return ip_send_queue_send(channel, &call, &sent);
 }
 
-/* Waits until the channel has something for a receive, at most five seconds. */
+/* Waits until the channel is readable, for at most five seconds. */
 static void await(const struct ip_channel *channel) {
   if (ip_receive_path_has_read_ahead(channel) || ip_error_queue_has_report(channel)) return;
   struct pollfd descriptor = {.fd = channel->fd, .events = POLLIN};
@@ -81,7 +81,7 @@ static void check_plain(struct ip_channel *a, struct ip_channel *b, const struct
   check(send_text(a, to, "plain").code == 0 && receives(b, "plain"), "a plain datagram arrives");
 }
 
-/* The queue holds what is sent until it is flushed; the read-ahead buffer delivers datagram by datagram. */
+/* Queued datagrams leave with the flush, and the read-ahead buffer returns them one by one. */
 static void check_queue(struct ip_channel *a, struct ip_channel *b, const struct ip_endpoint *to) {
   size_t bytes = 0;
   check(ip_send_queue_set(a, true) == 0, "a send queue is made");
@@ -97,7 +97,7 @@ static void check_queue(struct ip_channel *a, struct ip_channel *b, const struct
   check(is_empty(b), "nothing arrives twice");
 }
 
-/* More data than one datagram leaves in segments of the size that the call names. */
+/* Data larger than one datagram leaves in segments of the size in the call. */
 static void check_segments(struct ip_channel *a, struct ip_channel *b, const struct ip_endpoint *to) {
   char text[] = "aaaabbbbcc";
   struct ip_send call = {.to = to, .control = {.items = IP_CONTROL_SEGMENT_SIZE, .segment_size = 4}};
@@ -122,7 +122,7 @@ static void check_peer_filter(struct ip_channel *a, struct ip_channel *b, const 
 
 #ifdef __linux__
 
-/* An ICMP error is reported to a receive once, with its details in the queue, and stops no send. */
+/* A receive returns an ICMP error once, the error queue has its details, and no send fails because of it. */
 static void check_errors(void) {
   struct ip_endpoint own, gone_end;
   struct ip_channel channel = open_channel(&own), gone = open_channel(&gone_end);

@@ -1,7 +1,7 @@
-/* failing_allocator.c: runs a Lua program again and again; in run k the k-th allocation and all after it
-   fail, for Lua would hide a single failure: it collects garbage and tries again. A run may fail with an
-   error only; the state has to close, and no descriptor may be left. When a run succeeds, the program prints
-   the number of allocations in it, and ends with exit code 0.
+/* failing_allocator.c: runs a Lua program many times. In run k, the k-th allocation and all later ones fail;
+   a single failure would be hidden, because Lua collects garbage and tries again. A run may fail only with an
+   error; the state must close, and no descriptor may stay open. When a run succeeds, prints its number of
+   allocations and ends with exit code 0.
 
    usage: failing_allocator PROGRAM [FIRST [STEP]] */
 #include <dirent.h>
@@ -14,7 +14,7 @@
 #include <uv.h>
 
 struct budget {
-  long left; /* allocations that still succeed; negative: all */
+  long left; /* the number of allocations that still succeed; negative: all */
   long used;
 };
 
@@ -33,7 +33,7 @@ static void *allocate(void *context, void *block, size_t old_size, size_t new_si
   return realloc(block, new_size);
 }
 
-/* A reference that keeps libuv loaded between the runs. */
+/* Refers to libuv, so that it stays loaded between the runs. */
 static unsigned keep_libuv(void) {
   return uv_version();
 }
@@ -85,7 +85,7 @@ int main(int count, char **arguments) {
   }
   long first = count > 2 ? atol(arguments[2]) : 0;
   long step = count > 3 ? atol(arguments[3]) : 1;
-  /* The first run has no limit: in it libuv opens descriptors that it keeps until the process ends. */
+  /* The first run has no limit: libuv opens descriptors in it that stay open until the process ends. */
   long warm_up;
   if (keep_libuv() == 0) return 1;
   if (run(arguments[1], -1, &warm_up) != 1) return 1;

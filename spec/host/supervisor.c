@@ -1,7 +1,6 @@
-/* supervisor.c: starts a program as a service manager with socket activation does (sd_listen_fds(3)): the
-   program inherits descriptor 3, a blocking UDP socket that is bound to a port of loopback, and finds
-   LISTEN_FDS and LISTEN_PID in its environment. The supervisor sends one datagram to the socket before the
-   program runs.
+/* supervisor.c: starts a program like a service manager with socket activation (sd_listen_fds(3)): the
+   program inherits descriptor 3, a blocking UDP socket bound to a port of loopback, and the variables
+   LISTEN_FDS and LISTEN_PID. The supervisor sends one datagram to the socket before the program runs.
 
    usage: supervisor PROGRAM [ARGUMENT...] */
 #include <netinet/in.h>
@@ -18,7 +17,7 @@ static int fail(const char *what) {
   return 1;
 }
 
-/* Sends from a socket of its own, as a client would. */
+/* Sends a datagram from another socket, as a client would. */
 static int greet(int fd) {
   static const char greeting[] = "queued before exec";
   struct sockaddr_in local;

@@ -4,7 +4,8 @@
 
 #include "base/compat.h"
 
-/* Defines the classes and adds scope, scope_finish and shield to the table on top of the stack. [-0, +0, m] */
+/* Defines the classes, and adds scope, scope_finish and shield to the table on top of the stack.
+   [-0, +0, m] */
 void ip_scope_open(lua_State *L, int core);
 
 #endif

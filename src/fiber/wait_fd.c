@@ -2,7 +2,8 @@
 
    Each call has a uv_poll_t of its own, whose memory libuv owns from the start of the wait until the close
    callback. libuv accepts a descriptor once per loop: for a descriptor that is registered already (a socket
-   of this library, another wait) the call watches a duplicate. Raises bad arguments, EBADF, EPERM, ENOMEM. */
+   of this library, another wait) the call watches a duplicate. Raises bad arguments and the errors of the
+   system. */
 #include "fiber/wait_fd.h"
 
 #include "base/util.h"

@@ -1,6 +1,7 @@
-/* association.c: the peer of a connected socket. Owns the channel's struct ip_connection. Raises nothing; knows no Lua.
+/* association.c: the peer of a connected socket. Owns the channel's struct ip_connection. Does not use Lua
+   and raises nothing.
 
-   Sources: connect(2), ip(7) and ipv6(7) for the path MTU. */
+   Sources: connect(2); ip(7) and ipv6(7) for the path MTU. */
 #include "udp/association.h"
 
 #include "net/datagram_io.h"
@@ -15,7 +16,8 @@ void ip_association_free(struct ip_channel *channel) {
   channel->filters_peer = false;
 }
 
-/* Linux forgets a port that it chose itself when the association is dissolved, and the socket would be deaf. */
+/* Binds the local port again. Linux drops a port that it chose itself when the association is dissolved, and
+   the socket would receive nothing any more. */
 static int bind_again(const struct ip_channel *channel, const struct ip_endpoint *before) {
   struct ip_endpoint now;
   int error = ip_datagram_local(channel->fd, &now);
@@ -32,8 +34,9 @@ int ip_association_dissolve(struct ip_channel *channel) {
   return local.length != 0 ? bind_again(channel, &local) : 0;
 }
 
-/* Linux keeps the source address of the first association, which is no good for a peer of the other family: that peer
-   would be refused, or leave the socket deaf. */
+/* Dissolves an association with a peer of the other family. Linux keeps the source address of the first
+   association, which is unusable for the other family: connecting would fail, or the socket would receive
+   nothing any more. */
 static int leave_other_family(struct ip_channel *channel, const struct ip_endpoint *remote) {
   if (channel->connection == NULL || !channel->is_v6) return 0;
   bool same =
@@ -41,7 +44,8 @@ static int leave_other_family(struct ip_channel *channel, const struct ip_endpoi
   return same ? 0 : ip_association_dissolve(channel);
 }
 
-/* Provides a connection that knows the endpoint to go back to. Returns 0 or ENOMEM. */
+/* Creates the connection and records the local endpoint, to which ip_association_dissolve returns. Returns 0
+   or ENOMEM. */
 static int prepare(struct ip_channel *channel) {
   if (channel->connection != NULL) return 0;
   channel->connection = calloc(1, sizeof *channel->connection);
@@ -51,7 +55,7 @@ static int prepare(struct ip_channel *channel) {
   return 0;
 }
 
-/* Port 0 succeeds on Linux and leaves a socket that says it is not connected. */
+/* Refuses port 0: connect(2) succeeds with it on Linux, but getpeername(2) then reports no peer. */
 int ip_association_connect(struct ip_channel *channel, const struct ip_endpoint *remote) {
   if (ip_endpoint_port(remote) == 0) return EINVAL;
   int error = leave_other_family(channel, remote);
@@ -71,8 +75,8 @@ int ip_association_connect(struct ip_channel *channel, const struct ip_endpoint 
   return 0;
 }
 
-/* When the peer was chosen cannot be asked: datagrams that others sent before are looked for until the queue has once
-   been empty. */
+/* The system does not report when the peer was chosen, so non-peer datagrams are filtered until the queue has
+   been empty once. */
 int ip_association_adopt(struct ip_channel *channel, const struct ip_endpoint *local) {
   struct ip_endpoint remote;
   int error = ip_datagram_remote(channel->fd, &remote);

@@ -1,8 +1,11 @@
-/* batch_io.c: receive_many and send_many: many datagrams in one system call where the system has recvmmsg and sendmmsg.
+/* batch_io.c: receive_many and send_many: many datagrams in one system call, where the system has recvmmsg
+   and sendmmsg.
 
-   Trains of entries of equal size to one peer leave as one message that the system segments (UDP_SEGMENT), which costs a
-   fraction of as many messages. Where a path refuses that, the socket remembers it, and they leave one by one. Both calls
-   suspend and continue like those for one datagram (receive.c, send.c). */
+   Entries of equal size to one peer form a segment train: they leave as one message that the system segments
+   (UDP_SEGMENT), which costs a fraction of as many single messages. When a path refuses a train, the socket
+   remembers that, and the entries leave one by one. Both calls suspend and continue like the calls for one
+   datagram (receive.c, send.c). Owns nothing: the batch and the socket belong to Lua. Each function says what
+   it may raise. */
 #include "udp/batch_io.h"
 
 #include "base/util.h"
@@ -21,7 +24,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { MOST_MESSAGES = 1024 }; /* what recvmmsg accepts at once (UIO_MAXIOV) */
+enum { MOST_MESSAGES = 1024 }; /* limit of recvmmsg (UIO_MAXIOV) */
 
 /* --- receiving --- */
 
@@ -30,18 +33,19 @@ static void note_entry(struct ip_batch *batch, size_t index, size_t length, bool
   batch->parts[index].iov_len = length < batch->capacity ? length : batch->capacity;
   batch->truncated[index] = truncated;
   batch->peers[index].length = name_length;
-  batch->has_info[index] = false; /* what the entry was to be sent with is the former one's */
+  batch->has_info[index] = false; /* the info of a former send does not describe this datagram */
 }
 
-/* The end of a call that met a failure behind `count` datagrams: they must not be lost, and neither must it. */
+/* Ends a call that failed after `count` datagrams: returns the datagrams now and defers the error to the next
+   call. */
 static struct ip_failure end_receiving(struct ip_channel *channel, size_t count, struct ip_failure failure) {
   if (count == 0) return failure;
   if (failure.code != EAGAIN) channel->deferred_error = failure.code;
   return ip_failure(0);
 }
 
-/* What recvmmsg cannot do (a look without consuming, read-ahead buffers, errors that wait in this process) or the system
-   lacks. */
+/* Receives where recvmmsg cannot serve (peeking, read-ahead buffers, errors that wait in this process) or
+   does not exist. */
 static struct ip_failure receive_one_by_one(struct ip_channel *channel, struct ip_batch *batch, int flags,
                                             size_t most, size_t *count) {
   for (*count = 0; *count < most; (*count)++) {
@@ -72,7 +76,7 @@ static void prepare_to_receive(struct ip_batch *batch, struct mmsghdr *messages,
   }
 }
 
-/* One call; the number of messages, or a negative errno value. */
+/* Makes one system call. Returns the number of messages, or a negative errno value. */
 static int receive_messages(int fd, struct mmsghdr *messages, size_t count, int flags) {
   int received;
   do
@@ -99,7 +103,7 @@ static struct ip_failure receive_together(struct ip_channel *channel, struct ip_
       if (message->msg_hdr.msg_controllen != 0)
         ip_control_parse(&message->msg_hdr, channel->is_v6, &batch->controls[*count]);
     }
-    if ((size_t)received != wanted) break; /* there were no more */
+    if ((size_t)received != wanted) break; /* the socket is empty */
   }
   return ip_failure(0);
 }
@@ -113,7 +117,8 @@ static struct ip_failure receive_together(struct ip_channel *channel, struct ip_
 
 #endif
 
-/* Drops the entries that the connected peer did not send: they were queued before `connect`. How many are left. */
+/* Drops non-peer datagrams, which were queued before `connect`. Returns the number of entries that are
+   left. */
 static size_t keep_entries_of_peer(const struct ip_channel *channel, struct ip_batch *batch, size_t count) {
   size_t kept = 0;
   for (size_t i = 0; i < count; i++) {
@@ -137,9 +142,10 @@ static struct ip_failure receive_entries(struct ip_channel *channel, struct ip_b
   return receive_together(channel, batch, flags, count);
 }
 
-/* Fills the batch from its first entry on; EAGAIN when there is no datagram. An error that strikes behind the first datagram
-   is kept for the next call: by the system within one recvmmsg(2), else by the channel. While datagrams that the peer has not
-   sent may be queued they are looked for afterwards: a full batch does not empty the queue, so that may last. */
+/* Fills the batch from its first entry on. Returns EAGAIN when there is no datagram. An error after the first
+   datagram is deferred to the next call: by the system within one recvmmsg(2), else by the channel. While the
+   peer filter is on, non-peer datagrams are dropped afterwards; a full batch does not empty the queue, so the
+   filter may stay on for many calls. */
 static struct ip_failure fill(struct ip_channel *channel, struct ip_batch *batch, int flags) {
   size_t count = 0;
   do {
@@ -176,9 +182,9 @@ static const struct ip_operation_type receive_many_type = {.name = "receive_many
                                                            .final_attempt = ip_receive_final_attempt,
                                                            .push_results = push_count};
 
-/* sock:receive_many(batch[, flags]) -> count: waits for at least one datagram and receives as many as there are, up to the
-   batch's slots, into its entries from the first on. flags: ip.message_flag.peek, which looks at one. Raises what
-   receive_from raises. Suspends: yes. Source: recvmmsg(2). */
+/* sock:receive_many(batch[, flags]) -> count: waits for at least one datagram and receives all that are
+   queued, up to the batch's slots, into its entries from the first on. flags: ip.message_flag.peek, which
+   peeks at one datagram. Raises the errors of receive_from. Suspends: yes. Source: recvmmsg(2). */
 int ip_socket_receive_many(lua_State *L) {
   const struct ip_operation_type *type = &receive_many_type;
   struct ip_receive_call call = {.box = ip_socket_check_open(L, type->name)};
@@ -200,9 +206,9 @@ int ip_socket_receive_many(lua_State *L) {
   return 1;
 }
 
-/* --- sending together --- */
+/* --- sending segment trains --- */
 
-/* An entry may have a v4 endpoint for a v6 socket. */
+/* Converts the endpoint to the family of the socket; an entry may have a v4 endpoint for a v6 socket. */
 static void convert_endpoint(const struct ip_channel *channel, struct ip_endpoint *endpoint) {
   if (ip_endpoint_family(endpoint) == ip_channel_family(channel)) return;
   struct ip_address address;
@@ -213,8 +219,8 @@ static void convert_endpoint(const struct ip_channel *channel, struct ip_endpoin
 
 #ifdef __linux__
 
-/* How many entries from `first` on can leave as segments of one message: of one size and to one peer, but the last may
-   be shorter. */
+/* Counts the entries from `first` on that can leave as segments of one message: they have the same size and
+   peer, except that the last one may be shorter. */
 static size_t train_length(const struct ip_batch *batch, size_t first, size_t end) {
   size_t size = batch->parts[first].iov_len, total = size, count = 1;
   if (size == 0) return 1;
@@ -230,7 +236,7 @@ static size_t train_length(const struct ip_batch *batch, size_t first, size_t en
   return count;
 }
 
-/* How many entries from `first` on leave as one message of at most `most` segments. */
+/* Counts the entries from `first` on that leave as one message of at most `most` segments. */
 static size_t next_segments(struct ip_channel *channel, const struct ip_batch *batch, size_t first,
                             size_t end, size_t most) {
   if (most == 1) return 1;
@@ -240,14 +246,15 @@ static size_t next_segments(struct ip_channel *channel, const struct ip_batch *b
 
 enum { MESSAGES_AT_ONCE = 64 };
 
-/* With an error queue one message at a time: sendmmsg(2) does not say what stopped it behind the first, and another try of
-   that one would put its error into the queue twice. */
+/* Returns the number of messages for one call. With an error queue it is one: sendmmsg(2) does not report the
+   error that stopped it after the first message, and trying that message again would add its error to the
+   error queue twice. */
 static unsigned most_at_once(const struct ip_channel *channel) {
   return channel->errors != NULL ? 1 : MESSAGES_AT_ONCE;
 }
 
-/* Submits entries from `first` to `end` to the system in one call; the number of entries that it accepted, or a negative errno
-   value. */
+/* Submits entries from `first` to `end` in one system call. Returns the number of entries that the system
+   accepted, or a negative errno value. */
 static ssize_t send_some(struct ip_channel *channel, struct ip_batch *batch, size_t first, size_t end,
                          size_t most_segments) {
   struct mmsghdr messages[MESSAGES_AT_ONCE];
@@ -287,7 +294,7 @@ static ssize_t send_some(struct ip_channel *channel, struct ip_batch *batch, siz
   (void)end, (void)most_segments;
   size_t sent;
   struct ip_endpoint peer = batch->peers[first];
-  if (peer.length != 0) convert_endpoint(channel, &peer); /* Linux maps by itself */
+  if (peer.length != 0) convert_endpoint(channel, &peer); /* on Linux, the kernel maps v4 addresses */
   const struct ip_endpoint *to = peer.length != 0 ? &peer : NULL;
   int error = ip_datagram_send(channel->fd, &batch->parts[first], 1, to, 0, &sent);
   return error != 0 ? -error : 1;
@@ -295,14 +302,14 @@ static ssize_t send_some(struct ip_channel *channel, struct ip_batch *batch, siz
 
 #endif
 
-/* Errors by which a path refuses segments: it does not segment (EIO, EINVAL), or a segment is larger than what it carries
-   (EMSGSIZE; EINVAL before Linux 6.14). */
+/* Does a path refuse segments with this error? Either it does not segment (EIO, EINVAL), or a segment is
+   larger than the path carries (EMSGSIZE; EINVAL before Linux 6.14). */
 static bool refuses_segments(int error) {
   return error == EIO || error == EINVAL || error == EMSGSIZE;
 }
 
-/* Sends entries from *next to `end`; when it fails, *next is the entry that failed. Where a train is refused, its entries are
-   tried one by one: if that works, segmentation was the reason. */
+/* Sends entries from *next to `end`; on failure, *next is the entry that failed. When a train is refused, its
+   entries are tried one by one: if that succeeds, segmentation was the reason. */
 static struct ip_failure send_together(struct ip_socket *socket, struct ip_batch *batch, size_t *next,
                                        size_t end) {
   struct ip_channel *channel = &socket->channel;
@@ -332,11 +339,11 @@ static struct ip_failure send_together(struct ip_socket *socket, struct ip_batch
 
 /* --- sending one by one --- */
 
-/* What the frame of a send_many holds, also while it is suspended. */
+/* Stack indices in the frame of send_many, also while it is suspended. */
 enum { BATCH = 2, FIRST, LAST, NEXT };
 
-/* One entry with ancillary data, or of a socket that segments or queues what it sends. `done`: bytes of it that an earlier
-   attempt has sent. [-0, +0, e] */
+/* Sends one entry that has ancillary data, or any entry of a socket that segments or queues its datagrams.
+   `done`: bytes of the entry that an earlier attempt has sent. [-0, +0, e] */
 static struct ip_failure send_entry(lua_State *L, struct ip_socket_box *box, const struct ip_batch *batch,
                                     size_t index, size_t *done) {
   struct ip_socket *socket = box->socket;
@@ -362,7 +369,7 @@ static struct ip_failure send_entry(lua_State *L, struct ip_socket_box *box, con
   return failure;
 }
 
-/* The first entry from `first` on that has to be sent by itself. */
+/* Finds the first entry from `first` on that has to be sent by itself. */
 static size_t find_single(const struct ip_channel *channel, const struct ip_batch *batch, size_t first,
                           size_t end) {
   const struct ip_send_state *state = channel->send;
@@ -372,7 +379,7 @@ static size_t find_single(const struct ip_channel *channel, const struct ip_batc
   return first;
 }
 
-/* Sends entries from *next to `end`; when it fails, *next is the entry that failed. [-0, +0, e] */
+/* Sends entries from *next to `end`; on failure, *next is the entry that failed. [-0, +0, e] */
 static struct ip_failure send_entries(lua_State *L, struct ip_socket_box *box, struct ip_batch *batch,
                                       size_t *next, size_t end, size_t *done) {
   while (*next < end) {
@@ -397,12 +404,12 @@ static const struct ip_operation_type send_many_type = {.name = "send_many",
                                                         .push_results = continue_send_many,
                                                         .describe = note_sent};
 
-/* A wait that ends with an error, too, has sent what the frame says. */
+/* Adds the number of entries sent, which the frame has, to the error that ends a wait. */
 static void note_sent(lua_State *L, struct ip_error *error) {
   error->sent = (int)(lua_tointeger(L, NEXT) - lua_tointeger(L, FIRST));
 }
 
-/* Raises with the number of entries that were sent before. [-0, +0, e] */
+/* Raises the failure, with the number of entries sent before. [-0, +0, e] */
 static int fail_to_send(lua_State *L, struct ip_failure failure, size_t sent) {
   struct ip_error *error = ip_error_push(L, IP_ERROR_SYSTEM, failure.code, send_many_type.name);
   error->sent = (int)sent;
@@ -418,7 +425,7 @@ static int time_out(lua_State *L, size_t sent) {
   return ip_error_throw(L);
 }
 
-/* Bytes of the entries that the frame says are left. */
+/* Counts the bytes of the entries that are still to be sent. */
 static size_t bytes_left(lua_State *L) {
   const struct ip_batch *batch = lua_touserdata(L, BATCH);
   size_t total = 0, end = (size_t)lua_tointeger(L, LAST);
@@ -433,7 +440,7 @@ static int wait_to_send(lua_State *L, const struct ip_socket_box *box, ip_deadli
   return ip_send_suspend(L, &send_many_type, box, payload, wait);
 }
 
-/* Sends what the frame says is left; waits when the system accepts no more. [-0, +?, e] */
+/* Sends the remaining entries; waits when the system accepts no more. [-0, +?, e] */
 static int send_rest(lua_State *L, ip_deadline deadline, size_t done, enum ip_wait wait) {
   struct ip_socket_box *box = ip_socket_check_open(L, send_many_type.name);
   struct ip_batch *batch = ip_batch_check(L, BATCH);
@@ -470,10 +477,10 @@ static void check_range(lua_State *L) {
   lua_pushinteger(L, first - 1);
 }
 
-/* sock:send_many(batch[, first, last]) -> count: sends the entries first..last (default 1..batch.count) in order, each as a
-   datagram to its address, or to the connected peer where it has none; returns when the system has accepted all. When one
-   fails, the error's field `sent` is the number of those before it. Suspends: yes, while the system's buffer is full.
-   Source: sendmmsg(2), UDP_SEGMENT in udp(7). */
+/* sock:send_many(batch[, first, last]) -> count: sends the entries first..last (default 1..batch.count) in
+   order, each as a datagram to its address, or to the connected peer if it has no address; returns when the
+   system has accepted all. When an entry fails, the error's field `sent` is the number of entries before it.
+   Suspends: yes, while the system's buffer is full. Source: sendmmsg(2), UDP_SEGMENT in udp(7). */
 int ip_socket_send_many(lua_State *L) {
   struct ip_socket_box *box = ip_socket_check_open(L, send_many_type.name);
   struct ip_runtime *runtime = ip_runtime(L);
@@ -488,8 +495,9 @@ int ip_socket_send_many(lua_State *L) {
 
 /* --- batch:info --- */
 
-/* batch:info(i[, info]) -> info: what travelled beside entry i (1..slots) of the last receive_many, in `info`, a table that
-   is filled anew (a new one without the argument), with the fields of receive_message. Suspends: no. */
+/* batch:info(i[, info]) -> info: the ancillary data of entry i (1..slots) of the last receive_many, in the
+   table `info`, whose fields are replaced (a new table without the argument), with the fields of
+   receive_message. Suspends: no. */
 static int batch_info(lua_State *L) {
   struct ip_batch *batch = ip_batch_check(L, 1);
   size_t index = ip_batch_check_entry(L, batch, 2);

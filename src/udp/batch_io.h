@@ -8,7 +8,7 @@
 int ip_socket_receive_many(lua_State *L);
 int ip_socket_send_many(lua_State *L);
 
-/* Completes ip.udp.batch by `info`, which needs to know messages. [-0, +0, m] */
+/* Adds the method `info`, which needs ancillary data, to the class of batches. [-0, +0, m] */
 void ip_batch_io_open(lua_State *L, int core);
 
 #endif

@@ -1,6 +1,6 @@
-/* channel.h: a UDP socket as the paths see it: a descriptor, and what stands between it and the calls. Neither Lua nor
-   the event loop is known here, nor in the files that work on it: read_ahead, receive_path, error_queue, send_path,
-   send_queue, association, parts. */
+/* channel.h: a UDP socket below Lua and the event loop: a descriptor, and the parts between it and the calls.
+   The files that work on it know neither Lua nor the event loop: read_ahead, receive_path, error_queue,
+   send_path, send_queue, association, parts. */
 #ifndef IP_CHANNEL_H
 #define IP_CHANNEL_H
 
@@ -17,25 +17,26 @@ enum {
 /* Exists while the socket is connected. */
 struct ip_connection {
   struct ip_endpoint remote;
-  struct ip_endpoint local; /* as bound before; length 0 where it was not bound */
+  struct ip_endpoint local; /* as bound before `connect`; length 0 if it was not bound */
 };
 
-/* Each part has one owner, the file of its name, and is NULL until an option needs it. What only one of them needs is in
-   there, so that the plain paths look at one pointer each: where there is an error queue, there are the other two. */
+/* Each part has one owner, the file of its name, and is NULL until an option needs it. Data that only one
+   part needs is in that part, so that the plain paths read one pointer each: a channel with an error queue
+   has the other two parts, too. */
 struct ip_channel {
   int fd;
   bool is_v6 : 1;
   bool bound : 1;
   bool shut_receive : 1;
   bool shut_send : 1;
-  bool filters_peer : 1; /* datagrams that others than the peer sent before `connect` may still be queued */
-  bool gso_probed : 1;   /* the system has answered whether it segments */
+  bool filters_peer : 1; /* non-peer datagrams from before `connect` may still be queued */
+  bool gso_probed : 1;   /* the system has answered whether it can segment */
   bool
-      gso_refused : 1; /* the system or a path does not segment: that is done here, one call for each datagram */
-  uint8_t would_block_streak; /* receives in a row that met EAGAIN, up to a bound */
-  uint8_t probe_countdown;    /* receives that may still suspend without a try, while the bound is reached */
-  int deferred_error; /* met by receive_many behind datagrams that it returned; the next one raises it */
-  unsigned multicast_interface; /* index that the option was set to, 0: none */
+      gso_refused : 1; /* the system or a path does not segment: the library does, in one call per datagram */
+  uint8_t would_block_streak;   /* consecutive receives that met EAGAIN, up to a limit */
+  uint8_t probe_countdown;      /* at that limit: receives that may still suspend without a try */
+  int deferred_error;           /* an error that receive_many met after datagrams; its next call raises it */
+  unsigned multicast_interface; /* the index that the option was set to; 0: none */
   struct ip_connection *connection;
   struct ip_receive_state *receive;
   struct ip_send_state *send;
@@ -46,7 +47,7 @@ static inline int ip_channel_family(const struct ip_channel *channel) {
   return channel->is_v6 ? AF_INET6 : AF_INET;
 }
 
-/* Does a datagram to that endpoint leave as IPv4? NULL: to the connected peer, if there is one. */
+/* Does a datagram to `remote` leave as IPv4? NULL: to the connected peer, if there is one. */
 static inline bool ip_channel_is_v4_path(const struct ip_channel *channel, const struct ip_endpoint *remote) {
   if (!channel->is_v6) return true;
   if (remote == NULL && channel->connection == NULL) return false;

@@ -1,4 +1,5 @@
-/* class.c: the table of methods and properties of ip.udp.socket, on top of all files of this folder. Owns nothing. */
+/* class.c: the table of methods and properties of ip.udp.socket, above all other files of this folder. Owns
+   nothing. Raises bad arguments and memory errors. */
 #include "udp/class.h"
 
 #include "binding/class.h"
@@ -51,7 +52,8 @@ static const luaL_Reg metamethods[] = {
 
 static const luaL_Reg functions[] = {{"new", ip_socket_new}, {NULL, NULL}};
 
-/* add_methods{name = function, ...}: completes the class of sockets. lua/ip/udp.lua calls it once and removes it. */
+/* add_methods{name = function, ...}: adds methods to the class of sockets. lua/ip/udp.lua calls it once and
+   removes it. */
 static int add_methods(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   ip_class_add_methods(L, IP_CLASS_SOCKET, 1);
@@ -71,7 +73,7 @@ static const luaL_Reg internals[] = {
     {NULL, NULL},
 };
 
-/* The methods for messages carry more upvalues than the core. */
+/* The message methods have more upvalues than the core. */
 static void add_message_methods(lua_State *L, int core) {
   ip_message_open(L, core);
   lua_newtable(L);

@@ -1,7 +1,7 @@
-/* descriptor.c: assign and release, the ways in and out of a socket for a descriptor. Owns nothing.
+/* descriptor.c: assign and release, which move a descriptor into and out of a socket. Owns nothing.
 
-   A descriptor that is refused has not been touched and stays with the caller. What a socket of ours would know of its own
-   doing (bound, connected, shut) is asked of the system here. */
+   A refused descriptor is unchanged and stays with the caller. A socket that this library opened knows its
+   own state (bound, connected, shut); here, the system is asked for it. Each method says what it raises. */
 #include "udp/descriptor.h"
 
 #include "binding/argument.h"
@@ -17,7 +17,7 @@
 #include <errno.h>
 #include <poll.h>
 
-/* 0 where the integer option has that value, EINVAL where it has another or the descriptor is no socket. */
+/* Returns 0 if the integer option has that value, EINVAL if it has another or the descriptor is no socket. */
 static int expect(int fd, int name, int value) {
   int actual;
   int error = ip_datagram_get_option(fd, SOL_SOCKET, name, &actual);
@@ -25,8 +25,8 @@ static int expect(int fd, int name, int value) {
   return actual == value ? 0 : EINVAL;
 }
 
-/* Is it a UDP socket of that family? 0 or an errno value. UDP-Lite counts; what merely has datagrams, such as
-   an ICMP socket, does not. */
+/* Returns 0 for a UDP socket of that family, else an errno value. UDP-Lite counts as UDP; other datagram
+   sockets, such as ICMP sockets, do not. */
 static int expect_socket(int fd, bool is_v6, struct ip_endpoint *local) {
   int error = expect(fd, SO_TYPE, SOCK_DGRAM);
   if (error != 0) return error;
@@ -42,7 +42,7 @@ static int expect_socket(int fd, bool is_v6, struct ip_endpoint *local) {
   return ip_endpoint_family(local) == (is_v6 ? AF_INET6 : AF_INET) ? 0 : EINVAL;
 }
 
-/* Receiving is shut down: polling for data would never sleep. Sends tell by themselves. */
+/* Is receiving shut down? Then polling for data would never sleep. A send reports its own shutdown. */
 static bool is_shut(int fd) {
 #ifdef POLLRDHUP
   struct pollfd entry = {.fd = fd, .events = POLLRDHUP};
@@ -53,20 +53,21 @@ static bool is_shut(int fd) {
 #endif
 }
 
-/* Who bound the socket cannot be asked: it keeps its port when it is disconnected. */
+/* Records the state of the descriptor. The system does not report whether bind(2) or the first send chose the
+   port, so the socket counts as bound and keeps its port when it is disconnected. */
 static int note_state(struct ip_channel *channel, const struct ip_endpoint *local) {
   int error = ip_association_adopt(channel, local);
   if (error == 0) error = ip_parts_adopt(channel);
   if (error != 0) return error;
   channel->bound = ip_endpoint_port(local) != 0;
   channel->shut_receive = is_shut(channel->fd);
-  return ip_datagram_set_nonblocking(channel->fd); /* last: what fails must leave no trace */
+  return ip_datagram_set_nonblocking(channel->fd); /* last: a failure must leave no trace */
 }
 
-/* sock:assign(family, fd): takes over an open UDP socket. family: "v4", "v6" or an ip.address; fd: an
-   ip.file_descriptor, which is emptied, or an integer. Sets O_NONBLOCK and nothing else. EALREADY when the
+/* sock:assign(family, fd): moves an open UDP socket into this one. family: "v4", "v6" or an ip.address; fd:
+   an ip.file_descriptor, which is emptied, or an integer. Sets O_NONBLOCK and nothing else. EALREADY when the
    socket is open; EBADF when the descriptor is not; EINVAL when it is no UDP socket of that family; EEXIST
-   when an open socket of this state holds it. Whatever is refused stays with the caller as it was. Suspends:
+   when an open socket of this state has it. A refused descriptor stays with the caller, unchanged. Suspends:
    no. Source: Emilua; socket(7). */
 int ip_socket_assign(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
@@ -90,11 +91,11 @@ int ip_socket_assign(lua_State *L) {
   return 0;
 }
 
-/* sock:release() -> fd: gives the descriptor away, as it is: bound, connected, non-blocking, with what has
-   arrived still in it. What coalesce has queued to be sent leaves before, and GRO is disabled where nothing waits.
-   The socket is closed afterwards and may be opened again. Pending operations raise ECANCELED. EBADF when the socket
-   is not open; EBUSY while read-ahead datagrams are not all received, or queued ones cannot leave. Suspends:
-   no. Source: Emilua. */
+/* sock:release() -> fd: moves the descriptor out of the socket as it is: bound, connected, non-blocking, with
+   its queued datagrams. Datagrams that coalesce has queued are sent first, and GRO is disabled if no datagram
+   waits. The socket is closed afterwards and may be opened again. Pending operations raise ECANCELED. EBADF
+   when the socket is not open; EBUSY while read-ahead datagrams have not been received or queued datagrams
+   cannot be sent. Suspends: no. Source: Emilua. */
 int ip_socket_release(lua_State *L) {
   ip_socket_check_open(L, "release");
   struct ip_file_descriptor *object = ip_file_descriptor_push(L);

@@ -1,4 +1,4 @@
-/* descriptor.h: the ways in and out of a socket for a descriptor. */
+/* descriptor.h: moving a descriptor into and out of a socket. */
 #ifndef IP_DESCRIPTOR_H
 #define IP_DESCRIPTOR_H
 

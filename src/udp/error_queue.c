@@ -1,8 +1,9 @@
-/* error_queue.c: what the network said of datagrams sent earlier. Owns the queue's memory. Raises nothing; knows no Lua.
+/* error_queue.c: the network's errors for datagrams sent earlier. Owns the queue's memory. Does not use Lua
+   and raises nothing.
 
-   The system's error queue is emptied into a bounded list wherever an attempt meets it: while it holds something the
-   descriptor counts as broken (POLLERR, level-triggered), and a loop that waits for it would spin. Source: ip(7)
-   IP_RECVERR, ipv6(7). */
+   Every attempt that meets the system's error queue drains it into a bounded list: while it has entries, the
+   descriptor reports POLLERR (level-triggered), and a loop that waits for the descriptor would spin. Source:
+   ip(7) IP_RECVERR, ipv6(7). */
 #include "udp/error_queue.h"
 
 #include "net/datagram_message_io.h"
@@ -34,7 +35,7 @@ void ip_error_queue_free(struct ip_error_queue *queue) {
   free(queue);
 }
 
-/* Adds the details. Where memory is short they are lost, and the receive raises the error all the same. */
+/* Appends an entry. Without memory its details are lost, but a receive still raises the error. */
 static void append(struct ip_error_queue *queue, const struct ip_control_error *what,
                    const struct ip_datagram *datagram, const unsigned char *payload) {
   struct ip_queued_error *error = malloc(sizeof *error + datagram->length);
@@ -81,7 +82,7 @@ struct ip_drained ip_error_queue_drain(struct ip_channel *channel) {
     if (ip_datagram_receive_error(channel->fd, channel->is_v6, payload, sizeof payload, &datagram, &what) !=
         0)
       break;
-    if (what.origin == IP_ORIGIN_OTHER) continue; /* time stamps and the like, which nobody here asks for */
+    if (what.origin == IP_ORIGIN_OTHER) continue; /* time stamps and the like, which nothing requests */
     append(channel->errors, &what, &datagram, payload);
     if (what.origin == IP_ORIGIN_LOCAL) {
       if (what.error == EMSGSIZE) drained.local_mtu = what.mtu;

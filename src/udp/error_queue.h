@@ -1,4 +1,4 @@
-/* error_queue.h: what the network said of datagrams sent earlier. Knows no Lua. */
+/* error_queue.h: the network's errors for datagrams sent earlier. Does not use Lua. */
 #ifndef IP_ERROR_QUEUE_H
 #define IP_ERROR_QUEUE_H
 
@@ -9,11 +9,11 @@
 #include <stddef.h>
 
 enum {
-  IP_ERRORS_KEPT = 32,    /* the oldest makes way for the newest */
-  IP_ERROR_PAYLOAD = 2048 /* of the datagram that an error speaks of; ICMP quotes less */
+  IP_ERRORS_KEPT = 32,    /* beyond that, the newest entry replaces the oldest */
+  IP_ERROR_PAYLOAD = 2048 /* of the datagram that caused the error; ICMP quotes less */
 };
 
-/* One entry of the system's error queue, as drained. */
+/* One entry drained from the system's error queue. */
 struct ip_queued_error {
   struct ip_queued_error *next;
   struct ip_control_error what;
@@ -23,7 +23,8 @@ struct ip_queued_error {
   unsigned char payload[];
 };
 
-/* The details, for receive_error, and the reports, for receives: each is delivered once, whatever becomes of the other. */
+/* The entries are for receive_error, the reports for receives: each error is delivered once to each of them,
+   independently. */
 struct ip_error_queue {
   struct ip_queued_error *first, *last;
   size_t count;
@@ -31,30 +32,32 @@ struct ip_error_queue {
   size_t first_report, report_count;
 };
 
-/* What one drain has found. */
+/* The result of one drain. */
 struct ip_drained {
   size_t reports; /* ICMP errors */
-  int local_mtu;  /* of the last EMSGSIZE that this system said itself; 0: none */
+  int local_mtu;  /* the MTU of the last EMSGSIZE from this system; 0: none */
 };
 
-/* An empty one, or NULL when memory is short. */
+/* Returns an empty queue, or NULL when memory is short. */
 struct ip_error_queue *ip_error_queue_new(void);
 void ip_error_queue_free(struct ip_error_queue *queue);
 
-/* Moves the system's error queue here; does nothing where the channel has no error queue. */
+/* Moves the entries of the system's error queue into the channel's; does nothing if the channel has no error
+   queue. */
 struct ip_drained ip_error_queue_drain(struct ip_channel *channel);
 
 static inline bool ip_error_queue_has_report(const struct ip_channel *channel) {
   return channel->errors != NULL && channel->errors->report_count != 0;
 }
 
-/* The oldest error that no receive has raised; there is one. */
+/* Pops the oldest error that no receive has raised yet; there must be one. */
 struct ip_failure ip_error_queue_pop_report(struct ip_channel *channel);
 
-/* The oldest entry, which is the caller's to free; NULL: there is none. */
+/* Pops the oldest entry, which the caller frees; NULL: the queue is empty. */
 struct ip_queued_error *ip_error_queue_pop(struct ip_error_queue *queue);
 
-/* A failure of this channel: with EMSGSIZE the mtu is `local_mtu`, or, where that is 0, the path's where it is known. */
+/* Returns a failure of this channel. With EMSGSIZE its mtu is `local_mtu` or, if that is 0, the MTU of the
+   path if it is known. */
 struct ip_failure ip_error_queue_failure(const struct ip_channel *channel, int code, int local_mtu);
 
 #endif

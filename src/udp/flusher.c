@@ -1,5 +1,5 @@
-/* flusher.c: the send queue of a socket in the event loop. Owns its own memory alone; the socket frees it. Nothing here raises
-   or calls Lua. */
+/* flusher.c: connects the send queue of a socket with the event loop. Owns only its own memory, which the
+   socket frees. Nothing here raises or calls Lua. */
 #include "udp/flusher.h"
 
 #include "base/util.h"
@@ -21,7 +21,8 @@ void ip_flusher_schedule(struct ip_socket_flusher *flusher) {
   ip_runtime_schedule(flusher->watcher->runtime, &flusher->flusher);
 }
 
-/* Where the descriptor cannot be watched, the next iteration tries again. */
+/* Waits until the descriptor is writable; tries again in the next iteration if the descriptor cannot be
+   watched. */
 static void wait_for_descriptor(struct ip_socket_flusher *flusher) {
   int error = ip_watcher_set_writing(flusher->watcher, true);
   if (error == 0) return;
@@ -42,7 +43,7 @@ bool ip_flusher_flush(struct ip_socket_flusher *flusher) {
 }
 
 static void flush(struct ip_flusher *flusher) {
-  (void)ip_flusher_flush((struct ip_socket_flusher *)flusher); /* what is left waits for the descriptor */
+  (void)ip_flusher_flush((struct ip_socket_flusher *)flusher); /* the rest waits for the descriptor */
 }
 
 struct ip_socket_flusher *ip_flusher_new(struct ip_watcher *watcher, struct ip_channel *channel) {

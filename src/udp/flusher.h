@@ -1,5 +1,5 @@
-/* flusher.h: the send queue of a socket in the event loop: it is submitted at the end of the iteration, and again when the
-   descriptor takes data. */
+/* flusher.h: connects the send queue of a socket with the event loop: the queue is submitted at the end of
+   the iteration, and again when the descriptor is writable. Does not call Lua. */
 #ifndef IP_FLUSHER_H
 #define IP_FLUSHER_H
 
@@ -12,19 +12,20 @@ struct ip_socket_flusher {
   struct ip_channel *channel;
 };
 
-/* NULL when memory is short. */
+/* Returns NULL when memory is short. */
 struct ip_socket_flusher *ip_flusher_new(struct ip_watcher *watcher, struct ip_channel *channel);
 void ip_flusher_free(struct ip_socket_flusher *flusher);
 
-/* Something may have been queued: it leaves at the end of the iteration. NULL is fine. No Lua. */
+/* Schedules a flush for the end of the iteration if datagrams are queued. NULL: does nothing. Does not call
+   Lua. */
 void ip_flusher_schedule(struct ip_socket_flusher *flusher);
 
-/* Submits what is queued; false where the system does not take all of it now: the loop goes on with that. NULL is fine: then
-   nothing is queued. No Lua. */
+/* Submits the queued datagrams. Returns false if the system does not accept all of them now; the loop then
+   sends the rest. NULL: nothing is queued. Does not call Lua. */
 bool ip_flusher_flush(struct ip_socket_flusher *flusher);
 
-/* What waits in this process for a receive makes no event: the waiting receives are attempted in the next iteration. No
-   Lua. */
+/* Attempts the waiting receives in the next iteration if this process has a datagram or an error for them,
+   because that causes no event. Does not call Lua. */
 void ip_flusher_wake_receives(struct ip_watcher *watcher, const struct ip_channel *channel);
 
 #endif

@@ -1,11 +1,12 @@
-/* loop.c: the receive of datagrams and receive_loop; the loops themselves are in lua/ip/udp_loop.lua, for they call functions
-   of the user's that may wait.
+/* loop.c: one step of `datagrams` and receive_loop. The loops themselves are in lua/ip/udp_loop.lua, because
+   they call user functions that may suspend.
 
-   A loop is a userdata of plain numbers and pointers. Its receive returns instead of raising where the loop is over, needs no
-   protected call for that, and allocates nothing but the address of a peer that is not the last one.
+   A loop is a userdata of plain numbers and pointers; Lua owns it. A step returns instead of raising when the
+   loop is over, so no protected call is needed, and it allocates nothing except the address of a new peer.
 
-   receive_loop, whose buffer may change, passes everything in each call. `for` calls an iterator: the same with upvalues in
-   the place of arguments, which were checked once, and are not pushed in order to wait either. */
+   receive_loop may change its buffer, so it passes all values in each call. `for` calls an iterator, which
+   has them as upvalues: they are checked once, and are not pushed when the iterator waits. Each function says
+   what it may raise. */
 #include "udp/loop.h"
 
 #include "base/util.h"
@@ -20,26 +21,26 @@
 
 struct loop {
   struct ip_fiber_watch watch;    /* on the fiber at STOP, while the receive waits */
-  struct ip_operation *operation; /* that the receive waits in, while the fiber is watched */
+  struct ip_operation *operation; /* of the waiting receive, while the fiber is watched */
   const struct ip_operation_type *type;
   struct ip_runtime *runtime;
-  struct ip_socket_box *box; /* this and the span are held as arguments or upvalues */
+  struct ip_socket_box *box; /* the arguments or upvalues anchor the box and the span */
   struct ip_bytes *span;
-  size_t capacity; /* bytes of the span that it uses */
-  bool watches;    /* has a fiber at STOP */
+  size_t capacity; /* bytes of the span that a receive may use */
+  bool watches;    /* there is a fiber at STOP */
   lua_Integer max_ready;
   lua_Integer in_row;  /* datagrams handled in `iteration` */
-  uint32_t iteration;  /* of the loop: when it has changed, others have run */
+  uint32_t iteration;  /* of the loop: it changes when other coroutines have run */
   uint32_t generation; /* of the socket */
 };
 
 /* The arguments of receive. */
 enum { BOX = 1, LOOP, SPAN, CAPACITY, STOP };
 
-/* Where an iterator has them: after the core. */
+/* The same values as upvalues of an iterator, after the core. */
 #define UPVALUE(argument) lua_upvalueindex(1 + (argument))
 
-/* nil, reason: the loop is over. */
+/* Pushes nil, reason: the loop is over. */
 static int push_end(lua_State *L, const char *reason) {
   lua_pushnil(L);
   lua_pushstring(L, reason);
@@ -57,7 +58,7 @@ static void count_datagram(struct loop *loop, const struct ip_runtime *runtime) 
   loop->in_row++;
 }
 
-/* The span and the box are at these indexes. */
+/* Pushes the results of one step; `span` and `box` are the indices of these values. */
 static inline int push_next(lua_State *L, int span, int box, struct loop *loop,
                             const struct ip_datagram *datagram) {
   count_datagram(loop, loop->runtime);
@@ -102,7 +103,7 @@ static const struct ip_operation_type types[] = {{.name = "datagrams",
 
 /* --- loops that a fiber stops --- */
 
-/* The object of their operations is the loop, so that the watch on the fiber ends with the wait. */
+/* The object of a watched operation is the loop, so that the watch on the fiber ends with the wait. */
 static bool attempt_watched(struct ip_operation *operation) {
   struct loop *loop = operation->object;
   operation->object = loop->box->socket;
@@ -139,7 +140,7 @@ static void on_fiber_ended(struct ip_fiber_watch *watch) {
   ip_operation_complete(loop->operation, IP_ERROR_FIBER, ip_failure(IP_FIBER_ENDED));
 }
 
-/* Watches the fiber at `stop`, which has not ended: only the dispatcher ends fibers. */
+/* Watches the fiber at `stop`. It has not ended, because only the dispatcher ends fibers. */
 static void watch_fiber(lua_State *L, int stop, struct loop *loop, struct ip_operation *operation) {
   operation->type = &watched_types[loop->type - types];
   operation->object = loop;
@@ -150,13 +151,13 @@ static void watch_fiber(lua_State *L, int stop, struct loop *loop, struct ip_ope
 
 /* --- making a loop --- */
 
-/* The type that the name at index 2 stands for. */
+/* Returns the operation type named at index 2. */
 static const struct ip_operation_type *check_type(lua_State *L) {
   static const char *const names[] = {"datagrams", "receive_loop", NULL};
   return &types[ip_argument_choice(L, 2, names)];
 }
 
-/* check_loop(sock, name): raises EBADF called `name` when the socket is not open. */
+/* check_loop(sock, name): raises EBADF, named `name`, when the socket is not open. */
 int ip_socket_loop_check(lua_State *L) {
   ip_socket_check_open(L, check_type(L)->name);
   return 0;
@@ -181,7 +182,7 @@ static int wait_in_loop(lua_State *L, int stop, struct loop *loop, const struct 
                         bool yields) {
   ip_deadline deadline = ip_deadline_after(call->box->receive_timeout);
   struct ip_operation *operation = ip_operation_acquire(L, loop->runtime, loop->type, deadline, yields);
-  if (is_closed(call->box, loop)) { /* by a finalizer */
+  if (is_closed(call->box, loop)) { /* a finalizer has closed it */
     ip_operation_release(L, operation);
     return push_end(L, "closed");
   }
@@ -190,7 +191,7 @@ static int wait_in_loop(lua_State *L, int stop, struct loop *loop, const struct 
   return ip_operation_suspend(L, operation);
 }
 
-/* One datagram, or waiting for it: `return receive_next(...)`. */
+/* Receives one datagram or waits for it: `return receive_next(...)`. */
 static inline int receive_next(lua_State *L, int span, int box, int stop, struct loop *loop) {
   struct ip_receive_call call = {
       .box = loop->box,
@@ -206,7 +207,7 @@ static inline int receive_next(lua_State *L, int span, int box, int stop, struct
   return push_next(L, span, box, loop, &received.datagram);
 }
 
-/* Checks the arguments of receive, which are all there is on the stack from then on. [-?, +?, v] */
+/* Checks the arguments of receive and drops all others. [-?, +?, v] */
 static struct loop *check_arguments(lua_State *L) {
   struct loop *loop = ip_check_class(L, LOOP, IP_CLASS_LOOP);
   loop->runtime = ip_runtime(L);
@@ -215,22 +216,24 @@ static struct loop *check_arguments(lua_State *L) {
   loop->capacity = (size_t)ip_argument_integer(L, CAPACITY, 0, (lua_Integer)loop->span->capacity);
   lua_settop(L, STOP);
   loop->watches = !lua_isnil(L, STOP);
-  if (loop->watches) ip_fiber_has_ended(L, STOP); /* is a fiber */
+  if (loop->watches) ip_fiber_has_ended(L, STOP); /* checks that it is a fiber */
   return loop;
 }
 
-/* receive(sock, loop, span, room, fiber | nil) -> span, address, port, truncated | nil, "closed" | "stopped":
-   one datagram into the first `room` bytes of `span`, which gets its length. Suspends: yes. */
+/* receive(sock, loop, span, capacity, fiber | nil) -> span, address, port, truncated | nil, "closed" |
+   "stopped": receives one datagram into the first `capacity` bytes of `span` and sets its length. Suspends:
+   yes. */
 int ip_socket_loop_receive(lua_State *L) {
   return receive_next(L, SPAN, BOX, STOP, check_arguments(L));
 }
 
-/* What `for` calls for each datagram. */
+/* The function that `for` calls for each datagram. */
 static int iterate(lua_State *L) {
   return receive_next(L, UPVALUE(SPAN), UPVALUE(BOX), UPVALUE(STOP), lua_touserdata(L, UPVALUE(LOOP)));
 }
 
-/* iterator(sock, loop, span, room, fiber | nil) -> function: receive with these arguments, for `for`. Suspends: no. */
+/* iterator(sock, loop, span, capacity, fiber | nil) -> function that receives with these arguments, for
+   `for`. Suspends: no. */
 int ip_socket_loop_iterator(lua_State *L) {
   check_arguments(L);
   lua_pushvalue(L, lua_upvalueindex(1));

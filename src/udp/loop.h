@@ -1,4 +1,4 @@
-/* loop.h: what lua/ip/udp_loop.lua is made of. */
+/* loop.h: the C functions of lua/ip/udp_loop.lua. */
 #ifndef IP_UDP_LOOP_H
 #define IP_UDP_LOOP_H
 

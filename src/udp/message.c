@@ -1,7 +1,8 @@
-/* message.c: receive_message, send_message, reply_message: datagrams with what travels beside the bytes.
+/* message.c: receive_message, send_message, reply_message: datagrams with ancillary data.
 
-   An info table is the caller's. It is read and written without metamethods, which could close the socket. Reused, it makes no
-   garbage but the addresses that differ from the last ones. */
+   Owns nothing: an info table belongs to the caller. It is read and written without metamethods, which could
+   close the socket. A reused table causes no garbage except addresses that differ from the last ones. Each
+   function says what it may raise. */
 #include "udp/message.h"
 
 #include "base/util.h"
@@ -16,7 +17,7 @@
 #include <limits.h>
 #include <netinet/ip.h>
 
-enum { SELF = 1, DATA, INFO, FLAGS }; /* stack indices of all three functions */
+enum { SELF = 1, DATA, INFO, FLAGS }; /* stack indices of all three methods */
 
 enum key {
   ADDRESS,
@@ -47,8 +48,8 @@ static const char *const keys[KEY_COUNT] = {[ADDRESS] = "address",
                                             [DROPPED] = "dropped",
                                             [SOURCE] = "source"};
 
-/* The keys are upvalues of the functions that use them, behind the core: a string made for each access would cost as much as
-   the access itself, and be garbage. */
+/* The keys are upvalues of the functions that use them, after the core: creating a string for each access
+   would cost as much as the access itself, and leave garbage. */
 enum { FIRST_KEY = 2 };
 
 void ip_message_add_functions(lua_State *L, int core, const luaL_Reg *functions) {
@@ -70,8 +71,8 @@ static int get_field(lua_State *L, enum key key) {
 
 /* --- receive_message --- */
 
-/* What is read to be compared stays on the stack until the call returns: dropping it costs a third of the access. There are at
-   most nine values, and a C function has twenty slots (LUA_MINSTACK). */
+/* Values that are read for a comparison stay on the stack until the call returns: popping them costs a third
+   of the access. There are at most nine, and a C function has twenty slots (LUA_MINSTACK). */
 
 /* [-0, +(0|1), m] */
 static void clear_field(lua_State *L, enum key key) {
@@ -98,12 +99,12 @@ static const struct ip_address *get_address(lua_State *L, enum key key) {
   return ip_test_class(L, -1, IP_CLASS_ADDRESS);
 }
 
-/* The address that the table holds may serve again: it is a value. [-0, +1, m] */
+/* Reuses the address object in the table if it is equal: addresses are immutable. [-0, +1, m] */
 static void set_source(lua_State *L, const struct ip_socket_box *box, const struct ip_endpoint *source) {
   const struct ip_socket *socket = box->socket;
   bool is_object = get_field(L, ADDRESS) == LUA_TUSERDATA;
   const struct ip_address *held = is_object ? lua_touserdata(L, -1) : NULL;
-  if (held == NULL || socket == NULL || held != socket->peer) /* the last peer's needs no look at its class */
+  if (held == NULL || socket == NULL || held != socket->peer) /* the last peer is known to be an address */
     held = is_object ? ip_test_class(L, -1, IP_CLASS_ADDRESS) : NULL;
   if (IP_LIKELY(held != NULL && ip_endpoint_has_address(source, held))) return;
   push_key(L, ADDRESS);
@@ -120,7 +121,8 @@ static void set_destination(lua_State *L, const struct ip_address *address) {
   lua_rawset(L, INFO);
 }
 
-/* All but the addresses: it runs no finalizer, so that nothing can change `control`. [-0, +?, m] */
+/* Sets all fields except the addresses. It runs no finalizer, so nothing can change `control` meanwhile.
+   [-0, +?, m] */
 static void fill_numbers(lua_State *L, const struct ip_control *control, bool truncated) {
   uint32_t items = control->items;
   bool classed = (items & IP_CONTROL_TRAFFIC_CLASS) != 0;
@@ -158,7 +160,7 @@ void ip_message_set_peer(lua_State *L, bool known, uint16_t port) {
   set_integer(L, PORT, known, port);
 }
 
-/* Pushes n, info of what was just received. [-0, +?, m] */
+/* Pushes n, info for the datagram that was just received. [-0, +?, m] */
 static int push_message(lua_State *L, struct ip_received *received) {
   const struct ip_socket_box *box = lua_touserdata(L, SELF);
   const struct ip_datagram *datagram = &received->datagram;
@@ -183,7 +185,8 @@ static const struct ip_operation_type receive_message_type = {.name = "receive_m
                                                               .final_attempt = ip_receive_final_attempt,
                                                               .push_results = push_received_message};
 
-/* Makes the info table where it is left out of a call. What else is wrong with that is found afterwards. [-0, +?, m] */
+/* Creates the info table if the call has none. Other errors in the arguments are found afterwards.
+   [-0, +?, m] */
 static void make_info(lua_State *L) {
   int count = lua_gettop(L);
   if (count < DATA || !lua_isnoneornil(L, INFO)) return;
@@ -192,19 +195,19 @@ static void make_info(lua_State *L) {
   lua_replace(L, INFO);
 }
 
-/* Checks the arguments (self, buf[, info[, flags]]), and makes `info` first: that may run a finalizer. What was looked at
-   stays on the stack. [-0, +?, e] */
+/* Checks the arguments (self, buf[, info[, flags]]), and creates `info` before, because that may run a
+   finalizer. Checked values may stay on the stack. [-0, +?, e] */
 static void check_receive(lua_State *L, const char *operation, struct ip_receive_call *call) {
   if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) make_info(L);
   ip_receive_read(L, operation, FLAGS, IP_WANTS_SOURCE | IP_WANTS_CONTROL | IP_WANTS_JOINED, call);
   if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) luaL_checktype(L, INFO, LUA_TTABLE);
 }
 
-/* sock:receive_message(buf[, info[, flags]]) -> n, info: as receive_from, with what travelled beside the bytes in
-   `info`, a table that is filled anew (a new one without the argument): address, port, truncated, and where the
-   option receive_... is on destination, interface_index, hops, traffic_class, ecn, timestamp (ns since the epoch),
-   dropped, and segment_size where the system has joined several datagrams. Raises what receive does. Suspends: yes.
-   Source: recvmsg(2), RFC 3542. */
+/* sock:receive_message(buf[, info[, flags]]) -> n, info: like receive_from, with ancillary data in the table
+   `info`, whose fields are replaced (a new table without the argument): address, port, truncated, and, where
+   the option receive_... is on, destination, interface_index, hops, traffic_class, ecn, timestamp (ns since
+   the epoch), dropped, and segment_size if the system has joined several datagrams. Raises the errors of
+   receive. Suspends: yes. Source: recvmsg(2), RFC 3542. */
 static int receive_message(lua_State *L) {
   const struct ip_operation_type *type = &receive_message_type;
   struct ip_receive_call call;
@@ -215,7 +218,7 @@ static int receive_message(lua_State *L) {
   return ip_receive_wait(L, type, &call, yields);
 }
 
-/* --- the fields of what is sent --- */
+/* --- the fields of a send --- */
 
 static int field_error(lua_State *L, enum key key, const char *problem) {
   return ip_argument_error(L, INFO, lua_pushfstring(L, "field '%s': %s", keys[key], problem));
@@ -225,7 +228,7 @@ static int field_type_error(lua_State *L, enum key key, const char *expected) {
   return field_error(L, key, lua_pushfstring(L, "%s expected, got %s", expected, luaL_typename(L, -1)));
 }
 
-/* False where there is none. [-0, +1, v] */
+/* Reads an integer field; false if it is absent. [-0, +1, v] */
 static bool read_integer(lua_State *L, enum key key, lua_Integer low, lua_Integer high, lua_Integer *value) {
   int type = get_field(L, key);
   if (type == LUA_TNIL) return false;
@@ -238,7 +241,8 @@ static bool read_integer(lua_State *L, enum key key, lua_Integer low, lua_Intege
   return true;
 }
 
-/* Likewise an addr; `likely`, an address object or NULL, needs no look at its class. [-0, +1, v] */
+/* Reads an address field; false if it is absent. `likely`, an address object or NULL, needs no class check.
+   [-0, +1, v] */
 static bool read_address(lua_State *L, enum key key, const struct ip_address *likely,
                          struct ip_address *address) {
   int type = get_field(L, key);
@@ -281,7 +285,7 @@ static void read_interface(lua_State *L, struct ip_control *control) {
   control->items |= IP_CONTROL_INTERFACE;
 }
 
-/* The class that the option gives every datagram of this path. */
+/* Returns the traffic class that the option gives every datagram on this path. */
 static int default_class(lua_State *L, const struct ip_channel *channel, const struct ip_endpoint *to,
                          const char *operation) {
   int value;
@@ -292,7 +296,8 @@ static int default_class(lua_State *L, const struct ip_channel *channel, const s
   return value < 0 ? 0 : value;
 }
 
-/* The two low bits of the traffic class are the ECN field (RFC 3168): a datagram may set either part. */
+/* Reads traffic_class and ecn. The two low bits of the traffic class are the ECN field (RFC 3168): a datagram
+   may set either part. */
 static void read_class(lua_State *L, const char *operation, struct ip_send_call *call) {
   struct ip_control *control = &call->send.control;
   lua_Integer class = 0, ecn = 0;
@@ -318,7 +323,7 @@ static void read_sizes(lua_State *L, struct ip_control *control) {
 
 /* --- send_message, reply_message --- */
 
-/* Checks the arguments (self, data, info[, flags]) but for the fields. [-?, +?, e] */
+/* Checks the arguments (self, data, info[, flags]) except the fields. [-?, +?, e] */
 static void check_call(lua_State *L, const char *operation, struct ip_send_call *call) {
   ip_send_read_call(L, operation, INFO, call);
   if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) luaL_checktype(L, INFO, LUA_TTABLE);
@@ -336,7 +341,7 @@ static void set_target(lua_State *L, const char *operation, const struct target 
   call->send.to = &call->send.remote;
 }
 
-/* What info asks for beside the target. [-0, +0, e] */
+/* Reads the fields of info except the destination. [-0, +0, e] */
 static void read_control(lua_State *L, const char *operation, struct ip_send_call *call) {
   if (read_address(L, SOURCE, NULL, &call->send.control.address))
     call->send.control.items |= IP_CONTROL_ADDRESS;
@@ -345,7 +350,8 @@ static void read_control(lua_State *L, const char *operation, struct ip_send_cal
   read_class(L, operation, call);
 }
 
-/* (operation, call, info): in a frame of its own, as the functions above look for info at a fixed index. */
+/* (operation, call, info): reads the fields in a frame of its own, because the functions above expect info at
+   a fixed index. */
 static int read_control_apart(lua_State *L) {
   read_control(L, lua_touserdata(L, 1), lua_touserdata(L, 2));
   return 0;
@@ -371,7 +377,7 @@ static void read_send_message(lua_State *L, const char *operation, struct ip_sen
   read_control(L, operation, call);
 }
 
-/* Nobody's own address. */
+/* Is it an address that no single host owns (a group, a broadcast, the wildcard)? */
 static bool is_for_many(const struct ip_address *address) {
   struct ip_address plain = ip_address_unmapped(address);
   const uint8_t *bytes = plain.bytes;
@@ -379,7 +385,8 @@ static bool is_for_many(const struct ip_address *address) {
   return everybody || ip_address_is_multicast(&plain) || ip_address_is_unspecified(&plain);
 }
 
-/* A link-local address is on one interface; elsewhere routing chooses, which may well take another way back. */
+/* Fills the call from the info of a received datagram. A link-local address belongs to one interface; for any
+   other address, routing chooses the interface, which may differ from the receiving one. */
 static void read_reply_message(lua_State *L, const char *operation, struct ip_send_call *call) {
   struct ip_control *control = &call->send.control;
   struct target target;
@@ -396,20 +403,21 @@ static void read_reply_message(lua_State *L, const char *operation, struct ip_se
 static const struct ip_send_type send_message_type = IP_SEND_TYPE("send_message", read_send_message);
 static const struct ip_send_type reply_message_type = IP_SEND_TYPE("reply_message", read_reply_message);
 
-/* sock:send_message(data, info[, flags]) -> n: sends `data` as `info` says: address and port (without: the connected
-   peer, else EDESTADDRREQ), source (address to send from; EINVAL unless it is this system's own and of the peer's
-   family), interface_index (0: any), hops (1..255), traffic_class (0..255), ecn (0..3), segment_size (0..65507; the
-   system splits `data` into datagrams of that size; 0 does not split). Other keys are ignored. Raises what send_to
-   does. Suspends: yes, while the system's buffer is full. Source: sendmsg(2), RFC 3542, udp(7). */
+/* sock:send_message(data, info[, flags]) -> n: sends `data` with the fields of `info`: address and port
+   (absent: the connected peer, else EDESTADDRREQ), source (address to send from; EINVAL unless it is this
+   system's own and of the peer's family), interface_index (0: any), hops (1..255), traffic_class (0..255),
+   ecn (0..3), segment_size (0..65507; the system splits `data` into datagrams of that size; 0 does not
+   split). Other keys are ignored. Raises the errors of send_to. Suspends: yes, while the system's buffer is
+   full. Source: sendmsg(2), RFC 3542, udp(7). */
 static int send_message(lua_State *L) {
   return ip_send_start(L, &send_message_type);
 }
 
-/* sock:reply_message(data, info[, flags]) -> n: answers what receive_message has reported in `info`: to its address
-   and port, from its destination where that is one host's own (not a group, not 255.255.255.255), and between
-   link-local addresses over its interface_index. Other keys are ignored. Raises what send_to does, and EINVAL or
-   ENETUNREACH where `destination` is no longer an address of this system. Suspends: yes, while the system's buffer is
-   full. */
+/* sock:reply_message(data, info[, flags]) -> n: answers a datagram whose `info` receive_message has filled:
+   to its address and port, from its destination if that is one host's own (not a group, not 255.255.255.255),
+   and between link-local addresses over its interface_index. Other keys are ignored. Raises the errors of
+   send_to, and EINVAL or ENETUNREACH if `destination` is no longer an address of this system. Suspends: yes,
+   while the system's buffer is full. */
 static int reply_message(lua_State *L) {
   return ip_send_start(L, &reply_message_type);
 }

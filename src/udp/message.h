@@ -4,27 +4,28 @@
 
 #include "udp/send.h"
 
-/* An info table is at index 3 of the frame of a function that ip_message_add_functions has added: that adds functions which
-   carry the core (at the absolute stack index `core`) and the keys of info tables to the table on top of the stack.
-   [-0, +0, m] */
+/* Adds functions to the table on top of the stack. They have the core (at the absolute stack index `core`)
+   and the keys of info tables as upvalues, and find the info table at index 3 of their frame. [-0, +0, m] */
 void ip_message_add_functions(lua_State *L, int core, const luaL_Reg *functions);
 
-/* Makes the info table where it is nil, and drops what is above. [-?, +?, m] */
+/* Creates the info table if it is nil, and drops the values above it. [-?, +?, m] */
 void ip_message_prepare_info(lua_State *L);
 
-/* Sets all but the peer. [-0, +?, m] */
+/* Sets all fields except those of the peer. [-0, +?, m] */
 void ip_message_fill_info(lua_State *L, const struct ip_control *control, bool truncated);
 
-/* Sets the peer: its address is on top of the stack, nil where it is not `known`. [-1, +(0|1), m] */
+/* Sets the fields of the peer. Its address is on top of the stack and is popped; it is nil if the peer is not
+   `known`. [-1, +(0|1), m] */
 void ip_message_set_peer(lua_State *L, bool known, uint16_t port);
 
-/* Reads what the info table on top of the stack, which is popped, asks for beside the target. [-1, +0, e] */
+/* Pops an info table and reads its fields except the destination. [-1, +0, e] */
 void ip_message_read_control(lua_State *L, const char *operation, struct ip_send_call *call);
 
-/* Keeps the function that ip_message_read_control calls in the registry (core at stack index `core`). [-0, +0, m] */
+/* Stores the function that ip_message_read_control calls in the registry (core at stack index `core`).
+   [-0, +0, m] */
 void ip_message_open(lua_State *L, int core);
 
-/* Methods; each carries the keys. */
+/* The methods, which need the keys as upvalues. */
 extern const luaL_Reg ip_message_methods[];
 
 #endif

@@ -1,4 +1,4 @@
-/* message_flag.c: the flags of receives and sends. Owns nothing. */
+/* message_flag.c: the flags of receives and sends. Owns nothing. Raises bad arguments and ENOTSUP. */
 #include "udp/message_flag.h"
 
 #include "base/util.h"
@@ -33,7 +33,7 @@ void ip_message_flag_push(lua_State *L) {
   }
 }
 
-/* Linux ignores the flags of the other direction. A flag is never ignored here. */
+/* Linux ignores the flags of the other direction; this library refuses them. */
 int ip_message_flag_check(lua_State *L, int arg, bool receives, const char *operation) {
   lua_Integer flags = ip_argument_integer(L, arg, 0, INT_MAX);
   lua_Integer unknown = flags;

@@ -2,7 +2,7 @@
 
    Owns nothing: memberships belong to the system's socket and end with it. Groups are joined by interface
    index with the requests of RFC 3678, which are the same for both families; a v4 group on a v6 socket is
-   joined at the IP level. Raises bad-argument errors and what the system reports. */
+   joined at the IP level. Raises bad arguments and the errors of the system. */
 #include "udp/multicast.h"
 
 #include "binding/error.h"
@@ -35,8 +35,8 @@ struct membership {
   struct ip_endpoint group, source;
 };
 
-/* The family of an address to this socket. What its own family does not include is EAFNOSUPPORT, as in
-   bind. [-0, +0, e] */
+/* Returns the family that the socket needs for an address. Raises EAFNOSUPPORT, like bind, if the socket's
+   family does not include it. [-0, +0, e] */
 static int check_family(lua_State *L, const struct ip_channel *channel, struct ip_address *address,
                         const char *name) {
   if (!channel->is_v6 && address->version == 6) ip_error_raise(L, EAFNOSUPPORT, name);
@@ -47,7 +47,8 @@ static int check_family(lua_State *L, const struct ip_channel *channel, struct i
   return AF_INET;
 }
 
-/* A scope names the interface as well as an interface argument does, but not another one. [-0, +0, e] */
+/* Uses the scope of an address as the interface; raises EINVAL if the interface argument is another one.
+   [-0, +0, e] */
 static void use_scope(lua_State *L, struct membership *membership, uint32_t scope_id, const char *name) {
   if (scope_id == 0) return;
   if (membership->index != 0 && membership->index != scope_id) ip_error_raise(L, EINVAL, name);
@@ -97,10 +98,10 @@ void ip_multicast_change(lua_State *L, const struct ip_channel *channel, int req
 
 #endif
 
-/* --- the interface of what is sent --- */
+/* --- the interface of outgoing datagrams --- */
 
-/* With the index the address decides only what the datagrams come from (ip(7)). EADDRNOTAVAIL is what Linux
-   says on v4 for an index without interface. */
+/* When an index is given, the address only sets the source of the datagrams (ip(7)). Linux returns
+   EADDRNOTAVAIL on v4 for an index without an interface. */
 static int set_v4_interface(int fd, const struct ip_interface *interface) {
   struct ip_mreqn request = {.imr_ifindex = (int)interface->index, .imr_address = interface->address};
   if (setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &request, sizeof request) == 0) return 0;
@@ -119,7 +120,7 @@ void ip_multicast_set_interface(lua_State *L, struct ip_channel *channel, const 
   channel->multicast_interface = interface.index;
 }
 
-/* The primary v4 address of an interface, or 0.0.0.0 (netdevice(7)). */
+/* Returns the primary v4 address of an interface, or 0.0.0.0 (netdevice(7)). */
 static struct in_addr address_of_interface(int fd, unsigned index) {
   struct in_addr none = {.s_addr = htonl(INADDR_ANY)};
   struct ifreq request = {.ifr_flags = 0};
@@ -130,7 +131,8 @@ static struct in_addr address_of_interface(int fd, unsigned index) {
   return name.sin_addr;
 }
 
-/* Linux keeps the index apart from the address, and gives back the address alone. */
+/* Pushes the address of the interface. Linux stores the index apart from the address and returns only the
+   address. */
 static int push_v4_interface(lua_State *L, const struct ip_channel *channel, const char *name) {
   struct in_addr value;
   socklen_t length = sizeof value;

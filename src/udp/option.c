@@ -1,7 +1,8 @@
-/* option.c: set_option, get_option. A table says what each option is; small functions do what differs.
+/* option.c: set_option, get_option. A table describes every option; small functions read and write the
+   values.
 
-   Owns nothing. An option that the platform lacks is absent from the table, and so is ENOTSUP like an unknown
-   name. */
+   Owns nothing. The table has only the options of the platform, so an option that the platform lacks raises
+   ENOTSUP like an unknown name. Each method says what it raises. */
 #include "udp/option.h"
 
 #include "base/util.h"
@@ -32,16 +33,17 @@ enum { NO_OPTION = -1 };
 
 struct option {
   const char *name;
-  /* Pushes the value. NULL: set only. [-0, +1, e] */
+  /* Pushes the value. NULL: the option can only be set. [-0, +1, e] */
   int (*get)(lua_State *L, const struct ip_socket *socket, const struct option *option);
-  /* Sets it to the value at index 3; further values follow there. NULL: get only. [-0, +0, e] */
+  /* Sets the option to the value at index 3; more values may follow. NULL: the option can only be read.
+     [-0, +0, e] */
   void (*set)(lua_State *L, struct ip_socket *socket, const struct option *option);
-  int level, number; /* on any socket, or, where the level is IPPROTO_IP, on v4 */
-  int v6_number;     /* at level IPPROTO_IPV6, or NO_OPTION */
+  int level, number; /* for any socket, or, with level IPPROTO_IP, for v4 */
+  int v6_number;     /* at level IPPROTO_IPV6; may be NO_OPTION */
   int low, high;     /* range of an integer */
 };
 
-/* --- the system's integers --- */
+/* --- integer options of the system --- */
 
 static int get_integer(lua_State *L, const struct ip_socket *socket, int level, int number,
                        const char *name) {
@@ -69,8 +71,8 @@ static int read_integer(lua_State *L, const struct ip_socket *socket, const stru
   return get_integer(L, socket, option->level, option->number, option->name);
 }
 
-/* On a dual-stack socket v4-mapped traffic obeys the v4 option (ipv6(7), measured on Linux 6.18): both are
-   set. */
+/* Sets both options on a dual-stack socket, because v4-mapped traffic obeys the v4 option (ipv6(7), measured
+   on Linux 6.18). */
 static void write_integer(lua_State *L, const struct ip_socket *socket, const struct option *option,
                           int value) {
   bool of_family = is_of_family(option), dual_stack;
@@ -82,7 +84,7 @@ static void write_integer(lua_State *L, const struct ip_socket *socket, const st
   if (v4_too) set_integer(L, socket, option->level, option->number, option->name, value);
 }
 
-/* --- what the table refers to --- */
+/* --- functions of the table --- */
 
 static int get_boolean_option(lua_State *L, const struct ip_socket *socket, const struct option *option) {
   lua_pushboolean(L, read_integer(L, socket, option) != 0);
@@ -121,7 +123,7 @@ static void change_membership(lua_State *L, struct ip_socket *socket, const stru
 
 #endif
 
-/* --- options of their own kind --- */
+/* --- other options --- */
 
 #ifdef __linux__
 
@@ -135,8 +137,8 @@ static int get_mtu(lua_State *L, const struct ip_socket *socket, const struct op
 
 #endif
 
-/* What the network said about an earlier datagram. The value is made before the system forgets the error; that
-   allocates, so a finalizer may have closed the socket. */
+/* Gets the error that the network reported for an earlier datagram. The error value is created before the
+   system clears the error; that allocates, so a finalizer may have closed the socket. */
 static int get_error(lua_State *L, const struct ip_socket *socket, const struct option *option) {
   struct ip_error *value = ip_error_push(L, IP_ERROR_SYSTEM, 0, NULL);
   socket = ip_socket_check_open(L, "get_option")->socket;
@@ -148,7 +150,7 @@ static int get_error(lua_State *L, const struct ip_socket *socket, const struct 
 
 #ifdef SO_BINDTODEVICE
 
-/* The length that Linux gives includes the end of the name; 0 where the socket is bound to no device. */
+/* The length from Linux includes the final NUL; it is 0 if the socket is bound to no device. */
 static int get_device(lua_State *L, const struct ip_socket *socket, const struct option *option) {
   char name[IFNAMSIZ + 1] = {0};
   socklen_t length = IFNAMSIZ;
@@ -158,7 +160,7 @@ static int get_device(lua_State *L, const struct ip_socket *socket, const struct
   return 1;
 }
 
-/* Linux cuts names that are too long, and would bind to another device (socket(7)). */
+/* Linux truncates names that are too long, and would bind to another device (socket(7)). */
 static void set_device(lua_State *L, struct ip_socket *socket, const struct option *option) {
   size_t length;
   const char *name = ip_argument_string(L, 3, &length);
@@ -169,7 +171,7 @@ static void set_device(lua_State *L, struct ip_socket *socket, const struct opti
 
 #endif
 
-/* --- options that the parts of the socket have to know of --- */
+/* --- options that affect the parts of a socket --- */
 
 static void check_part(lua_State *L, const void *part) {
   if (part == NULL) ip_error_memory(L);
@@ -194,7 +196,7 @@ static int enable_coalesce(struct ip_socket *socket) {
 static void disable_coalesce(struct ip_socket *socket) {
   struct ip_channel *channel = &socket->channel;
   if (socket->flusher == NULL) return;
-  (void)ip_send_queue_set(channel, false); /* with their parts there already, neither can fail */
+  (void)ip_send_queue_set(channel, false); /* with the parts present, neither can fail */
   (void)ip_receive_path_set_coalesce(channel, false);
   ip_flusher_schedule(socket->flusher);
 }
@@ -211,7 +213,7 @@ static void set_coalesce(lua_State *L, struct ip_socket *socket, const struct op
 
 #ifdef __linux__
 
-/* At the place of their numbers, which are the same in both families; others than these can be read where
+/* The index of each name is its number, which is the same in both families. Other modes can be read if
    somebody else has set them. */
 static const char *const path_mtu_modes[] = {"dont", "want", "do", "probe", NULL};
 
@@ -227,7 +229,7 @@ static void set_path_mtu_discovery(lua_State *L, struct ip_socket *socket, const
   write_integer(L, socket, option, ip_argument_choice(L, 3, path_mtu_modes));
 }
 
-/* SO_MEMINFO, since Linux 4.12, gives an array of counters. */
+/* Reads an array of counters by SO_MEMINFO, since Linux 4.12. */
 static int get_dropped(lua_State *L, const struct ip_socket *socket, const struct option *option) {
   uint32_t counters[SK_MEMINFO_VARS] = {0};
   socklen_t length = sizeof counters;
@@ -333,21 +335,22 @@ static const struct option *check_option(lua_State *L, const char *operation) {
 }
 
 /* sock:set_option(name, value...): EBADF when the socket is not open; ENOTSUP for an unknown name, for a
-   get-only option and for one that the platform or the socket's family lacks; a wrong value is a bad
-   argument. The memberships take (group[, interface]) and (group, source[, interface]). Suspends: no. Source: socket(7), ip(7), ipv6(7), udp(7). */
+   get-only option and for an option that the platform or the socket's family lacks; a wrong value is a bad
+   argument. The values of the memberships are (group[, interface]) and (group, source[, interface]).
+   Suspends: no. Source: socket(7), ip(7), ipv6(7), udp(7). */
 int ip_socket_set_option(lua_State *L) {
   struct ip_socket *socket = ip_socket_check_open(L, "set_option")->socket;
   const struct option *option = check_option(L, "set_option");
   if (option->set == NULL) return ip_error_raise(L, ENOTSUP, "set_option");
-  ip_flusher_flush(socket->flusher); /* the option is for what is sent from now on */
+  ip_flusher_flush(socket->flusher); /* the option applies to later sends only */
   option->set(L, socket, option);
   socket = ip_socket_check(L, 1)->socket; /* a finalizer may have closed it */
   if (socket != NULL) ip_send_queue_read_options(&socket->channel);
   return 0;
 }
 
-/* sock:get_option(name) -> value: EBADF, and ENOTSUP likewise, for set-only options too. Suspends: no.
-   Source: getsockopt(2). */
+/* sock:get_option(name) -> value: raises EBADF and ENOTSUP like set_option; a set-only option is ENOTSUP,
+   too. Suspends: no. Source: getsockopt(2). */
 int ip_socket_get_option(lua_State *L) {
   const struct ip_socket *socket = ip_socket_check_open(L, "get_option")->socket;
   const struct option *option = check_option(L, "get_option");
@@ -355,8 +358,8 @@ int ip_socket_get_option(lua_State *L) {
   return option->get(L, socket, option);
 }
 
-/* option_names() -> list of the names of all options that this platform has, for the spec that compares them with
-   the documentation. Suspends: no. */
+/* option_names() -> list of the names of all options on this platform. A spec compares them with the
+   documentation. Suspends: no. */
 int ip_socket_option_names(lua_State *L) {
   lua_createtable(L, (int)ip_count_of(options), 0);
   for (size_t i = 0; i < ip_count_of(options); i++) {

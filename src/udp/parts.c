@@ -1,5 +1,5 @@
-/* parts.c: all parts of a channel together. Owns nothing: each part belongs to the file of its name. Raises nothing; knows no
-   Lua. */
+/* parts.c: all parts of a channel together. Owns nothing: each part belongs to the file of its name. Does not
+   use Lua and raises nothing. */
 #include "udp/parts.h"
 
 #include "net/datagram_io.h"
@@ -12,7 +12,7 @@
 #include <netinet/in.h>
 
 int ip_parts_set_errors(struct ip_channel *channel, bool on) {
-  if (!on) { /* as the system does, what is queued is forgotten */
+  if (!on) { /* drops queued errors, as the system does */
     ip_error_queue_free(channel->errors);
     channel->errors = NULL;
     return 0;
@@ -32,7 +32,7 @@ void ip_parts_free(struct ip_channel *channel) {
 
 #if defined(UDP_GRO) && defined(UDP_SEGMENT) && defined(SO_RXQ_OVFL)
 
-/* 0 where the platform has no such option. */
+/* Returns the value of an option, or 0 if the platform does not have it. */
 static int option_of(const struct ip_channel *channel, int level, int number) {
   int value;
   return ip_datagram_get_option(channel->fd, level, number, &value) == 0 ? value : 0;

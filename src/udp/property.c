@@ -1,5 +1,5 @@
-/* property.c: the properties of ip.udp.socket. Owns nothing but the cached addresses of the socket's two ends, which are a
-   user value of the box. */
+/* property.c: the properties of ip.udp.socket. Owns the cached addresses of the socket's two ends, which are
+   a user value of the box. Raises EBADF on a closed socket, and the errors of the system. */
 #include "udp/property.h"
 
 #include "binding/argument.h"
@@ -20,8 +20,8 @@ static int socket_get_is_open(lua_State *L) {
   return 1;
 }
 
-/* Pushes the cached address of an end of the socket at index 1; false, and nothing, when there is none. [-0,
-   +(0|1), -] */
+/* Pushes the cached address of an end of the socket at index 1 and returns true; pushes nothing and returns
+   false if there is none. [-0, +(0|1), -] */
 static bool push_cached(lua_State *L, enum end end) {
   if (lua_getiuservalue(L, 1, IP_SOCKET_ENDS) == LUA_TTABLE && lua_rawgeti(L, -1, (int)end) != LUA_TNIL) {
     lua_remove(L, -2);
@@ -31,7 +31,7 @@ static bool push_cached(lua_State *L, enum end end) {
   return false;
 }
 
-/* Keeps the address on top of the stack. [-0, +0, m] */
+/* Caches the address on top of the stack. [-0, +0, m] */
 static void cache(lua_State *L, enum end end) {
   if (lua_getiuservalue(L, 1, IP_SOCKET_ENDS) != LUA_TTABLE) {
     lua_pop(L, 1);
@@ -50,7 +50,7 @@ static void push_address(lua_State *L, const struct ip_endpoint *endpoint) {
   ip_address_push(L, &address);
 }
 
-/* The local endpoint. [-0, +0, e] */
+/* Returns the local endpoint. [-0, +0, e] */
 static struct ip_endpoint get_local(lua_State *L, const char *property) {
   struct ip_socket *socket = ip_socket_check_open(L, property)->socket;
   struct ip_endpoint local;
@@ -103,7 +103,8 @@ static int socket_get_native_handle(lua_State *L) {
   return 1;
 }
 
-/* The datagrams that the system has not taken: in the send queue, or in calls that wait. Adds their bytes. */
+/* Counts the datagrams that the system has not accepted yet, in the send queue and in waiting calls, and adds
+   their bytes. */
 static size_t count_unsent(const struct ip_socket *socket, size_t *bytes) {
   return ip_send_queue_count(&socket->channel, bytes) + ip_watcher_count_sends(&socket->watcher, bytes);
 }

@@ -4,7 +4,7 @@
 
 #include "binding/class.h"
 
-/* Ends with a NULL name. */
+/* The last entry has a NULL name. */
 extern const struct ip_property ip_socket_properties[];
 
 /* __tostring. [-0, +1, m] */

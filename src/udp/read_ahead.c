@@ -1,8 +1,9 @@
-/* read_ahead.c: a read-ahead buffer: datagrams that were read and have not been received. Owns the memory that they lie in.
-   Raises nothing; knows no Lua.
+/* read_ahead.c: a read-ahead buffer: datagrams that were read from the system and have not been received yet.
+   Owns their memory. Does not use Lua and raises nothing.
 
-   Each slot can hold the largest joined read, 64 KiB, because the system may join any time. Pages that nothing was
-   written to cost nothing. Large reads want a smaller working set: then fewer slots are offered. */
+   Each slot has space for the largest joined buffer, 64 KiB, because the system may join datagrams at any
+   time. Pages that are never written cost nothing. After large reads, fewer slots are offered, so that the
+   data of one read stays in the caches. */
 #include "udp/read_ahead.h"
 
 #include "base/util.h"
@@ -14,7 +15,7 @@
 
 enum {
   SLOT_SIZE = 65536,
-  SLOT_DISTANCE = SLOT_SIZE + 320, /* at multiples of 64 KiB slots would compete for the same cache lines */
+  SLOT_DISTANCE = SLOT_SIZE + 320, /* a distance of 64 KiB would map all slots to the same cache lines */
   LARGE_READ = 65536
 };
 
@@ -47,7 +48,7 @@ static void free_headers(struct ip_read_ahead_memory *memory) {
   free(memory->controls);
 }
 
-/* A read changes the lengths of what it has used. */
+/* Restores the lengths that a read has changed. */
 static void prepare_slot(struct ip_read_ahead_memory *memory, size_t index) {
   struct msghdr *header = &memory->headers[index].msg_hdr;
   header->msg_namelen = sizeof memory->slots[index].source.name;
@@ -154,7 +155,7 @@ static void begin(struct ip_read_ahead *buffer, bool is_v6) {
   if (joined) buffer->stride = (size_t)buffer->control.segment_size;
 }
 
-/* What is read at once should stay in the caches. */
+/* Halves or doubles the number of slots, so that the data of one read stays in the caches. */
 static void adapt(struct ip_read_ahead *buffer, size_t count) {
   size_t bytes = 0;
   for (size_t i = 0; i < count; i++)
@@ -185,7 +186,7 @@ int ip_read_ahead_fill(struct ip_read_ahead *buffer, int fd, bool is_v6) {
 
 #else
 
-/* One slot: the system neither joins datagrams nor reads several. */
+/* There is one slot: the system neither joins datagrams nor reads several. */
 static void begin(struct ip_read_ahead *buffer, bool is_v6) {
   (void)buffer, (void)is_v6;
 }

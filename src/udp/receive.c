@@ -1,8 +1,9 @@
-/* receive.c: receive, receive_from, receive_string and their try_ forms.
+/* receive.c: receive, receive_from, receive_string and their try_ forms. Owns nothing. Each method says what
+   it raises.
 
-   Every call tries its system call first; only EAGAIN suspends. The fast path touches no operation, no timer and no poll
-   handle, and allocates nothing but the address of a peer that is not the last one. A suspended receive is attempted by the
-   dispatcher, which resumes its coroutine in the same breath. */
+   Every call first tries its system call; only EAGAIN suspends. The fast path uses no operation, no timer and
+   no poll handle, and allocates nothing except the address of a new peer. The dispatcher attempts a suspended
+   receive, and resumes its coroutine as soon as that succeeds. */
 #include "udp/receive.h"
 
 #include "base/util.h"
@@ -17,7 +18,7 @@
 #include <errno.h>
 
 enum {
-  PROBE_EVERY = 32, /* of receives that could suspend without a try, one in this many tries all the same */
+  PROBE_EVERY = 32, /* one in so many receives that may suspend without a try makes a try */
   LARGEST_DATAGRAM = 65535
 };
 
@@ -54,7 +55,7 @@ static int push_datagram(lua_State *L, const struct ip_datagram *datagram) {
   return 2;
 }
 
-/* The last sender's address is cached, and as addresses are immutable it is safe to share. */
+/* Pushes the last sender's address from the cache; addresses are immutable, so they can be shared. */
 void ip_receive_push_source(lua_State *L, int index, const struct ip_socket_box *box,
                             const struct ip_endpoint *source) {
   const struct ip_socket *socket = box->socket;
@@ -65,7 +66,7 @@ void ip_receive_push_source(lua_State *L, int index, const struct ip_socket_box 
   struct ip_address address;
   ip_endpoint_get_address(source, &address);
   const struct ip_address *peer = ip_address_push(L, &address);
-  if (box->socket == NULL) return; /* allocating may run a finalizer, and that close the socket */
+  if (box->socket == NULL) return; /* allocating may run a finalizer that closes the socket */
   lua_pushvalue(L, -1);
   lua_setiuservalue(L, index, IP_SOCKET_PEER);
   box->socket->peer = peer;
@@ -117,12 +118,13 @@ static const struct ip_operation_type receive_string_type = {.name = "receive_st
 
 /* --- waiting --- */
 
-/* Is there something for a receive that the system does not know of? */
+/* Does this process have a datagram or an error for a receive? The system does not report it. */
 static bool has_pending(const struct ip_channel *channel) {
   return ip_error_queue_has_report(channel) || ip_receive_path_has_read_ahead(channel);
 }
 
-/* A socket that keeps meeting EAGAIN suspends without a try, which saves the system call, and probes now and then. */
+/* A socket that meets EAGAIN repeatedly suspends without a try, which saves the system call, and probes at
+   intervals. */
 static bool skips_try(const struct ip_runtime *runtime, const struct ip_socket_box *box) {
   struct ip_channel *channel = &box->socket->channel;
   if (IP_LIKELY(channel->would_block_streak < IP_SKIP_AFTER)) return false;
@@ -147,14 +149,14 @@ int ip_receive_wait(lua_State *L, const struct ip_operation_type *type, const st
   return ip_operation_suspend(L, operation);
 }
 
-/* Tries; true when there is a datagram. Raises what is not EAGAIN. [-0, +0, e] */
+/* Tries once; true when there is a datagram. Raises any error except EAGAIN. [-0, +0, e] */
 static bool try_to_receive(lua_State *L, const struct ip_operation_type *type,
                            const struct ip_receive_call *call, struct ip_received *received) {
   struct ip_channel *channel = &call->box->socket->channel;
   struct ip_failure failure = ip_receive_path_attempt(channel, &call->receive, received);
   if (IP_LIKELY(failure.code == 0)) {
     if (IP_LIKELY(!ip_receive_path_coalesces(channel)))
-      channel->would_block_streak = 0; /* else the path knows */
+      channel->would_block_streak = 0; /* else the receive path sets it */
     return true;
   }
   if (failure.code != EAGAIN) ip_socket_raise(L, failure, type->name);
@@ -198,10 +200,10 @@ void ip_receive_read(lua_State *L, const char *operation, int flags, uint8_t wan
 
 /* --- methods --- */
 
-/* sock:receive(buf[, flags]) -> n, truncated: receives one datagram into `buf`. An empty buf waits for one and
-   consumes it. flags: ip.message_flag.peek. Raises ETIMEDOUT (receive_timeout), ECANCELED, ESHUTDOWN,
-   ECONNREFUSED and what else the network reported for an earlier datagram of a connected socket. Suspends:
-   yes. Source: recv(2). */
+/* sock:receive(buf[, flags]) -> n, truncated: receives one datagram into `buf`. An empty buf waits for a
+   datagram and consumes it. flags: ip.message_flag.peek. Raises ETIMEDOUT (receive_timeout), ECANCELED,
+   ESHUTDOWN, ECONNREFUSED and other errors that the network reported for an earlier datagram of a connected
+   socket. Suspends: yes. Source: recv(2). */
 int ip_socket_receive(lua_State *L) {
   struct ip_receive_call call;
   struct ip_received received;
@@ -212,7 +214,7 @@ int ip_socket_receive(lua_State *L) {
   return ip_receive_wait(L, &receive_type, &call, yields);
 }
 
-/* sock:receive_from(buf[, flags]) -> n, address, port, truncated: as receive, with the sender's endpoint.
+/* sock:receive_from(buf[, flags]) -> n, address, port, truncated: like receive, with the sender's endpoint.
    Suspends: yes. Source: recvfrom(2). */
 int ip_socket_receive_from(lua_State *L) {
   struct ip_receive_call call;
@@ -224,8 +226,8 @@ int ip_socket_receive_from(lua_State *L) {
   return ip_receive_wait(L, &receive_from_type, &call, yields);
 }
 
-/* sock:receive_string([size[, flags]]) -> string, address, port, truncated: at most `size` bytes (default:
-   any datagram, whole) as a new string. Suspends: yes. */
+/* sock:receive_string([size[, flags]]) -> string, address, port, truncated: receives at most `size` bytes
+   (default: any datagram, whole) as a new string. Suspends: yes. */
 int ip_socket_receive_string(lua_State *L) {
   const struct ip_operation_type *type = &receive_string_type;
   struct ip_receive_call call = {.box = ip_socket_check_open(L, type->name),
@@ -241,7 +243,7 @@ int ip_socket_receive_string(lua_State *L) {
   return push_string_from(L, call.receive.data, &received.datagram);
 }
 
-/* The try_ forms: true when there is a datagram; not when others wait for the next one. */
+/* The try_ forms: true when there is a datagram; false also while other receives wait. */
 static bool receive_at_once(lua_State *L, const struct ip_operation_type *type,
                             const struct ip_receive_call *call, struct ip_received *received) {
   check_receivable(L, type, call);
@@ -249,8 +251,8 @@ static bool receive_at_once(lua_State *L, const struct ip_operation_type *type,
   return try_to_receive(L, type, call, received);
 }
 
-/* sock:try_receive(buf[, flags]) -> n, truncated | nil, err: as receive, but where that would wait the result
-   is nil and an EAGAIN error. Suspends: no. */
+/* sock:try_receive(buf[, flags]) -> n, truncated | nil, err: like receive, but returns nil and an EAGAIN
+   error instead of waiting. Suspends: no. */
 int ip_socket_try_receive(lua_State *L) {
   static const struct ip_operation_type type = {.name = "try_receive"};
   struct ip_receive_call call;

@@ -1,4 +1,4 @@
-/* receive.h: the receives that Lua calls, and the course that all of them share. */
+/* receive.h: the receives that Lua calls, and the steps that all of them share. */
 #ifndef IP_RECEIVE_H
 #define IP_RECEIVE_H
 
@@ -10,31 +10,32 @@ struct ip_receive_call {
   struct ip_receive receive;
 };
 
-/* Reads the arguments of a receive: the socket at 1, the buffer at 2, the flags at `flags`, which is where they end. Leaves
-   on the stack what it has looked at. [-0, +2, e] */
+/* Reads the arguments of a receive: the socket at 1, the buffer at 2, and the flags at `flags`, the last
+   argument. Checked values may stay on the stack. [-0, +2, e] */
 void ip_receive_read(lua_State *L, const char *operation, int flags, uint8_t wants,
                      struct ip_receive_call *call);
 
-/* True when there is a datagram; false: `return ip_receive_wait(...)`. `yields`: in: the call has to wait in any case; out:
-   to be passed on. [-0, +0, e] */
+/* Returns true when there is a datagram, else false: `return ip_receive_wait(...)`. `yields` is true on entry
+   if the call has to wait in any case; pass its value on to ip_receive_wait. [-0, +0, e] */
 bool ip_receive_start(lua_State *L, const struct ip_operation_type *type, const struct ip_receive_call *call,
                       struct ip_received *received, bool *yields);
 int ip_receive_wait(lua_State *L, const struct ip_operation_type *type, const struct ip_receive_call *call,
                     bool yields);
 
-/* Lets an operation that was just acquired wait for its socket; EBADF when that has been closed meanwhile. [-0, +0, e] */
+/* Makes an acquired operation wait for its socket. Raises EBADF if the socket has been closed meanwhile.
+   [-0, +0, e] */
 void ip_receive_queue(lua_State *L, struct ip_operation *operation, const struct ip_receive_call *call,
                       bool yields);
 
-/* For operation types. No Lua. */
+/* Functions of operation types. They do not call Lua. */
 bool ip_receive_attempt(struct ip_operation *operation);
 void ip_receive_final_attempt(struct ip_operation *operation);
 
-/* Turns EAGAIN into an error that the system's error queue holds, if there is one: it reports that by POLLERR alone.
-   No Lua. */
+/* Replaces EAGAIN by an error from the system's error queue, if there is one: the system reports that queue
+   by POLLERR only. Does not call Lua. */
 struct ip_failure ip_receive_look_for_errors(struct ip_channel *channel, struct ip_failure failure);
 
-/* Pushes the sender's address; the socket's box is at `index`, which may be a pseudo-index. [-0, +1, m] */
+/* Pushes the sender's address. The socket's box is at `index`, which may be a pseudo-index. [-0, +1, m] */
 void ip_receive_push_source(lua_State *L, int index, const struct ip_socket_box *box,
                             const struct ip_endpoint *source);
 

@@ -1,4 +1,5 @@
-/* receive_error.c: the entries of a socket's error queue, as Lua sees them. Owns nothing. */
+/* receive_error.c: receive_error, which returns the entries of a socket's error queue to Lua. Owns nothing.
+   Raises EBADF, bad arguments and memory errors. */
 #include "udp/receive_error.h"
 
 #include "binding/error.h"
@@ -16,7 +17,7 @@ static void set_integer(lua_State *L, const char *key, lua_Integer value) {
   lua_setfield(L, -2, key);
 }
 
-/* The sender's payload that the error quotes, into the span at 2, if there is one. [-0, +0, m] */
+/* Copies the payload that the error quotes into the span at 2, if there is one. [-0, +0, m] */
 static void set_payload(lua_State *L, const struct ip_queued_error *error) {
   struct ip_bytes *span = lua_isnoneornil(L, 2) ? NULL : ip_byte_span_check(L, 2);
   size_t length = span == NULL ? 0 : span->length < error->length ? span->length : error->length;
@@ -62,12 +63,12 @@ static void look_for_entry(struct ip_socket *socket) {
   ip_flusher_wake_receives(&socket->watcher, &socket->channel);
 }
 
-/* sock:receive_error([buf]) -> info | nil: the oldest entry of the socket's error queue, nil when there is none or
-   receive_errors is off. buf: byte_span for the bytes of the datagram that the error quotes. info: error (error
-   value), origin ("local", "icmp", "icmp6"), type, code (of the ICMP message), mtu (with EMSGSIZE), offender (who
-   reported it; nil for local errors), address and port (where the datagram was going), length (bytes put into
-   buf), truncated.
-   Suspends: no. Source: recvmsg(2) MSG_ERRQUEUE, ip(7). */
+/* sock:receive_error([buf]) -> info | nil: pops the oldest entry of the socket's error queue; nil when it is
+   empty or receive_errors is off. buf: byte_span for the bytes of the datagram that the error quotes. info:
+   error (error value), origin ("local", "icmp", "icmp6"), type, code (of the ICMP message), mtu (with
+   EMSGSIZE), offender (address of the reporter; nil for local errors), address and port (destination of the
+   datagram), length (bytes written to buf), truncated. Suspends: no. Source: recvmsg(2) MSG_ERRQUEUE,
+   ip(7). */
 int ip_socket_receive_error(lua_State *L) {
   struct ip_socket_box *box = ip_socket_check_open(L, "receive_error");
   if (!lua_isnoneornil(L, 2)) ip_byte_span_check(L, 2);
@@ -77,8 +78,8 @@ int ip_socket_receive_error(lua_State *L) {
     lua_pushnil(L);
     return 1;
   }
-  /* a copy that Lua owns: what follows allocates, and so may run a finalizer that closes the socket, opens it again
-     or reads errors */
+  /* Lua owns this copy: the code below allocates, and may run a finalizer that closes the socket, opens it
+     again or reads errors */
   struct ip_queued_error *copy = lua_newuserdatauv(L, sizeof *copy + IP_ERROR_PAYLOAD, 0);
   lua_createtable(L, 0, 10);
   if (box->socket == NULL) return ip_error_raise(L, EBADF, "receive_error");

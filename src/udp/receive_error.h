@@ -1,4 +1,4 @@
-/* receive_error.h: the entries of a socket's error queue, as Lua sees them. */
+/* receive_error.h: the method receive_error. */
 #ifndef IP_RECEIVE_ERROR_H
 #define IP_RECEIVE_ERROR_H
 

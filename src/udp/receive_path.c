@@ -1,7 +1,7 @@
-/* receive_path.c: what stands between a receive and the system: datagrams that were read ahead, datagrams that others than
-   the peer sent before `connect`, and errors of datagrams sent earlier.
+/* receive_path.c: one receive from the channel to the system: the read-ahead buffer, the peer filter, and
+   errors of datagrams sent earlier.
 
-   Owns the channel's struct ip_receive_state. Raises nothing; knows no Lua. */
+   Owns the channel's struct ip_receive_state. Does not use Lua and raises nothing. */
 #include "udp/receive_path.h"
 
 #include "base/util.h"
@@ -28,7 +28,8 @@ void ip_receive_path_free(struct ip_channel *channel) {
 
 /* --- the read-ahead buffer --- */
 
-/* Reads what may be several datagrams. A read that took all there was saves the next receive its try. */
+/* Reads one or more datagrams. After a read that emptied the socket, the next receive suspends without a
+   try. */
 static int fill(struct ip_channel *channel) {
   struct ip_receive_state *state = channel->receive;
   int error = ip_read_ahead_fill(state->read_ahead, channel->fd, channel->is_v6);
@@ -38,7 +39,7 @@ static int fill(struct ip_channel *channel) {
   return 0;
 }
 
-/* Pops the next datagram, or, `joined`, all that is left of those that were joined with it. */
+/* Pops the next datagram, or, with `joined`, the rest of a joined buffer. */
 static void pop(struct ip_channel *channel, const struct ip_receive *call, bool joined,
                 struct ip_received *received) {
   struct ip_receive_state *state = channel->receive;
@@ -71,7 +72,8 @@ static int receive_directly(struct ip_channel *channel, const struct ip_receive 
   return error;
 }
 
-/* Does a receive have to look here first? Joined datagrams that it wants in one piece it reads itself. */
+/* Does a receive use the read-ahead buffer? A receive that wants joined datagrams in one piece reads them
+   itself. */
 static bool reads_ahead(const struct ip_receive_state *state, bool joined) {
   if (state == NULL) return false;
   if (state->has_read_ahead) return true;
@@ -91,12 +93,12 @@ static int receive_one(struct ip_channel *channel, const struct ip_receive *call
   return error;
 }
 
-/* A receive into an empty buffer. */
+/* The buffer of a receive that drops its datagram. */
 static unsigned char nowhere[1];
 static const struct ip_receive nothing = {.data = nowhere, .size = 0};
 
-/* Datagrams that were queued before `connect` are still delivered after it, whoever sent them: they are dropped here until
-   the queue has once been empty. From then on the kernel filters. */
+/* Drops non-peer datagrams. The system delivers datagrams that were queued before `connect` to the connected
+   socket, from any sender. Once the queue has been empty, the kernel's own filter suffices. */
 static int receive_from_peer(struct ip_channel *channel, const struct ip_receive *call,
                              struct ip_received *received) {
   for (;;) {
@@ -129,8 +131,8 @@ static bool is_readable(const struct ip_channel *channel) {
   return poll(&descriptor, 1, 0) != 0 && (descriptor.revents & POLLIN) != 0;
 }
 
-/* Datagrams that the system has joined stay joined, and with the option off it delivers them as one without telling. So
-   GRO is disabled when the socket is empty; if something has come meanwhile, it is still needed for that. */
+/* Disables GRO, and enables it again if a datagram has arrived meanwhile: datagrams that the system has
+   joined stay joined, and without GRO it delivers them as one datagram, without a mark. */
 static void disable_gro(struct ip_channel *channel) {
   if (set_gro(channel, false) == 0 && is_readable(channel)) (void)set_gro(channel, true);
 }
@@ -147,7 +149,7 @@ void ip_receive_path_disable_gro(struct ip_channel *channel) {
 
 /* --- the whole path --- */
 
-/* Without errors of the past. */
+/* Receives without regard to errors of earlier datagrams. */
 static int receive_or_empty(struct ip_channel *channel, const struct ip_receive *call,
                             struct ip_received *received) {
   int error = channel->filters_peer ? receive_from_peer(channel, call, received)
@@ -178,9 +180,9 @@ void ip_receive_path_count_drops(const struct ip_channel *channel, struct ip_con
   control->items |= IP_CONTROL_DROPPED;
 }
 
-/* --- what io_control and the options ask --- */
+/* --- io_control and options --- */
 
-/* Drops what others than the connected peer had sent before `connect` from the head of the queue. */
+/* Drops non-peer datagrams from the head of the queue. */
 static int drop_non_peer_datagrams(struct ip_channel *channel) {
   if (!channel->filters_peer) return 0;
   struct ip_received received;
@@ -201,7 +203,7 @@ int ip_receive_path_bytes_readable(struct ip_channel *channel, int *bytes) {
   return 0;
 }
 
-/* Provides a read-ahead buffer of at least so many slots; 0 or ENOMEM. */
+/* Provides a read-ahead buffer of at least that many slots. Returns 0 or ENOMEM. */
 static int reserve(struct ip_receive_state *state, size_t slots) {
   struct ip_read_ahead *former = state->read_ahead;
   if (former != NULL && former->slots >= slots) return 0;
@@ -227,7 +229,7 @@ int ip_receive_path_set_offload(struct ip_channel *channel, bool on) {
   return error;
 }
 
-/* Where the system cannot join datagrams, several are read at a time all the same. */
+/* Where the system cannot join datagrams, one read still returns several of them. */
 int ip_receive_path_set_coalesce(struct ip_channel *channel, bool on) {
   struct ip_receive_state *state = ip_receive_path_state(channel);
   if (state == NULL) return ENOMEM;

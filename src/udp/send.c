@@ -1,7 +1,9 @@
-/* send.c: send, send_to, their try_ forms, the sends of a buffer that was filled (send_with), flush.
+/* send.c: send, send_to, their try_ forms, the sends of a filled buffer (send_with), flush. Owns nothing.
+   Each method says what it raises.
 
-   Every call tries its system call first; only EAGAIN suspends. A suspended send is woken when the socket takes data again,
-   and makes its system call itself: its arguments are still in its frame, so nothing has to be copied to wait. */
+   Every call first tries its system call; only EAGAIN suspends. When the socket is writable again, the
+   suspended call is woken and makes its system call itself: its arguments are still in its frame, so waiting
+   copies nothing. */
 #include "udp/send.h"
 
 #include "base/util.h"
@@ -19,7 +21,7 @@
 
 /* --- waiting --- */
 
-/* Woken: the call itself tries again. Its deadline goes on with it. */
+/* Wakes the call, which tries again itself with the same deadline. */
 bool ip_send_attempt(struct ip_operation *operation) {
   struct ip_socket *socket = operation->object;
   if (operation->is.nonblocking) operation->payload.send.deadline = IP_AT_ONCE;
@@ -58,14 +60,15 @@ void ip_send_finish(struct ip_socket *socket) {
   ip_flusher_wake_receives(&socket->watcher, &socket->channel);
 }
 
-/* By the send path or the queue. */
+/* Sends through the send path or the send queue. */
 static struct ip_failure send_by_path(struct ip_socket *socket, struct ip_send *send, size_t *sent) {
   struct ip_failure failure = ip_send_queue_send(&socket->channel, send, sent);
   ip_send_finish(socket);
   return failure;
 }
 
-/* Tries; true and the number of bytes when the system has accepted the datagram. Raises what is not EAGAIN. */
+/* Tries once; true, and the number of bytes, when the system has accepted the datagram. Raises any error
+   except EAGAIN. [-0, +0, e] */
 static bool try_to_send(lua_State *L, const char *operation, struct ip_send_call *call, size_t *sent) {
   struct ip_socket *socket = call->box->socket;
   struct ip_channel *channel = &socket->channel;
@@ -126,7 +129,7 @@ void ip_send_read_data(lua_State *L, const char *operation, struct ip_send_call 
     ip_data_set(&call->send.data, span->data, span->length);
     return;
   }
-  ip_argument_data(L, 2, &call->send.data); /* allocates a vector of many parts, which may run a finalizer */
+  ip_argument_data(L, 2, &call->send.data); /* allocates a vector for many parts, and may run a finalizer */
   if (IP_UNLIKELY(call->box->socket == NULL)) ip_error_raise(L, EBADF, operation);
 }
 
@@ -145,8 +148,8 @@ void ip_send_read_call(lua_State *L, const char *operation, int needed, struct i
   send->to = NULL;
 }
 
-/* The addr argument at 3. Most answer the last sender, whose address the box holds: then it needs no look at its class.
-   [-0, +0, v] */
+/* Reads the address at 3. Most sends answer the last sender, whose address the box has: that object needs no
+   class check. [-0, +0, v] */
 static void read_address(lua_State *L, const struct ip_socket_box *box, struct ip_address *address) {
   const struct ip_address *object = lua_touserdata(L, 3);
   if (IP_LIKELY(object != NULL && object == box->socket->peer))
@@ -180,23 +183,24 @@ static const struct ip_send_type send_to_with_type = IP_SEND_TYPE("send_to_with"
 
 /* --- methods --- */
 
-/* sock:send(data[, flags]) -> n: sends one datagram to the connected peer. data: string, byte_span or a sequence of those; an
-   empty sequence is an empty datagram. EDESTADDRREQ when not connected; EMSGSIZE when too large; ETIMEDOUT (send_timeout);
-   EPIPE after shutdown; ECONNREFUSED speaks of an earlier datagram, and this one was not sent. Suspends: yes, while the
-   system's buffer is full. Source: send(2). */
+/* sock:send(data[, flags]) -> n: sends one datagram to the connected peer. data: string, byte_span or a
+   sequence of those; an empty sequence is an empty datagram. EDESTADDRREQ when not connected; EMSGSIZE when
+   too large; ETIMEDOUT (send_timeout); EPIPE after shutdown; ECONNREFUSED is the error of an earlier
+   datagram, and this one was not sent. Suspends: yes, while the system's buffer is full. Source: send(2). */
 int ip_socket_send(lua_State *L) {
   return ip_send_start(L, &send_type);
 }
 
-/* sock:send_to(data, addr, port[, flags]) -> n: sends one datagram to an endpoint. EINVAL for port 0; EACCES for a broadcast
-   address without the option. Suspends: yes, while the system's buffer is full. Source: sendto(2). */
+/* sock:send_to(data, addr, port[, flags]) -> n: sends one datagram to an endpoint. EINVAL for port 0; EACCES
+   for a broadcast address without the option. Suspends: yes, while the system's buffer is full. Source:
+   sendto(2). */
 int ip_socket_send_to(lua_State *L) {
   return ip_send_start(L, &send_to_type);
 }
 
-/* For lua/ip/udp_fill.lua, before it lets anybody fill a datagram. prepare_fill(sock[, addr]) -> boolean, problem: raises
-   EBADF, EPIPE and what keeps the call from suspending; `addr` makes it a send_to_with. Is there somebody to send to, and
-   what is wrong with an `addr` that is text? Suspends: no. */
+/* For lua/ip/udp_fill.lua, before the user fills a datagram. prepare_fill(sock[, addr]) -> boolean, problem:
+   raises EBADF, EPIPE and the errors of a call that cannot suspend; `addr` selects send_to_with. The boolean:
+   is there a destination? problem: the error in an `addr` that is text. Suspends: no. */
 int ip_socket_prepare_fill(lua_State *L) {
   bool with_address = !lua_isnone(L, 2);
   const struct ip_operation_type *type =
@@ -213,18 +217,19 @@ int ip_socket_prepare_fill(lua_State *L) {
   return 2;
 }
 
-/* For lua/ip/udp_fill.lua. send_filled(sock, span) -> n: send under the name of send_with. Suspends: yes. */
+/* For lua/ip/udp_fill.lua. send_filled(sock, span) -> n: send, named send_with in errors. Suspends: yes. */
 int ip_socket_send_filled(lua_State *L) {
   return ip_send_start(L, &send_with_type);
 }
 
-/* For lua/ip/udp_fill.lua. send_to_filled(sock, span, addr, port) -> n: send_to under the name of send_to_with. Suspends:
-   yes. */
+/* For lua/ip/udp_fill.lua. send_to_filled(sock, span, addr, port) -> n: send_to, named send_to_with in
+   errors. Suspends: yes. */
 int ip_socket_send_to_filled(lua_State *L) {
   return ip_send_start(L, &send_to_with_type);
 }
 
-/* Of what is segmented here the system may accept a part: that is what n says then. */
+/* If this library segments the data, the system may accept only a part of it: n is then the size of that
+   part. */
 static int send_at_once(lua_State *L, const char *operation, struct ip_send_call *call) {
   size_t sent;
   bool queued = ip_watcher_has_waiters(&call->box->socket->watcher, IP_SIDE_WRITE);
@@ -267,8 +272,9 @@ static const struct ip_operation_type flush_type = {.name = "flush",
                                                     .push_results = push_nothing,
                                                     .carries_nothing = true};
 
-/* sock:flush(): submits what `coalesce` has queued to the system now; without that option there is nothing. Raises the error
-   of a datagram sent earlier, EBADF, ETIMEDOUT (send_timeout), ECANCELED. Suspends: yes, while the system's buffer is full. */
+/* sock:flush(): submits the datagrams that `coalesce` has queued; does nothing without that option. Raises
+   the error of a datagram sent earlier, EBADF, ETIMEDOUT (send_timeout), ECANCELED. Suspends: yes, while the
+   system's buffer is full. */
 int ip_socket_flush(lua_State *L) {
   struct ip_socket_box *box = ip_socket_check_open(L, flush_type.name);
   struct ip_runtime *runtime = ip_runtime(L);

@@ -1,10 +1,10 @@
-/* send_path.c: one attempt to send on a socket that does more than send: ancillary data, segmentation (GSO), and errors of
-   older datagrams that stand in the way.
+/* send_path.c: one attempt to send with ancillary data, segmentation (GSO), and another try after an error of
+   an older datagram.
 
-   Owns the channel's struct ip_send_state; send_queue.c frees it, for the queue is in there. Raises nothing; knows no Lua.
-   The system segments what a path can checksum and what is at most 64 datagrams (udp(7) UDP_SEGMENT, Linux 4.18; 128 on
-   newer ones): more goes in several calls. Where the path refuses (EIO), each datagram goes in a call of its own, from then
-   on for that socket. */
+   Owns the channel's struct ip_send_state; send_queue.c frees it, because it contains the queue. Does not use
+   Lua and raises nothing. The system segments at most 64 datagrams, and only on paths with checksum support
+   (udp(7) UDP_SEGMENT, Linux 4.18; 128 datagrams on newer versions): more data is sent in several calls. If
+   the path refuses (EIO), the socket sends each datagram in a call of its own from then on. */
 #include "udp/send_path.h"
 
 #include "base/util.h"
@@ -15,7 +15,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { MOST_RETRIES = 8 }; /* of a send that meets errors of older datagrams */
+enum { MOST_RETRIES = 8 }; /* retries of a send that meets errors of older datagrams */
 
 struct ip_send_state *ip_send_path_state(struct ip_channel *channel) {
   if (channel->send == NULL) channel->send = calloc(1, sizeof *channel->send);
@@ -34,10 +34,11 @@ bool ip_send_path_can_segment(struct ip_channel *channel) {
   return !channel->gso_refused;
 }
 
-/* --- what a failed send means --- */
+/* --- classifying a failed send --- */
 
-/* An error of an older datagram makes the next send fail, whomever that is for, once. With an error queue it is in there,
-   unless it came too late for that or did not fit; an error of the send itself is met again. */
+/* Is it the error of an older datagram? Such an error fails the next send once, whatever its destination.
+   With an error queue, it is in that queue, unless it came too late or the queue was full; an error of the
+   send itself occurs again. */
 static bool is_older(struct ip_channel *channel, struct ip_send_retry *retry, int code) {
   if (channel->errors == NULL && !retry->defers) return false;
   struct ip_drained drained = ip_error_queue_drain(channel);
@@ -45,7 +46,7 @@ static bool is_older(struct ip_channel *channel, struct ip_send_retry *retry, in
   if (retry->attempts++ == MOST_RETRIES) return false;
   if (drained.reports == 0 && code == retry->suspected) return false;
   if (drained.reports == 0 && code == EMSGSIZE && channel->errors != NULL)
-    return false; /* it would be queued */
+    return false; /* an error of an older datagram would be in the queue */
   retry->suspected = code;
   return true;
 }
@@ -65,7 +66,7 @@ enum ip_send_verdict ip_send_path_classify(struct ip_channel *channel, struct ip
 
 /* --- one message --- */
 
-/* What leaves in one system call: parts of the call's data. */
+/* The parts of the call's data that leave in one system call. */
 struct message {
   const struct iovec *parts;
   size_t count;
@@ -102,7 +103,7 @@ static size_t segments_of(const struct range *range) {
   return range->segment == 0 ? 1 : (range->length + range->segment - 1) / range->segment;
 }
 
-/* The vector is this call's own and is narrowed for the time. */
+/* Sends a range of the data. The vector belongs to this call, and is narrowed during the system call. */
 static struct ip_failure send_range(struct ip_channel *channel, struct ip_send *call,
                                     const struct ip_control *control, const struct range *range) {
   size_t from = range->from;
@@ -125,7 +126,7 @@ static struct ip_failure send_range(struct ip_channel *channel, struct ip_send *
   return failure;
 }
 
-/* In messages of at most `piece` bytes, from where an earlier attempt had to stop. */
+/* Sends messages of at most `piece` bytes, from the position where an earlier attempt had to stop. */
 static struct ip_failure send_pieces(struct ip_channel *channel, struct ip_send *call,
                                      const struct ip_control *control, struct range whole, size_t piece) {
   while (call->done < whole.length) {
@@ -145,7 +146,7 @@ static struct ip_failure send_one_by_one(struct ip_channel *channel, struct ip_s
   return send_pieces(channel, call, &control, whole, whole.segment);
 }
 
-/* The path refuses: from now on this socket's datagrams are segmented here. */
+/* The path refuses segments: this library segments the socket's datagrams from now on. */
 static void remember_refusal(struct ip_channel *channel) {
   channel->gso_refused = true;
 #ifdef UDP_SEGMENT
@@ -164,7 +165,8 @@ static struct ip_failure send_segmented(struct ip_channel *channel, struct ip_se
   return send_one_by_one(channel, call, whole);
 }
 
-/* One datagram. Its size is not that of a segment, which a system that does not segment would refuse to hear of. */
+/* Sends one datagram, without a segment size if segmentation is refused: a system without GSO would reject
+   the option. */
 static struct ip_failure send_whole(struct ip_channel *channel, const struct ip_send *call, size_t *sent) {
   struct ip_control control = call->control;
   if (channel->gso_refused) control.items &= ~(uint32_t)IP_CONTROL_SEGMENT_SIZE;

@@ -1,5 +1,5 @@
-/* send_path.h: one attempt to send: ancillary data, segmentation (GSO), and another try after an older error. Knows no
-   Lua. */
+/* send_path.h: one attempt to send: ancillary data, segmentation (GSO), and another try after an older error.
+   Does not use Lua. */
 #ifndef IP_SEND_PATH_H
 #define IP_SEND_PATH_H
 
@@ -12,57 +12,57 @@
 
 enum {
   IP_MOST_SEGMENTS = 64,       /* of one message: UDP_MAX_SEGMENTS of older kernels */
-  IP_LARGEST_SEGMENTED = 65487 /* what a v6 packet can carry; v4's limit is higher */
+  IP_LARGEST_SEGMENTED = 65487 /* the limit of a v6 packet; the limit of v4 is higher */
 };
 
-/* One call. */
+/* The arguments of one send. */
 struct ip_send {
   struct ip_data data;
   struct ip_endpoint remote;
   const struct ip_endpoint *to; /* NULL: the connected peer */
-  struct ip_control control;    /* items 0: nothing beside the bytes */
+  struct ip_control control;    /* items 0: no ancillary data */
   size_t done;                  /* bytes that a call in several pieces has sent before it had to wait */
   int flags;
 };
 
 struct ip_send_state {
   int segment_size;            /* the option; 0: off */
-  bool coalesce;               /* the option of that name is on */
+  bool coalesce;               /* the option coalesce is on */
   struct ip_send_queue *queue; /* NULL until `coalesce` needs it */
-  struct ip_failure deferred;  /* of a datagram from the queue, for the next send; code 0: none */
+  struct ip_failure deferred;  /* the error of a queued datagram, for the next send; code 0: none */
 };
 
-/* The channel's, made when there is none; NULL when memory is short. */
+/* Returns the channel's send state, created if there is none; NULL when memory is short. */
 struct ip_send_state *ip_send_path_state(struct ip_channel *channel);
 
-/* Sends what the call says, in as many datagrams and system calls as that takes. EAGAIN: it has to wait; `done` of the call
-   says how far it got. */
+/* Sends the data of the call in as many datagrams and system calls as necessary. EAGAIN: the call has to
+   wait; its `done` is the number of bytes that have been sent. */
 struct ip_failure ip_send_path_send(struct ip_channel *channel, struct ip_send *call, size_t *sent);
 
-/* Does the system segment messages? It is asked once: before Linux 4.18 it would ignore the wish, and several datagrams
-   would leave as one. */
+/* Can the system segment messages? The system is asked once: before Linux 4.18 it would ignore the segment
+   size, and several datagrams would leave as one. */
 bool ip_send_path_can_segment(struct ip_channel *channel);
 
-/* --- what a failed send means --- */
+/* --- classifying a failed send --- */
 
 enum ip_send_verdict {
   IP_SENT,
   IP_SEND_WOULD_BLOCK,
-  IP_SEND_RETRY_OLDER_ERROR, /* it was the error of an older datagram: the send is to be made again */
-  IP_SEND_NOT_SEGMENTABLE,   /* several datagrams in one message: each may be told something else by itself */
+  IP_SEND_RETRY_OLDER_ERROR, /* the error of an older datagram: make the send again */
+  IP_SEND_NOT_SEGMENTABLE,   /* several datagrams in one message: each may get another result by itself */
   IP_SEND_OWN_ERROR
 };
 
-/* What the attempts to send one message have met. */
+/* The state of the attempts to send one message. */
 struct ip_send_retry {
-  int attempts;  /* that failed */
-  int suspected; /* the error that the last one met, if that may have been an older datagram's; 0: none */
-  int local_mtu; /* that this system has named; 0: none */
-  bool defers;   /* the caller keeps older errors for later, so that they never end a send */
+  int attempts;  /* the number that failed */
+  int suspected; /* the last error, if an older datagram may have caused it; 0: none */
+  int local_mtu; /* the MTU that this system has reported; 0: none */
+  bool defers;   /* the caller defers older errors, so that they never end a send */
 };
 
-/* Judges one attempt, which sent `segments` datagrams in one message and has met failure->code. Completes the failure with
-   the mtu where it is the message's own. */
+/* Classifies one attempt, which sent `segments` datagrams in one message and ended with failure->code. Adds
+   the mtu to the failure if the error is the message's own. */
 enum ip_send_verdict ip_send_path_classify(struct ip_channel *channel, struct ip_send_retry *retry,
                                            size_t segments, struct ip_failure *failure);
 

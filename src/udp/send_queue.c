@@ -1,12 +1,13 @@
-/* send_queue.c: sends that wait for the end of the loop iteration, to leave together.
+/* send_queue.c: sends that wait for the end of the loop iteration and leave together.
 
-   Owns the queue, and frees the struct ip_send_state around it. Raises nothing; knows no Lua. The queue holds datagrams in
-   the order of the sends, as trains: datagrams of one size to one peer stand behind each other and leave as one message that
-   the system segments (UDP_SEGMENT in udp(7)), and all messages leave in one call. Where a path refuses to segment, they
-   leave one by one.
+   Owns the queue, and frees the struct ip_send_state around it. Does not use Lua and raises nothing. The
+   queue has the datagrams in the order of the sends, as segment trains: consecutive datagrams of one size to
+   one peer leave as one message that the system segments (UDP_SEGMENT in udp(7)), and all messages leave in
+   one call. If a path refuses to segment, the datagrams leave one by one.
 
-   An error that the system would report at once is reported at once here, too: what can be foretold to fail, and what has
-   more to it than bytes and a peer, is sent directly. An error that the system names later is deferred to the next send. */
+   An error that the system would report at once is reported at once here, too: datagrams that are known to
+   fail, and datagrams with flags or ancillary data, are sent directly. An error that the system reports later
+   is deferred to the next send. */
 #include "udp/send_queue.h"
 
 #include "base/util.h"
@@ -19,13 +20,13 @@
 
 enum { CAPACITY = 65536, MOST_TRAINS = 64, MOST_MESSAGES = 64 };
 
-/* `count` datagrams of `segment` bytes, the last one perhaps shorter, from `at` on. */
+/* A segment train: `count` datagrams of `segment` bytes, the last one perhaps shorter, from `at` on. */
 struct train {
   struct ip_endpoint to; /* length 0: the connected peer */
   size_t at, bytes, segment;
   size_t count;
-  bool one_by_one; /* it was refused as one message */
-  bool suspected;  /* likewise, and it is not known yet whether its size was the reason */
+  bool one_by_one; /* the path refused it as one message */
+  bool suspected;  /* the same, and its size may have been the reason */
 };
 
 struct ip_send_queue {
@@ -34,7 +35,7 @@ struct ip_send_queue {
   size_t count, bytes; /* datagrams, and their bytes */
   size_t refused_size; /* of the smallest segment that was too large for a path */
   bool v6_only;
-  bool has_port; /* the system has chosen one */
+  bool has_port; /* the system has chosen a port */
   struct train trains[MOST_TRAINS];
   unsigned char data[CAPACITY];
 };
@@ -69,7 +70,7 @@ static bool is_to(const struct train *train, const struct ip_endpoint *to) {
   return ip_endpoint_equal(&train->to, to);
 }
 
-/* The train that the datagram belongs to: the last one or a new one; NULL where the queue is full. */
+/* Returns the train for the datagram: the last one or a new one; NULL if the queue is full. */
 static struct train *find_train(struct ip_send_queue *queue, const struct ip_endpoint *to, size_t size) {
   if (size > CAPACITY - queue->used) return NULL;
   struct train *last = queue->end > queue->first ? &queue->trains[queue->end - 1] : NULL;
@@ -101,7 +102,7 @@ static bool enqueue(struct ip_send_queue *queue, const struct ip_send *call, siz
 
 /* --- submitting --- */
 
-/* What one message takes from the trains. */
+/* One message: the datagrams of one train, or some of them. */
 struct message {
   struct train *train;
   size_t at, bytes, count;
@@ -113,7 +114,7 @@ static bool leaves_whole(struct ip_channel *channel, const struct ip_send_queue 
   return !train->one_by_one && train->segment < queue->refused_size && ip_send_path_can_segment(channel);
 }
 
-/* Splits a train into messages of one datagram each, at most `most`; their number. */
+/* Splits a train into at most `most` messages of one datagram each. Returns their number. */
 static size_t plan_one_by_one(struct train *train, struct message *messages, size_t most) {
   size_t planned = 0;
   for (size_t done = 0; done < train->bytes && planned < most; done += train->segment) {
@@ -124,7 +125,7 @@ static size_t plan_one_by_one(struct train *train, struct message *messages, siz
   return planned;
 }
 
-/* The oldest datagrams as messages; their number. */
+/* Makes messages of the oldest datagrams. Returns their number. */
 static size_t plan(struct ip_channel *channel, struct ip_send_queue *queue, struct message *messages) {
   size_t planned = 0;
   for (size_t i = queue->first; i < queue->end && planned < MOST_MESSAGES; i++) {
@@ -137,7 +138,7 @@ static size_t plan(struct ip_channel *channel, struct ip_send_queue *queue, stru
   return planned;
 }
 
-/* One datagram: the plain call is the cheapest. */
+/* Submits one datagram; the plain call is the cheapest. */
 static int submit_one(const struct ip_channel *channel, struct ip_send_queue *queue,
                       const struct message *message) {
   size_t sent;
@@ -149,7 +150,7 @@ static int submit_one(const struct ip_channel *channel, struct ip_send_queue *qu
 
 #ifdef __linux__
 
-/* Several messages, or one of several datagrams, in one call. */
+/* Submits several messages, or one message of several datagrams, in one call. */
 static int submit_many(const struct ip_channel *channel, struct ip_send_queue *queue,
                        const struct message *messages, size_t count) {
   struct mmsghdr headers[MOST_MESSAGES];
@@ -183,14 +184,14 @@ static int submit_many(const struct ip_channel *channel, struct ip_send_queue *q
 
 #endif
 
-/* The number of messages that the system took, or a negative errno value. */
+/* Submits messages. Returns the number that the system accepted, or a negative errno value. */
 static int submit(const struct ip_channel *channel, struct ip_send_queue *queue,
                   const struct message *messages, size_t count) {
   if (count == 1 && messages[0].count == 1) return submit_one(channel, queue, &messages[0]);
   return submit_many(channel, queue, messages, count);
 }
 
-/* The oldest message is gone. */
+/* Removes the oldest message from the queue. */
 static void pop(struct ip_send_queue *queue, const struct message *message) {
   struct train *train = message->train;
   train->at += message->bytes;
@@ -202,7 +203,7 @@ static void pop(struct ip_send_queue *queue, const struct message *message) {
   if (queue->count == 0) queue->first = queue->end = queue->used = 0;
 }
 
-/* Where a train leaves one by one because it was refused as a whole, its size was the reason. */
+/* Pops sent messages. If a refused train has been sent one by one, its size was the reason. */
 static void pop_sent(struct ip_send_queue *queue, const struct message *messages, size_t count) {
   for (size_t i = 0; i < count; i++) {
     struct train *train = messages[i].train;
@@ -212,18 +213,19 @@ static void pop_sent(struct ip_send_queue *queue, const struct message *messages
   }
 }
 
-/* --- what the system refuses --- */
+/* --- failed sends --- */
 
-/* The path does not segment (EIO), a segment is larger than what it carries (EMSGSIZE; EINVAL before Linux 6.14), or each
-   datagram may be told something else by itself. */
+/* Sends the datagrams of a train one by one from now on: the path does not segment (EIO), a segment is larger
+   than the path carries (EMSGSIZE; EINVAL before Linux 6.14), or each datagram may get another result by
+   itself. */
 static void refuse_train(struct ip_channel *channel, struct train *train, int error) {
   train->one_by_one = true;
   train->suspected = error == EINVAL || error == EMSGSIZE;
   if (error == EIO) channel->gso_refused = true;
 }
 
-/* An error that was met and then was gone belonged to an older datagram. With receive_errors it is for a receive
-   (error_queue.c), else for the next send. */
+/* Defers an error that occurred once and was then gone: it belonged to an older datagram. With receive_errors
+   a receive raises it (error_queue.c), else the next send. */
 static void defer_older(struct ip_channel *channel, const struct ip_send_retry *retry) {
   if (retry->suspected != 0 && channel->errors == NULL)
     ip_send_queue_defer(channel, ip_failure(retry->suspected));
@@ -231,7 +233,7 @@ static void defer_older(struct ip_channel *channel, const struct ip_send_retry *
 
 static const struct ip_send_retry first_attempt = {.attempts = 0, .defers = true};
 
-/* The oldest message has failed. */
+/* Handles the failure of the oldest message. */
 static void handle_send_error(struct ip_channel *channel, const struct message *message,
                               struct ip_send_retry *retry, int error) {
   struct ip_failure failure = ip_failure(error);
@@ -245,20 +247,20 @@ static void handle_send_error(struct ip_channel *channel, const struct message *
     pop(channel->send->queue, message);
     break;
   case IP_SENT:
-  case IP_SEND_WOULD_BLOCK: break; /* they are no errors */
+  case IP_SEND_WOULD_BLOCK: break; /* these are no errors */
   }
   *retry = first_attempt;
 }
 
 /* --- flushing --- */
 
-/* False: the system takes no more now. */
+/* Submits all datagrams. Returns false when the system accepts no more now. */
 static bool send_all(struct ip_channel *channel, struct ip_send_queue *queue) {
   struct ip_send_retry retry = first_attempt;
   struct message messages[MOST_MESSAGES];
   while (queue->count != 0) {
     size_t planned = plan(channel, queue, messages);
-    if (planned == 0) break; /* it is not: the queue holds datagrams */
+    if (planned == 0) break; /* never happens: the queue is not empty */
     int sent = submit(channel, queue, messages, planned);
     if (sent < 0 && sent != -EAGAIN) {
       handle_send_error(channel, &messages[0], &retry, -sent);
@@ -272,7 +274,7 @@ static bool send_all(struct ip_channel *channel, struct ip_send_queue *queue) {
   return true;
 }
 
-/* Moves what could not leave to the beginning. */
+/* Moves the remaining datagrams to the beginning of the queue. */
 static void compact(struct ip_send_queue *queue) {
   size_t gap = queue->trains[queue->first].at;
   memmove(queue->data, queue->data + gap, queue->used - gap);
@@ -302,7 +304,7 @@ void ip_send_queue_end(struct ip_channel *channel) {
 void ip_send_queue_leave_peer(struct ip_channel *channel) {
   struct ip_send_queue *queue = queue_of(channel);
   if (queue == NULL) return;
-  queue->has_port = false; /* the system may take it back */
+  queue->has_port = false; /* the system may release the port */
   queue->refused_size = SIZE_MAX;
   if (ip_send_queue_flush(channel) || channel->connection == NULL) return;
   for (size_t i = queue->first; i < queue->end; i++)
@@ -325,14 +327,15 @@ static bool is_limited_broadcast(const struct ip_endpoint *to) {
          memcmp(&to->name.v6.sin6_addr.s6_addr[12], ones, sizeof ones) == 0;
 }
 
-/* Would the system accept this datagram at once, as far as that can be foretold? */
+/* May the datagram wait in the queue? Only if the system would accept it at once, as far as that is
+   predictable. */
 static bool can_wait(const struct ip_channel *channel, const struct ip_send_queue *queue,
                      const struct ip_send *call, size_t size) {
   const struct ip_send_state *state = channel->send;
   if (!state->coalesce || call->flags != 0 || call->control.items != 0 || state->segment_size != 0)
     return false;
   if (!channel->bound && channel->connection == NULL && !queue->has_port)
-    return false; /* the port is visible after the first send */
+    return false; /* the first send assigns the port, which must be visible after it */
   const struct ip_endpoint *to = call->to;
   bool v4_path = ip_channel_is_v4_path(channel, to);
   if (size > (v4_path ? IP_LARGEST_V4 : IP_LARGEST_V6)) return false;
@@ -365,7 +368,7 @@ struct ip_failure ip_send_queue_send(struct ip_channel *channel, struct ip_send 
   return ip_failure(enqueue(queue, call, size) ? 0 : EAGAIN);
 }
 
-/* --- life --- */
+/* --- options and memory --- */
 
 void ip_send_queue_read_options(struct ip_channel *channel) {
   struct ip_send_queue *queue = queue_of(channel);
@@ -378,7 +381,7 @@ void ip_send_queue_read_options(struct ip_channel *channel) {
 int ip_send_queue_set(struct ip_channel *channel, bool on) {
   struct ip_send_state *state = ip_send_path_state(channel);
   if (state == NULL) return ENOMEM;
-  if (!on) ip_send_queue_flush(channel); /* what cannot leave now still leaves in order: the queue stays */
+  if (!on) ip_send_queue_flush(channel); /* the queue stays: the remaining datagrams leave in order */
   if (on && state->queue == NULL) {
     struct ip_send_queue *queue = malloc(sizeof *queue);
     if (queue == NULL) return ENOMEM;

@@ -1,7 +1,7 @@
-/* socket.c: ip.udp.socket: its life.
+/* socket.c: the life of ip.udp.socket: opening, binding, connecting, closing.
 
-   The descriptor is this library's own: libuv only reports that it is ready. A socket is made closed, gets its class, and only
-   then its descriptor. Closing never yields, resumes or raises. */
+   Owns the descriptor; libuv only reports that it is ready. A socket is created closed, gets its class, and
+   only then its descriptor. Closing never yields, resumes or raises. Each method says what it raises. */
 #include "udp/socket.h"
 
 #include "base/util.h"
@@ -57,7 +57,7 @@ static struct ip_socket *socket_of(struct ip_resource *resource) {
   return ip_container_of(resource, struct ip_socket, watcher.resource);
 }
 
-/* For what was opened while the state was ending already: such a box has no finalizer. */
+/* Closes a socket that was opened while the state was ending: its box has no finalizer. */
 static void close_at_end(struct ip_resource *resource) {
   struct ip_socket_box box = {.socket = socket_of(resource)};
   ip_send_queue_end(&box.socket->channel);
@@ -69,7 +69,7 @@ static void release_socket(struct ip_watcher *watcher) {
 }
 
 static void on_writable(struct ip_watcher *watcher) {
-  (void)ip_flusher_flush(((struct ip_socket *)watcher)->flusher); /* what is left waits again */
+  (void)ip_flusher_flush(((struct ip_socket *)watcher)->flusher); /* the rest waits again */
 }
 
 static const struct ip_watcher_type socket_type = {.resource = {.name = "socket", .close = close_at_end},
@@ -85,7 +85,7 @@ bool ip_socket_holds(const struct ip_runtime *runtime, int fd) {
   return false;
 }
 
-/* Opens the box on a descriptor; 0 or an errno value. */
+/* Opens the box on a descriptor. Returns 0 or an errno value. */
 static int adopt(struct ip_runtime *runtime, struct ip_socket_box *box, int fd, bool is_v6) {
   struct ip_socket *socket = calloc(1, sizeof *socket);
   if (socket == NULL) return ENOMEM;
@@ -96,7 +96,7 @@ static int adopt(struct ip_runtime *runtime, struct ip_socket_box *box, int fd, 
   return 0;
 }
 
-/* Opens the box; 0 or an errno value. */
+/* Opens the box. Returns 0 or an errno value. */
 static int open_socket(struct ip_runtime *runtime, struct ip_socket_box *box, bool is_v6) {
   int fd;
   int error = ip_datagram_open(is_v6 ? AF_INET6 : AF_INET, &fd);
@@ -120,24 +120,24 @@ int ip_socket_disown(struct ip_socket_box *box) {
   return fd;
 }
 
-/* sock:close(): closes the socket; pending operations raise ECANCELED; closing again does nothing. Also __close and __gc.
-   Suspends: no. Source: close(2). */
+/* sock:close(): closes the socket; pending operations raise ECANCELED; closing again does nothing. Also
+   __close and __gc. Suspends: no. Source: close(2). */
 int ip_socket_close(lua_State *L) {
   struct ip_socket_box *box = ip_socket_check(L, 1);
   if (box->socket == NULL) return 0;
   ip_send_queue_end(&box->socket->channel);
   int fd = ip_socket_disown(box);
-  ip_datagram_close(fd); /* what it could report (EIO) leaves the descriptor closed all the same */
+  ip_datagram_close(fd); /* an error (EIO) leaves the descriptor closed, too */
   return 0;
 }
 
-/* The cached addresses of the socket's own two ends; the last peer's stays true whatever happens to them. */
+/* Drops the cached addresses of the socket's two ends. The address of the last peer stays valid. */
 static void forget_addresses(lua_State *L) {
   lua_pushnil(L);
   lua_setiuservalue(L, 1, IP_SOCKET_ENDS);
 }
 
-/* Opens the box at index 1, which may still have addresses of its former life. [-0, +0, e] */
+/* Opens the box at index 1, which may have cached addresses from an earlier socket. [-0, +0, e] */
 static void open_box(lua_State *L, struct ip_socket_box *box, bool is_v6, const char *operation) {
   check_result(L, open_socket(ip_runtime(L), box, is_v6), operation);
   forget_addresses(L);
@@ -178,7 +178,7 @@ int ip_socket_open(lua_State *L) {
   return 0;
 }
 
-/* Reads (addr, port) at 2 and 3, opens the socket when it is not open, fills the endpoint. [-0, +0, e] */
+/* Reads (addr, port) at 2 and 3, opens the socket if it is not open, and fills the endpoint. [-0, +0, e] */
 static struct ip_socket *prepare(lua_State *L, struct ip_endpoint *endpoint, const char *operation) {
   struct ip_socket_box *box = ip_socket_check(L, 1);
   struct ip_address address;
@@ -190,9 +190,9 @@ static struct ip_socket *prepare(lua_State *L, struct ip_endpoint *endpoint, con
   return box->socket;
 }
 
-/* sock:bind(addr, port): binds the socket to a local endpoint; opens it first when it is not open. Port 0
-   lets the system choose. Raises EADDRINUSE, EADDRNOTAVAIL, EACCES, EINVAL (bound already) and what else
-   bind(2) reports. Suspends: no. */
+/* sock:bind(addr, port): binds the socket to a local endpoint; opens it first if it is not open. With port 0,
+   the system chooses one. Raises EADDRINUSE, EADDRNOTAVAIL, EACCES, EINVAL (bound already) and other errors
+   of bind(2). Suspends: no. */
 int ip_socket_bind(lua_State *L) {
   struct ip_endpoint local;
   struct ip_socket *socket = prepare(L, &local, "bind");
@@ -202,10 +202,10 @@ int ip_socket_bind(lua_State *L) {
   return 0;
 }
 
-/* sock:connect(addr, port): sets the peer that `send` sends to and that alone is received from; opens the
-   socket first when it is not open; connecting again replaces the peer. Port 0 is EINVAL. Datagrams of others
-   that were queued before are not delivered. Raises ENETUNREACH, EAFNOSUPPORT and what else connect(2)
-   reports. Suspends: no. */
+/* sock:connect(addr, port): sets the peer: `send` sends to it, and receives return only its datagrams. Opens
+   the socket first if it is not open; connecting again replaces the peer. Port 0 is EINVAL. Non-peer
+   datagrams that were queued before are not delivered. Raises ENETUNREACH, EAFNOSUPPORT and other errors of
+   connect(2). Suspends: no. */
 int ip_socket_connect(lua_State *L) {
   struct ip_endpoint remote;
   struct ip_socket *socket = prepare(L, &remote, "connect");
@@ -229,14 +229,14 @@ int ip_socket_disconnect(lua_State *L) {
 }
 
 /* sock:shutdown("receive" | "send" | "both"): from now on receives raise ESHUTDOWN, suspended ones too, and
-   sends raise EPIPE. Linux goes on delivering after SHUT_RD, so the receives are refused here. ENOTCONN when
-   not connected. Suspends: no. Source: shutdown(2). */
+   sends raise EPIPE. Linux still delivers datagrams after SHUT_RD, so this library refuses the receives.
+   ENOTCONN when not connected. Suspends: no. Source: shutdown(2). */
 int ip_socket_shutdown(lua_State *L) {
   static const char *const sides[] = {"receive", "send", "both", NULL};
   struct ip_socket *socket = ip_socket_check_open(L, "shutdown")->socket;
   int side = ip_argument_choice(L, 2, sides);
   bool receive = side != 1, send = side != 0;
-  /* Linux reports ENOTCONN only after it has shut the socket, which would then be readable for ever */
+  /* Linux reports ENOTCONN only after it has shut the socket down, which would then be readable for ever */
   if (socket->channel.connection == NULL) return ip_error_raise(L, ENOTCONN, "shutdown");
   if (send) ip_send_queue_end(&socket->channel);
   check_result(L, ip_datagram_shutdown(socket->channel.fd, receive, send), "shutdown");
@@ -255,8 +255,8 @@ int ip_socket_cancel(lua_State *L) {
   return 0;
 }
 
-/* sock:io_control("bytes_readable") -> size in bytes of the datagram that the next receive gets, 0 when there
-   is none or it is empty. ENOTSUP for another command. Suspends: no. Source: FIONREAD in udp(7). */
+/* sock:io_control("bytes_readable") -> size in bytes of the datagram that the next receive returns; 0 when
+   there is none or it is empty. ENOTSUP for another command. Suspends: no. Source: FIONREAD in udp(7). */
 int ip_socket_io_control(lua_State *L) {
   struct ip_socket *socket = ip_socket_check_open(L, "io_control")->socket;
   static const char *const commands[] = {"bytes_readable", NULL};

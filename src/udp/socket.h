@@ -1,7 +1,7 @@
 /* socket.h: ip.udp.socket: its memory, its life, its checks.
 
-   Lua owns a box (the userdata). While the socket is open the box points to a struct ip_socket, which the box owns until
-   ip_socket_disown gives it to the watcher; the box is NULL from the same moment. */
+   Lua owns a box (the userdata). While the socket is open, the box points to a struct ip_socket and owns it,
+   until ip_socket_disown passes it to the watcher and sets the pointer to NULL. */
 #ifndef IP_SOCKET_H
 #define IP_SOCKET_H
 
@@ -10,14 +10,15 @@
 #include "udp/channel.h"
 #include "udp/flusher.h"
 
-/* The user values of the box: cached addresses. The two ends of the socket share one: a table, made when first asked. */
+/* The user values of the box: cached addresses. The two ends of the socket share one value, a table that is
+   created on first use. */
 enum ip_socket_user_value { IP_SOCKET_PEER = 1, IP_SOCKET_ENDS, IP_SOCKET_USER_VALUES = IP_SOCKET_ENDS };
 
 struct ip_socket {
   struct ip_watcher watcher; /* first */
   struct ip_channel channel;
   struct ip_socket_flusher *flusher; /* NULL until `coalesce` needs it */
-  const struct ip_address *peer;     /* the last sender: held as IP_SOCKET_PEER; NULL: nobody */
+  const struct ip_address *peer;     /* the last sender, held as IP_SOCKET_PEER; NULL: none */
 };
 
 struct ip_socket_box {
@@ -25,16 +26,16 @@ struct ip_socket_box {
   double receive_timeout;   /* seconds; negative: none */
   double send_timeout;
   uint32_t
-      generation; /* how often it has been closed: tells a socket that was opened again from the one before */
+      generation; /* number of closings: distinguishes a socket that was opened again from the earlier one */
 };
 
-/* The box at `arg`, or a bad-argument error. [-0, +0, v] */
+/* Returns the box at `arg`; raises a bad argument. [-0, +0, v] */
 struct ip_socket_box *ip_socket_check(lua_State *L, int arg);
 
-/* The box at index 1, whose socket is open, or EBADF called `operation`. [-0, +0, e] */
+/* Returns the box at index 1, whose socket is open; raises EBADF, which names `operation`. [-0, +0, e] */
 struct ip_socket_box *ip_socket_check_open(lua_State *L, const char *operation);
 
-/* As above, for the hot paths: may leave a value on the stack. [-0, +(0|1), e] */
+/* The same for hot paths; may leave a value on the stack. [-0, +(0|1), e] */
 static inline struct ip_socket_box *ip_socket_peek_open(lua_State *L, const struct ip_runtime *runtime,
                                                         const char *operation) {
   struct ip_socket_box *box = ip_peek_class_of(L, &runtime->core, 1, IP_CLASS_SOCKET);
@@ -43,30 +44,32 @@ static inline struct ip_socket_box *ip_socket_peek_open(lua_State *L, const stru
   return ip_socket_check_open(L, operation);
 }
 
-/* Is the argument a family or an address of v6? Else it is of v4, or a bad argument. [-0, +0, v] */
+/* Returns true for "v6" or a v6 address, and false for "v4" or a v4 address; any other value is a bad
+   argument. [-0, +0, v] */
 bool ip_socket_check_family(lua_State *L, int arg);
 
-/* Opens the box at index 1 on a descriptor, which is the socket's from then on. Raises ENOMEM, and has done nothing.
-   [-0, +0, e] */
+/* Opens the box at index 1 on a descriptor, which the socket owns from then on. On ENOMEM, which it raises,
+   nothing has changed. [-0, +0, e] */
 struct ip_socket *ip_socket_adopt(lua_State *L, struct ip_socket_box *box, int fd, bool is_v6,
                                   const char *operation);
 
-/* Is the descriptor an open socket's? */
+/* Does an open socket own the descriptor? */
 bool ip_socket_holds(const struct ip_runtime *runtime, int fd);
 
-/* Completes what is pending with ECANCELED and removes the descriptor from the loop; returns the descriptor, which is the
-   caller's. The box is closed. No Lua. */
+/* Completes pending operations with ECANCELED, removes the descriptor from the loop and closes the box.
+   Returns the descriptor, which the caller owns. Does not call Lua. */
 int ip_socket_disown(struct ip_socket_box *box);
 
-/* Ties an operation that was just acquired to its socket. Acquiring allocates, and so may have run a finalizer that closed
-   the socket: then the operation is released and EBADF raised. [-0, +0, e] */
+/* Ties an acquired operation to its socket. Acquiring allocates, so a finalizer may have closed the socket:
+   then the operation is released and EBADF raised. [-0, +0, e] */
 struct ip_socket *ip_socket_tie(lua_State *L, struct ip_operation *operation,
                                 const struct ip_socket_box *box);
 
-/* Raises a failure of a transfer. [-0, +0, e] */
+/* Raises the failure of a transfer. [-0, +0, e] */
 IP_NO_RETURN int ip_socket_raise(lua_State *L, struct ip_failure failure, const char *operation);
 
-/* new() -> socket, not open. The methods open, bind, connect, disconnect, shutdown, cancel, close, io_control. */
+/* new() -> socket, not open. The methods open, bind, connect, disconnect, shutdown, cancel, close,
+   io_control. */
 int ip_socket_new(lua_State *L);
 int ip_socket_open(lua_State *L);
 int ip_socket_bind(lua_State *L);
