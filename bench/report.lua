@@ -256,7 +256,7 @@ local function count_section(lines, about)
   table_of(lines, { "", "target", "limit in the spec" }, cells)
   lines[#lines + 1] = "Memory: Lua takes about 1,200 bytes of an idle fiber, for a thread with the smallest "
     .. "stack and three call records; libuv's poll handle takes 160. The "
-    .. "[design](design/architecture.md#choices-that-measurements-made) describes the rest, with the "
+    .. "[design](design/measurements.md) describes the rest, with the "
     .. "allocator's headers."
   lines[#lines + 1] = ""
 end

@@ -158,7 +158,7 @@ static void on_join_unlinked(struct ip_operation *operation) {
 }
 
 /* Pushes the results of the fiber at index 1, or raises its error. [-0, +?, e] */
-static int take_results(lua_State *L, struct fiber *fiber) {
+static int push_end_of_fiber(lua_State *L, struct fiber *fiber) {
   luaL_checkstack(L, fiber->results + 2, "too many results to join");
   fiber->joined = true;
   if (fiber->state == FIBER_INTERRUPTED) return 0;
@@ -175,7 +175,7 @@ static int take_results(lua_State *L, struct fiber *fiber) {
 }
 
 static int push_join_results(lua_State *L, struct ip_result *result) {
-  return take_results(L, result->object);
+  return push_end_of_fiber(L, result->object);
 }
 
 static const struct ip_operation_type join_type = {
@@ -208,7 +208,7 @@ static int fiber_join(lua_State *L) {
   if (is_circle(L, runtime, fiber)) return ip_error_raise(L, EDEADLK, "join");
   if (fiber->joined || fiber->detached || fiber->joiner != NULL) return ip_error_raise(L, EINVAL, "join");
   lua_settop(L, 1);
-  if (fiber->state != FIBER_ALIVE) return take_results(L, fiber);
+  if (fiber->state != FIBER_ALIVE) return push_end_of_fiber(L, fiber);
   struct ip_operation *operation = ip_operation_acquire(L, runtime, &join_type, IP_NEVER, false);
   operation->object = fiber;
   fiber->joiner = operation;

@@ -142,7 +142,7 @@ static int check_signal(lua_State *L, int arg) {
 }
 
 /* Returns a remembered signal that the arguments name, and forgets it; 0 when there is none. [-0, +0, v] */
-static int take_remembered(lua_State *L, const struct signals *signals) {
+static int pop_remembered(lua_State *L, const struct signals *signals) {
   for (int arg = 1; arg <= lua_gettop(L); arg++) {
     struct signal_watch *watch = find_watch(signals, check_signal(L, arg));
     if (watch == NULL || !watch->remembered) continue;
@@ -174,7 +174,7 @@ static int fiber_wait_signal(lua_State *L) {
   check_signal(L, 1);
   ip_operation_check(L, runtime, &wait_signal_type);
   uint32_t set = catch_all(L, signals);
-  int number = take_remembered(L, signals);
+  int number = pop_remembered(L, signals);
   if (number != 0) {
     lua_pushstring(L, name_of(number));
     return 1;

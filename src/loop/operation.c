@@ -80,7 +80,7 @@ void ip_operation_push_pooled(lua_State *L, const struct ip_operation *operation
 
 /* Removes an operation from the pool, which is not empty, pushes it, anchors the running coroutine in it and
    marks it to-be-closed. [-0, +1, -] */
-static struct ip_operation *take_from_pool(lua_State *L, struct ip_runtime *runtime) {
+static struct ip_operation *pop_from_pool(lua_State *L, struct ip_runtime *runtime) {
   struct ip_operation *operation = runtime->free_operations;
   runtime->free_operations = (struct ip_operation *)(void *)operation->ready.link.next;
   ip_queue_init(&operation->ready.link);
@@ -130,7 +130,7 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
   if (operation == NULL && runtime->free_operations == NULL) extend_pool(L, runtime);
   struct ip_timer *timer = new_timer(L, runtime, deadline);
   /* nothing raises from here on */
-  if (operation == NULL) operation = take_from_pool(L, runtime);
+  if (operation == NULL) operation = pop_from_pool(L, runtime);
   operation->type = type;
   operation->object = NULL;
   operation->thread = L;

@@ -69,7 +69,7 @@ static void prepare_to_receive(struct ip_batch *batch, struct mmsghdr *messages,
   for (size_t i = from; i < to; i++) {
     messages[i] = (struct mmsghdr){.msg_hdr = {.msg_name = &batch->peers[i].name,
                                                .msg_namelen = sizeof batch->peers[i].name,
-                                               .msg_iov = &batch->room[i],
+                                               .msg_iov = &batch->receive_parts[i],
                                                .msg_iovlen = 1,
                                                .msg_control = &batch->buffers[i],
                                                .msg_controllen = sizeof batch->buffers[i].bytes}};
@@ -119,7 +119,7 @@ static struct ip_failure receive_together(struct ip_channel *channel, struct ip_
 
 /* Drops non-peer datagrams, which were queued before `connect`. Returns the number of entries that are
    left. */
-static size_t keep_entries_of_peer(const struct ip_channel *channel, struct ip_batch *batch, size_t count) {
+static size_t drop_non_peer_entries(const struct ip_channel *channel, struct ip_batch *batch, size_t count) {
   size_t kept = 0;
   for (size_t i = 0; i < count; i++) {
     if (!ip_endpoint_equal(&batch->peers[i], &channel->connection->remote)) continue;
@@ -154,7 +154,7 @@ static struct ip_failure fill(struct ip_channel *channel, struct ip_batch *batch
     if (IP_LIKELY(failure.code == 0)) failure = receive_entries(channel, batch, flags, &count);
     if (failure.code == EAGAIN) channel->filters_peer = false;
     if (failure.code != 0) return failure;
-    if (IP_UNLIKELY(channel->filters_peer)) count = keep_entries_of_peer(channel, batch, count);
+    if (IP_UNLIKELY(channel->filters_peer)) count = drop_non_peer_entries(channel, batch, count);
   } while (count == 0);
   batch->count = count;
   return ip_failure(0);

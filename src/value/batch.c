@@ -66,7 +66,7 @@ static struct ip_batch *push_batch(lua_State *L, size_t slots, size_t capacity) 
   batch->slots = slots;
   batch->capacity = capacity;
   batch->parts = reserve(&free_memory, slots, sizeof *batch->parts);
-  batch->room = reserve(&free_memory, slots, sizeof *batch->room);
+  batch->receive_parts = reserve(&free_memory, slots, sizeof *batch->receive_parts);
   batch->peers = reserve(&free_memory, slots, sizeof *batch->peers);
   batch->truncated = reserve(&free_memory, slots, sizeof *batch->truncated);
   batch->known = reserve(&free_memory, slots, sizeof(void *));
@@ -77,7 +77,7 @@ static struct ip_batch *push_batch(lua_State *L, size_t slots, size_t capacity) 
   batch->memory = free_memory;
   for (size_t i = 0; i < slots; i++) {
     batch->parts[i].iov_base = ip_batch_slot(batch, i);
-    batch->room[i] = (struct iovec){.iov_base = ip_batch_slot(batch, i), .iov_len = capacity};
+    batch->receive_parts[i] = (struct iovec){.iov_base = ip_batch_slot(batch, i), .iov_len = capacity};
   }
   ip_class_set(L, IP_CLASS_BATCH);
   return batch;

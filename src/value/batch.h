@@ -17,7 +17,7 @@ struct ip_batch {
   size_t capacity;                  /* bytes of a slot */
   size_t count;                     /* entries that were received or set, from the first on */
   struct iovec *parts;              /* of each entry: its memory and its length */
-  struct iovec *room;               /* of each entry: its whole memory, to receive into; never changes */
+  struct iovec *receive_parts;      /* of each entry: its whole memory, to receive into; never changes */
   struct ip_endpoint *peers;        /* of each entry; length 0: none */
   bool *truncated;                  /* of each entry */
   const struct ip_address **known;  /* content of the address object that is cached for each entry, or NULL */
