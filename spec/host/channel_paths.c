@@ -31,7 +31,7 @@ static struct ip_channel open_channel(struct ip_endpoint *local) {
     perror("a socket on loopback");
     exit(2);
   }
-  channel.bound = true;
+  channel.has_port = true;
   return channel;
 }
 

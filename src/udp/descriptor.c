@@ -55,10 +55,10 @@ static bool is_shut(int fd) {
 
 /* Who bound the socket cannot be asked: it keeps its port when it is disconnected. */
 static int note_state(struct ip_channel *channel, const struct ip_endpoint *local) {
-  int error = ip_association_adopt(channel, local);
+  int error = ip_association_adopt(channel);
   if (error == 0) error = ip_parts_adopt(channel);
   if (error != 0) return error;
-  channel->bound = ip_endpoint_port(local) != 0;
+  channel->has_port = ip_endpoint_port(local) != 0;
   channel->shut_receive = is_shut(channel->fd);
   return ip_datagram_set_nonblocking(channel->fd); /* last: what fails must leave no trace */
 }

@@ -76,7 +76,7 @@ static bool try_to_send(lua_State *L, const char *operation, struct ip_send_call
     int error =
         ip_datagram_send(channel->fd, send->data.parts, send->data.count, send->to, send->flags, sent);
     if (IP_LIKELY(error == 0)) return true;
-    failure = ip_error_queue_failure(channel, error, 0);
+    failure = ip_send_path_failure(channel, error, 0);
   } else {
     failure = send_by_path(socket, send, sent);
   }

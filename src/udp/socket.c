@@ -197,7 +197,7 @@ int ip_socket_bind(lua_State *L) {
   struct ip_endpoint local;
   struct ip_socket *socket = prepare(L, &local, "bind");
   check_result(L, ip_datagram_bind(socket->channel.fd, &local), "bind");
-  socket->channel.bound = true;
+  socket->channel.has_port = true;
   forget_addresses(L);
   return 0;
 }
