@@ -1,5 +1,5 @@
--- What assign promises about the options of the descriptor: where the system does not say whether one is on, assign raises
--- that and leaves the descriptor with the caller.
+-- What assign promises about the options of the descriptor: where the system does not say whether one is on, assign
+-- raises that and leaves the descriptor with the caller.
 local process = require "spec.support.process"
 local support = require "spec.support"
 

@@ -96,6 +96,7 @@ int ip_send_continue(lua_State *L, struct ip_result *result) {
   type->read(L, type->operation.name, &call);
   call.send.done = result->payload.send.done;
   if (try_to_send(L, type->operation.name, &call, &sent)) return push_sent(L, sent);
+  ip_watcher_note_fruitless(&call.box->socket->watcher);
   return wait_to_send(L, type, &call, result->payload.send.deadline, IP_WAIT_FIRST);
 }
 
