@@ -31,7 +31,7 @@ static struct ip_channel open_channel(struct ip_endpoint *local) {
     perror("a socket on loopback");
     exit(2);
   }
-  channel.bound = true;
+  channel.has_port = true;
   return channel;
 }
 
@@ -143,9 +143,22 @@ static void check_errors(void) {
   close_channel(&channel);
 }
 
+/* The errors of v4 traffic on a v6 socket obey the option of v4, which its maker may have set alone. */
+static void check_adopted_errors(void) {
+  struct ip_channel channel = {.fd = -1, .is_v6 = true};
+  if (ip_datagram_open(AF_INET6, &channel.fd) != 0) return; /* the system has no v6 */
+  check(ip_parts_adopt(&channel) == 0 && channel.errors == NULL, "an adopted socket has no error queue");
+  check(ip_datagram_set_option(channel.fd, IPPROTO_IP, IP_RECVERR, 1) == 0, "v4 errors are queued");
+  check(ip_parts_adopt(&channel) == 0 && channel.errors != NULL, "then an adopted v6 socket has one");
+  close_channel(&channel);
+}
+
 #else
 
 static void check_errors(void) {
+}
+
+static void check_adopted_errors(void) {
 }
 
 #endif
@@ -159,6 +172,7 @@ int main(void) {
   check_peer_filter(&a, &b, &from, &to);
   close_channel(&a);
   close_channel(&b);
+  check_adopted_errors();
   check_errors();
   return 0;
 }

@@ -28,8 +28,11 @@ enum ip_ready_type { IP_READY_WATCHER, IP_READY_OPERATION, IP_READY_TASK };
 /* An entry of the ready queue: the first member of a watcher or of an operation. */
 struct ip_ready {
   struct ip_queue link;
-  uint8_t type;       /* enum ip_ready_type */
-  uint32_t iteration; /* number of the iteration in which an operation was armed; it fills the padding */
+  uint8_t type; /* enum ip_ready_type */
+  /* The others stand here because of the padding. */
+  uint8_t fruitless; /* of a watcher: iterations in a row whose events brought nothing */
+  uint32_t
+      iteration; /* of the loop: when an operation was armed, or when a watcher's event last brought nothing */
 };
 
 struct ip_resource;

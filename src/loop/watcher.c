@@ -18,6 +18,8 @@ static const struct ip_watcher_type *type_of(const struct ip_watcher *watcher) {
 void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int fd,
                      const struct ip_watcher_type *type) {
   watcher->ready.type = IP_READY_WATCHER;
+  watcher->ready.fruitless = 0;
+  watcher->ready.iteration = 0;
   ip_queue_init(&watcher->ready.link);
   for (int side = 0; side < IP_SIDE_COUNT; side++)
     ip_queue_init(&watcher->waiters[side]);
@@ -148,7 +150,21 @@ static void time_out_nonblocking(struct ip_watcher *watcher, enum ip_side side) 
   }
 }
 
-/* Removes an operation from the queue after a successful attempt and resumes its coroutine. */
+enum { MOST_FRUITLESS = 3 }; /* a twin of the descriptor may have been faster now and then */
+
+/* A descriptor that stays ready is reported in every iteration, so no success has to reset the count. */
+void ip_watcher_note_fruitless(struct ip_watcher *watcher) {
+  struct ip_ready *ready = &watcher->ready;
+  uint32_t iteration = watcher->runtime->iteration;
+  if (iteration == ready->iteration) return;
+  ready->fruitless = iteration == ready->iteration + 1 ? (uint8_t)(ready->fruitless + 1) : 1;
+  ready->iteration = iteration;
+  if (ready->fruitless < MOST_FRUITLESS) return;
+  ready->fruitless = 0;
+  type_of(watcher)->fruitless(watcher);
+}
+
+/* Takes a successfully attempted operation out of the queue and runs its coroutine. */
 static void serve(lua_State *L, struct ip_operation *operation) {
   ip_operation_complete(operation, IP_ERROR_SYSTEM, operation->failure);
   ip_queue_remove(&operation->ready.link); /* it is served now and not in the next iteration */
@@ -170,6 +186,7 @@ static bool dispatch_side(lua_State *L, struct ip_watcher *watcher, enum ip_side
     ip_operation_set_received(operation, &received);
     if (!operation->type->attempt(operation)) {
       time_out_nonblocking(watcher, side);
+      ip_watcher_note_fruitless(watcher);
       return true;
     }
     serve(L, operation);

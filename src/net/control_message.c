@@ -16,16 +16,59 @@
 
 /* --- received --- */
 
-/* The value of a message that holds an int or, as IP_TOS on Linux, a single byte. */
-static int read_integer(const struct cmsghdr *header) {
-  int value = 0;
+/* One message, as far as it is complete. Its data may be unaligned. */
+struct item {
+  int level, type;
+  const unsigned char *data;
+  size_t size;
+};
+
+/* Reads the message at *offset and moves on; false when there is none, or it reaches beyond what was received. The buffer
+   may hold anything: the descriptor may have options that its maker chose, the system cuts the last message where the
+   buffer is full (MSG_CTRUNC), and the macros of cmsg(3) check cmsg_len on some systems only. */
+static bool next_item(const struct msghdr *message, size_t *offset, struct item *item) {
+  size_t left = (size_t)message->msg_controllen - *offset;
+  if (message->msg_control == NULL || left < CMSG_LEN(0)) return false;
+  const unsigned char *start = (const unsigned char *)message->msg_control + *offset;
+  struct cmsghdr header;
+  memcpy(&header, start, sizeof header);
+  size_t length = (size_t)header.cmsg_len;
+  if (length < CMSG_LEN(0) || length > left) return false;
+  item->level = header.cmsg_level;
+  item->type = header.cmsg_type;
+  item->data = start + CMSG_LEN(0);
+  item->size = length - CMSG_LEN(0);
+  size_t space = CMSG_SPACE(item->size);
+  *offset += space < left ? space : left;
+  return true;
+}
+
+/* Copies a value of `size` bytes; false where the message has fewer. */
+static bool read_value(const struct item *item, void *value, size_t size) {
+  if (item->size < size) return false;
+  memcpy(value, item->data, size);
+  return true;
+}
+
+/* Stores an integer and notes that `bit` is set. */
+static void note_integer(const struct item *item, int *member, struct ip_control *control, uint32_t bit) {
+  if (read_value(item, member, sizeof *member)) control->items |= bit;
+}
+
+/* The same of a message that holds an int or, as IP_TOS on Linux and the messages of BSD, a single byte. */
+static void note_byte(const struct item *item, int *member, struct ip_control *control, uint32_t bit) {
   unsigned char byte;
-  if (header->cmsg_len >= CMSG_LEN(sizeof value)) {
-    memcpy(&value, CMSG_DATA(header), sizeof value);
-    return value;
+  if (item->size >= sizeof *member) {
+    note_integer(item, member, control, bit);
+  } else if (read_value(item, &byte, sizeof byte)) {
+    *member = byte;
+    control->items |= bit;
   }
-  memcpy(&byte, CMSG_DATA(header), sizeof byte);
-  return byte;
+}
+
+static void note_traffic_class(const struct item *item, struct ip_control *control) {
+  note_byte(item, &control->traffic_class, control, IP_CONTROL_TRAFFIC_CLASS);
+  if (control->items & IP_CONTROL_TRAFFIC_CLASS) control->traffic_class &= 0xff;
 }
 
 /* Is the address unique on one interface only (RFC 4007 section 4)? Then its scope is that interface. */
@@ -40,98 +83,108 @@ static void note_interface(struct ip_control *control, uint32_t index) {
   if (index != 0) control->items |= IP_CONTROL_INTERFACE;
 }
 
-static void parse_v4(const struct cmsghdr *header, bool is_v6, struct ip_control *control) {
-  switch (header->cmsg_type) {
 #ifdef IP_PKTINFO
-  case IP_PKTINFO: {
-    struct in_pktinfo info;
-    memcpy(&info, CMSG_DATA(header), sizeof info);
-    struct ip_address address = {.version = 4};
-    memcpy(address.bytes, &info.ipi_addr, sizeof info.ipi_addr);
-    control->address = is_v6 ? ip_address_to_v6(&address) : address;
-    note_interface(control, (uint32_t)info.ipi_ifindex);
-    break;
-  }
+
+static void note_v4_info(const struct item *item, bool is_v6, struct ip_control *control) {
+  struct in_pktinfo info;
+  if (!read_value(item, &info, sizeof info)) return;
+  struct ip_address address = {.version = 4};
+  memcpy(address.bytes, &info.ipi_addr, sizeof info.ipi_addr);
+  control->address = is_v6 ? ip_address_to_v6(&address) : address;
+  note_interface(control, (uint32_t)info.ipi_ifindex);
+}
+
 #endif
+
+static void parse_v4(const struct item *item, bool is_v6, struct ip_control *control) {
+  switch (item->type) {
+#ifdef IP_PKTINFO
+  case IP_PKTINFO: note_v4_info(item, is_v6, control); break;
+#endif
+#ifdef __linux__
+  case IP_TTL: note_integer(item, &control->hops, control, IP_CONTROL_HOPS); break;
+#else
 #ifdef IP_RECVTTL
   case IP_RECVTTL:
 #endif
-  case IP_TTL:
-    control->hops = read_integer(header);
-    control->items |= IP_CONTROL_HOPS;
-    break;
+  case IP_TTL: note_byte(item, &control->hops, control, IP_CONTROL_HOPS); break;
+#endif
 #ifdef IP_RECVTOS
   case IP_RECVTOS:
 #endif
-  case IP_TOS:
-    control->traffic_class = read_integer(header) & 0xff;
-    control->items |= IP_CONTROL_TRAFFIC_CLASS;
-    break;
+  case IP_TOS: note_traffic_class(item, control); break;
   default: break;
   }
 }
 
-static void parse_v6(const struct cmsghdr *header, struct ip_control *control) {
-  switch (header->cmsg_type) {
 #ifdef IPV6_PKTINFO
-  case IPV6_PKTINFO: {
-    struct in6_pktinfo info;
-    memcpy(&info, CMSG_DATA(header), sizeof info);
-    control->address = (struct ip_address){.version = 6};
-    memcpy(control->address.bytes, &info.ipi6_addr, sizeof info.ipi6_addr);
-    if (has_scope(&control->address)) control->address.scope_id = (uint32_t)info.ipi6_ifindex;
-    note_interface(control, (uint32_t)info.ipi6_ifindex);
-    break;
-  }
+
+static void note_v6_info(const struct item *item, struct ip_control *control) {
+  struct in6_pktinfo info;
+  if (!read_value(item, &info, sizeof info)) return;
+  control->address = (struct ip_address){.version = 6};
+  memcpy(control->address.bytes, &info.ipi6_addr, sizeof info.ipi6_addr);
+  if (has_scope(&control->address)) control->address.scope_id = (uint32_t)info.ipi6_ifindex;
+  note_interface(control, (uint32_t)info.ipi6_ifindex);
+}
+
+#endif
+
+static void parse_v6(const struct item *item, struct ip_control *control) {
+  switch (item->type) {
+#ifdef IPV6_PKTINFO
+  case IPV6_PKTINFO: note_v6_info(item, control); break;
 #endif
 #ifdef IPV6_HOPLIMIT
-  case IPV6_HOPLIMIT:
-    control->hops = read_integer(header);
-    control->items |= IP_CONTROL_HOPS;
-    break;
+  case IPV6_HOPLIMIT: note_integer(item, &control->hops, control, IP_CONTROL_HOPS); break;
 #endif
 #ifdef IPV6_TCLASS
   case IPV6_TCLASS:
-    control->traffic_class = read_integer(header) & 0xff;
-    control->items |= IP_CONTROL_TRAFFIC_CLASS;
+    if (item->size >= sizeof(int)) note_traffic_class(item, control);
     break;
 #endif
   default: break;
   }
 }
 
-static void parse_socket(const struct cmsghdr *header, struct ip_control *control) {
 #ifdef SO_TIMESTAMPNS
-  if (header->cmsg_type == SO_TIMESTAMPNS) {
-    struct timespec stamp;
-    memcpy(&stamp, CMSG_DATA(header), sizeof stamp);
-    control->timestamp = (int64_t)stamp.tv_sec * 1000000000 + stamp.tv_nsec;
-    control->items |= IP_CONTROL_TIMESTAMP;
-  }
+
+/* A time that nanoseconds in 64 bits cannot hold is none. */
+static void note_timestamp(const struct item *item, struct ip_control *control) {
+  struct timespec stamp;
+  if (!read_value(item, &stamp, sizeof stamp)) return;
+  int64_t seconds = (int64_t)stamp.tv_sec, nanoseconds;
+  if (__builtin_mul_overflow(seconds, INT64_C(1000000000), &nanoseconds)) return;
+  if (__builtin_add_overflow(nanoseconds, (int64_t)stamp.tv_nsec, &control->timestamp)) return;
+  control->items |= IP_CONTROL_TIMESTAMP;
+}
+
+#endif
+
+static void parse_socket(const struct item *item, struct ip_control *control) {
+#ifdef SO_TIMESTAMPNS
+  if (item->type == SO_TIMESTAMPNS) note_timestamp(item, control);
 #endif
 #ifdef SO_RXQ_OVFL
-  if (header->cmsg_type == SO_RXQ_OVFL) {
-    memcpy(&control->dropped, CMSG_DATA(header), sizeof control->dropped);
+  if (item->type == SO_RXQ_OVFL && read_value(item, &control->dropped, sizeof control->dropped))
     control->items |= IP_CONTROL_DROPPED;
-  }
 #endif
-  (void)header;
+  (void)item;
   (void)control;
 }
 
 void ip_control_parse(const struct msghdr *message, bool is_v6, struct ip_control *control) {
-  struct msghdr *walked = (struct msghdr *)(size_t)message; /* the macros want no const, and do not write */
+  struct item item;
+  size_t offset = 0;
   control->items = 0;
-  for (struct cmsghdr *header = CMSG_FIRSTHDR(walked); header != NULL; header = CMSG_NXTHDR(walked, header)) {
-    switch (header->cmsg_level) {
-    case SOL_SOCKET: parse_socket(header, control); break;
-    case IPPROTO_IP: parse_v4(header, is_v6, control); break;
-    case IPPROTO_IPV6: parse_v6(header, control); break;
+  while (next_item(message, &offset, &item)) {
+    switch (item.level) {
+    case SOL_SOCKET: parse_socket(&item, control); break;
+    case IPPROTO_IP: parse_v4(&item, is_v6, control); break;
+    case IPPROTO_IPV6: parse_v6(&item, control); break;
 #ifdef UDP_GRO
     case IPPROTO_UDP:
-      if (header->cmsg_type != UDP_GRO) break;
-      control->segment_size = read_integer(header);
-      control->items |= IP_CONTROL_SEGMENT_SIZE;
+      if (item.type == UDP_GRO) note_integer(&item, &control->segment_size, control, IP_CONTROL_SEGMENT_SIZE);
       break;
 #endif
     default: break;
@@ -245,31 +298,37 @@ static int origin_of(int origin) {
 }
 
 /* The address of the host that reported the error follows the fixed part (IP_RECVERR in ip(7)). */
-static void parse_offender(const struct cmsghdr *header, bool is_v6, struct ip_control_error *error) {
-  struct ip_endpoint offender = {.length = 0};
-  size_t size = header->cmsg_len - CMSG_LEN(sizeof(struct sock_extended_err));
-  if (size > sizeof offender.name) size = sizeof offender.name;
-  memcpy(&offender.name, CMSG_DATA(header) + sizeof(struct sock_extended_err), size);
+static void parse_offender(const struct item *item, bool is_v6, struct ip_control_error *error) {
+  const unsigned char *name = item->data + sizeof(struct sock_extended_err);
+  size_t size = item->size - sizeof(struct sock_extended_err);
+  struct ip_endpoint offender;
+  memset(&offender, 0, sizeof offender);
+  memcpy(&offender.name, name, size < sizeof offender.name ? size : sizeof offender.name);
   int family = ip_endpoint_family(&offender);
-  if (family != AF_INET && family != AF_INET6) return;
+  bool is_complete = (family == AF_INET && size >= sizeof offender.name.v4) ||
+                     (family == AF_INET6 && size >= sizeof offender.name.v6);
+  if (!is_complete) return;
   ip_endpoint_get_address(&offender, &error->offender);
   if (is_v6) error->offender = ip_address_to_v6(&error->offender);
 }
 
+static bool holds_error(const struct item *item) {
+  bool v4 = item->level == IPPROTO_IP && item->type == IP_RECVERR;
+  return v4 || (item->level == IPPROTO_IPV6 && item->type == IPV6_RECVERR);
+}
+
 bool ip_control_parse_error(const struct msghdr *message, bool is_v6, struct ip_control_error *error) {
-  struct msghdr *walked = (struct msghdr *)(size_t)message;
-  for (struct cmsghdr *header = CMSG_FIRSTHDR(walked); header != NULL; header = CMSG_NXTHDR(walked, header)) {
-    bool v4 = header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_RECVERR;
-    bool v6 = header->cmsg_level == IPPROTO_IPV6 && header->cmsg_type == IPV6_RECVERR;
-    if ((!v4 && !v6) || header->cmsg_len < CMSG_LEN(sizeof(struct sock_extended_err))) continue;
+  struct item item;
+  size_t offset = 0;
+  while (next_item(message, &offset, &item)) {
     struct sock_extended_err extended;
-    memcpy(&extended, CMSG_DATA(header), sizeof extended);
+    if (!holds_error(&item) || !read_value(&item, &extended, sizeof extended)) continue;
     *error = (struct ip_control_error){.error = (int)extended.ee_errno,
                                        .origin = origin_of(extended.ee_origin),
                                        .type = extended.ee_type,
                                        .code = extended.ee_code};
     if (extended.ee_errno == EMSGSIZE) error->mtu = (int)extended.ee_info;
-    if (error->origin != IP_ORIGIN_LOCAL) parse_offender(header, is_v6, error);
+    if (error->origin != IP_ORIGIN_LOCAL) parse_offender(&item, is_v6, error);
     return true;
   }
   return false;

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -66,6 +67,16 @@ int ip_datagram_disconnect(int fd) {
 int ip_datagram_shutdown(int fd, bool receive, bool send) {
   int how = receive && send ? SHUT_RDWR : receive ? SHUT_RD : SHUT_WR;
   return shutdown(fd, how) != 0 ? errno : 0;
+}
+
+bool ip_datagram_is_shut(int fd) {
+#ifdef POLLRDHUP
+  struct pollfd entry = {.fd = fd, .events = POLLRDHUP};
+  return poll(&entry, 1, 0) > 0 && (entry.revents & (POLLRDHUP | POLLHUP)) != 0;
+#else
+  (void)fd;
+  return false;
+#endif
 }
 
 int ip_datagram_local(int fd, struct ip_endpoint *local) {

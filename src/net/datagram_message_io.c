@@ -5,6 +5,7 @@
 #include "net/datagram_message_io.h"
 
 #include <errno.h>
+#include <string.h>
 
 /* Receives one datagram, and its source and ancillary data, with a message that has parts and a control
    buffer. */
@@ -63,6 +64,7 @@ int ip_datagram_receive_error(int fd, bool is_v6, void *data, size_t size, struc
       .msg_iov = &part, .msg_iovlen = 1, .msg_control = &buffer, .msg_controllen = sizeof buffer};
   int status = receive_message(fd, &message, MSG_ERRQUEUE, datagram);
   if (status != 0) return status;
+  if (message.msg_namelen == 0) memset(&datagram->source, 0, sizeof datagram->source);
   if (!ip_control_parse_error(&message, is_v6, error))
     *error = (struct ip_control_error){.origin = IP_ORIGIN_OTHER};
   return 0;

@@ -99,6 +99,10 @@ static inline uint16_t ip_endpoint_port(const struct ip_endpoint *endpoint) {
   return ntohs(endpoint->name.v4.sin_port);
 }
 
+static inline void ip_endpoint_set_port(struct ip_endpoint *endpoint, uint16_t port) {
+  endpoint->name.v4.sin_port = htons(port);
+}
+
 static inline int ip_endpoint_family(const struct ip_endpoint *endpoint) {
   return endpoint->name.any.sa_family;
 }

@@ -445,13 +445,14 @@ static int send_rest(lua_State *L, ip_deadline deadline, size_t done, enum ip_wa
   struct ip_socket_box *box = ip_socket_check_open(L, send_many_type.name);
   struct ip_batch *batch = ip_batch_check(L, BATCH);
   size_t first = (size_t)lua_tointeger(L, FIRST), end = (size_t)lua_tointeger(L, LAST);
-  size_t next = (size_t)lua_tointeger(L, NEXT);
+  size_t start = (size_t)lua_tointeger(L, NEXT), next = start;
   if (box->socket->channel.shut_send) return fail_to_send(L, ip_failure(EPIPE), next - first);
   struct ip_failure failure = send_entries(L, box, batch, &next, end, &done);
   if (box->socket != NULL) ip_send_finish(box->socket);
   if (failure.code == EAGAIN) {
     lua_pushinteger(L, (lua_Integer)next);
     lua_replace(L, NEXT);
+    if (wait == IP_WAIT_FIRST && next == start) ip_watcher_note_fruitless(&box->socket->watcher);
     if (deadline == IP_AT_ONCE && next > first) return time_out(L, next - first);
     return wait_to_send(L, box, deadline, done, wait);
   }

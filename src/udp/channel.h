@@ -17,7 +17,8 @@ enum {
 /* Exists while the socket is connected. */
 struct ip_connection {
   struct ip_endpoint remote;
-  struct ip_endpoint local; /* as bound before `connect`; length 0 if it was not bound */
+  struct ip_endpoint local; /* before the socket was connected; length 0 where that is not known */
+  unsigned device;          /* that the owner bound it to, by an option or a link-local address; 0: none */
 };
 
 /* Each part has one owner, the file of its name, and is NULL until an option needs it. Data that only one
@@ -26,7 +27,7 @@ struct ip_connection {
 struct ip_channel {
   int fd;
   bool is_v6 : 1;
-  bool bound : 1;
+  bool has_port : 1; /* it is known to have a local port, whoever chose that */
   bool shut_receive : 1;
   bool shut_send : 1;
   bool filters_peer : 1; /* non-peer datagrams from before `connect` may still be queued */

@@ -15,7 +15,6 @@
 #include "value/file_descriptor.h"
 
 #include <errno.h>
-#include <poll.h>
 
 /* Returns 0 if the integer option has that value, EINVAL if it has another or the descriptor is no socket. */
 static int expect(int fd, int name, int value) {
@@ -42,26 +41,14 @@ static int expect_socket(int fd, bool is_v6, struct ip_endpoint *local) {
   return ip_endpoint_family(local) == (is_v6 ? AF_INET6 : AF_INET) ? 0 : EINVAL;
 }
 
-/* Is receiving shut down? Then polling for data would never sleep. A send reports its own shutdown. */
-static bool is_shut(int fd) {
-#ifdef POLLRDHUP
-  struct pollfd entry = {.fd = fd, .events = POLLRDHUP};
-  return poll(&entry, 1, 0) > 0 && (entry.revents & (POLLRDHUP | POLLHUP)) != 0;
-#else
-  (void)fd;
-  return false;
-#endif
-}
-
-/* Records the state of the descriptor. The system does not report whether bind(2) or the first send chose the
-   port, so the socket counts as bound and keeps its port when it is disconnected. */
+/* Who bound the socket cannot be asked: it keeps its port when it is disconnected. */
 static int note_state(struct ip_channel *channel, const struct ip_endpoint *local) {
-  int error = ip_association_adopt(channel, local);
+  int error = ip_association_adopt(channel);
   if (error == 0) error = ip_parts_adopt(channel);
   if (error != 0) return error;
-  channel->bound = ip_endpoint_port(local) != 0;
-  channel->shut_receive = is_shut(channel->fd);
-  return ip_datagram_set_nonblocking(channel->fd); /* last: a failure must leave no trace */
+  channel->has_port = ip_endpoint_port(local) != 0;
+  channel->shut_receive = ip_datagram_is_shut(channel->fd); /* sends tell by themselves */
+  return ip_datagram_set_nonblocking(channel->fd);          /* last: what fails must leave no trace */
 }
 
 /* sock:assign(family, fd): moves an open UDP socket into this one. family: "v4", "v6" or an ip.address; fd:

@@ -94,6 +94,18 @@ struct ip_drained ip_error_queue_drain(struct ip_channel *channel) {
   return drained;
 }
 
+void ip_error_queue_clear(struct ip_channel *channel) {
+  if (channel->errors != NULL) {
+    (void)ip_error_queue_drain(channel);
+    return;
+  }
+  unsigned char byte;
+  struct ip_datagram datagram;
+  struct ip_control_error what;
+  for (int i = 0; i < DRAIN_AT_ONCE; i++)
+    if (ip_datagram_receive_error(channel->fd, channel->is_v6, &byte, 1, &datagram, &what) != 0) return;
+}
+
 struct ip_failure ip_error_queue_failure(const struct ip_channel *channel, int code, int local_mtu) {
   struct ip_failure failure = {.code = code, .mtu = local_mtu};
   if (code != EMSGSIZE) failure.mtu = 0;

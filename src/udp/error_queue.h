@@ -46,6 +46,10 @@ void ip_error_queue_free(struct ip_error_queue *queue);
    queue. */
 struct ip_drained ip_error_queue_drain(struct ip_channel *channel);
 
+/* Discards what others have brought into the system's error queue, such as transmit timestamps that the maker of an adopted
+   descriptor asked for; with an error queue, drains it. */
+void ip_error_queue_clear(struct ip_channel *channel);
+
 static inline bool ip_error_queue_has_report(const struct ip_channel *channel) {
   return channel->errors != NULL && channel->errors->report_count != 0;
 }

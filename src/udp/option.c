@@ -167,6 +167,8 @@ static void set_device(lua_State *L, struct ip_socket *socket, const struct opti
   if (length >= IFNAMSIZ || strlen(name) != length) ip_error_raise(L, ENODEV, option->name);
   if (setsockopt(socket->channel.fd, option->level, option->number, name, (socklen_t)length) != 0)
     ip_error_raise(L, errno, option->name);
+  int error = ip_association_note_device(&socket->channel);
+  if (error != 0) ip_error_raise(L, error, option->name);
 }
 
 #endif

@@ -79,7 +79,7 @@ static bool try_to_send(lua_State *L, const char *operation, struct ip_send_call
     int error =
         ip_datagram_send(channel->fd, send->data.parts, send->data.count, send->to, send->flags, sent);
     if (IP_LIKELY(error == 0)) return true;
-    failure = ip_error_queue_failure(channel, error, 0);
+    failure = ip_send_path_failure(channel, error, 0);
   } else {
     failure = send_by_path(socket, send, sent);
   }
@@ -99,6 +99,7 @@ int ip_send_continue(lua_State *L, struct ip_result *result) {
   type->read(L, type->operation.name, &call);
   call.send.done = result->payload.send.done;
   if (try_to_send(L, type->operation.name, &call, &sent)) return push_sent(L, sent);
+  ip_watcher_note_fruitless(&call.box->socket->watcher);
   return wait_to_send(L, type, &call, result->payload.send.deadline, IP_WAIT_FIRST);
 }
 

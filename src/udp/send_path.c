@@ -36,9 +36,24 @@ bool ip_send_path_can_segment(struct ip_channel *channel) {
 
 /* --- classifying a failed send --- */
 
-/* Is it the error of an older datagram? Such an error fails the next send once, whatever its destination.
-   With an error queue, it is in that queue, unless it came too late or the queue was full; an error of the
-   send itself occurs again. */
+/* Linux says EAGAIN for a full buffer, and where it finds no free local port for an unbound socket (inet_autobind in
+   net/ipv4/af_inet.c), which would never end: that the socket still has none tells them apart. */
+static int explain_again(struct ip_channel *channel) {
+  if (IP_LIKELY(channel->has_port)) return EAGAIN;
+  struct ip_endpoint local;
+  int error = ip_datagram_local(channel->fd, &local);
+  if (error != 0) return error;
+  channel->has_port = ip_endpoint_port(&local) != 0;
+  return channel->has_port ? EAGAIN : EADDRINUSE;
+}
+
+struct ip_failure ip_send_path_failure(struct ip_channel *channel, int code, int local_mtu) {
+  if (code == EAGAIN) code = explain_again(channel);
+  return ip_error_queue_failure(channel, code, local_mtu);
+}
+
+/* An error of an older datagram makes the next send fail, whomever that is for, once. With an error queue it is in there,
+   unless it came too late for that or did not fit; an error of the send itself is met again. */
 static bool is_older(struct ip_channel *channel, struct ip_send_retry *retry, int code) {
   if (channel->errors == NULL && !retry->defers) return false;
   struct ip_drained drained = ip_error_queue_drain(channel);
@@ -55,7 +70,10 @@ enum ip_send_verdict ip_send_path_classify(struct ip_channel *channel, struct ip
                                            size_t segments, struct ip_failure *failure) {
   int code = failure->code;
   if (IP_LIKELY(code == 0)) return IP_SENT;
-  if (code == EAGAIN) return IP_SEND_WOULD_BLOCK;
+  if (code == EAGAIN) {
+    *failure = ip_send_path_failure(channel, code, 0);
+    return failure->code == EAGAIN ? IP_SEND_WOULD_BLOCK : IP_SEND_OWN_ERROR;
+  }
   bool names_no_icmp_error = code == EIO || code == EINVAL || code == ENOBUFS;
   bool segmented = segments > 1;
   if ((!segmented || !names_no_icmp_error) && is_older(channel, retry, code))

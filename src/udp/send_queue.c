@@ -35,7 +35,6 @@ struct ip_send_queue {
   size_t count, bytes; /* datagrams, and their bytes */
   size_t refused_size; /* of the smallest segment that was too large for a path */
   bool v6_only;
-  bool has_port; /* the system has chosen a port */
   struct train trains[MOST_TRAINS];
   unsigned char data[CAPACITY];
 };
@@ -233,23 +232,24 @@ static void defer_older(struct ip_channel *channel, const struct ip_send_retry *
 
 static const struct ip_send_retry first_attempt = {.attempts = 0, .defers = true};
 
-/* Handles the failure of the oldest message. */
-static void handle_send_error(struct ip_channel *channel, const struct message *message,
+/* The oldest message has failed. False: the system takes no more now. */
+static bool handle_send_error(struct ip_channel *channel, const struct message *message,
                               struct ip_send_retry *retry, int error) {
   struct ip_failure failure = ip_failure(error);
   struct ip_send_retry before = *retry;
   switch (ip_send_path_classify(channel, retry, message->count, &failure)) {
-  case IP_SEND_RETRY_OLDER_ERROR: defer_older(channel, &before); return;
+  case IP_SEND_WOULD_BLOCK: defer_older(channel, &before); return false;
+  case IP_SEND_RETRY_OLDER_ERROR: defer_older(channel, &before); return true;
   case IP_SEND_NOT_SEGMENTABLE: refuse_train(channel, message->train, error); break;
   case IP_SEND_OWN_ERROR:
     ip_send_queue_defer(channel, failure);
     message->train->suspected = false;
     pop(channel->send->queue, message);
     break;
-  case IP_SENT:
-  case IP_SEND_WOULD_BLOCK: break; /* these are no errors */
+  case IP_SENT: break; /* it is no error */
   }
   *retry = first_attempt;
+  return true;
 }
 
 /* --- flushing --- */
@@ -262,12 +262,11 @@ static bool send_all(struct ip_channel *channel, struct ip_send_queue *queue) {
     size_t planned = plan(channel, queue, messages);
     if (planned == 0) break; /* never happens: the queue is not empty */
     int sent = submit(channel, queue, messages, planned);
-    if (sent < 0 && sent != -EAGAIN) {
-      handle_send_error(channel, &messages[0], &retry, -sent);
+    if (sent < 0) {
+      if (!handle_send_error(channel, &messages[0], &retry, -sent)) return false;
       continue;
     }
     defer_older(channel, &retry);
-    if (sent < 0) return false;
     retry = first_attempt;
     pop_sent(queue, messages, (size_t)sent);
   }
@@ -304,7 +303,6 @@ void ip_send_queue_end(struct ip_channel *channel) {
 void ip_send_queue_leave_peer(struct ip_channel *channel) {
   struct ip_send_queue *queue = queue_of(channel);
   if (queue == NULL) return;
-  queue->has_port = false; /* the system may release the port */
   queue->refused_size = SIZE_MAX;
   if (ip_send_queue_flush(channel) || channel->connection == NULL) return;
   for (size_t i = queue->first; i < queue->end; i++)
@@ -334,8 +332,8 @@ static bool can_wait(const struct ip_channel *channel, const struct ip_send_queu
   const struct ip_send_state *state = channel->send;
   if (!state->coalesce || call->flags != 0 || call->control.items != 0 || state->segment_size != 0)
     return false;
-  if (!channel->bound && channel->connection == NULL && !queue->has_port)
-    return false; /* the first send assigns the port, which must be visible after it */
+  if (!channel->has_port && channel->connection == NULL)
+    return false; /* the port is visible after the first send */
   const struct ip_endpoint *to = call->to;
   bool v4_path = ip_channel_is_v4_path(channel, to);
   if (size > (v4_path ? IP_LARGEST_V4 : IP_LARGEST_V6)) return false;
@@ -344,12 +342,11 @@ static bool can_wait(const struct ip_channel *channel, const struct ip_send_queu
   return !(channel->is_v6 && v4_path && queue->v6_only) && !is_limited_broadcast(to);
 }
 
-static struct ip_failure send_directly(struct ip_channel *channel, struct ip_send_queue *queue,
-                                       struct ip_send *call, size_t *sent) {
+static struct ip_failure send_directly(struct ip_channel *channel, struct ip_send *call, size_t *sent) {
   if (!ip_send_queue_flush(channel)) return ip_failure(EAGAIN);
   struct ip_failure failure = ip_send_queue_pop_failure(channel);
   if (failure.code == 0) failure = ip_send_path_send(channel, call, sent);
-  if (failure.code == 0) queue->has_port = true;
+  if (failure.code == 0) channel->has_port = true;
   return failure;
 }
 
@@ -359,7 +356,7 @@ struct ip_failure ip_send_queue_send(struct ip_channel *channel, struct ip_send 
   struct ip_failure failure = ip_send_queue_pop_failure(channel);
   if (IP_UNLIKELY(failure.code != 0)) return failure;
   size_t size = ip_data_size(&call->data);
-  if (IP_UNLIKELY(!can_wait(channel, queue, call, size))) return send_directly(channel, queue, call, sent);
+  if (IP_UNLIKELY(!can_wait(channel, queue, call, size))) return send_directly(channel, call, sent);
   *sent = size;
   if (IP_LIKELY(enqueue(queue, call, size))) return ip_failure(0);
   ip_send_queue_flush(channel);

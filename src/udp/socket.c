@@ -10,6 +10,7 @@
 #include "binding/raise.h"
 #include "net/datagram_io.h"
 #include "udp/association.h"
+#include "udp/error_queue.h"
 #include "udp/parts.h"
 #include "udp/receive_path.h"
 #include "udp/send_queue.h"
@@ -68,13 +69,26 @@ static void release_socket(struct ip_watcher *watcher) {
   free(watcher); /* the first member of the socket */
 }
 
+/* What is left waits again. */
 static void on_writable(struct ip_watcher *watcher) {
-  (void)ip_flusher_flush(((struct ip_socket *)watcher)->flusher); /* the rest waits again */
+  if (!ip_flusher_flush(((struct ip_socket *)watcher)->flusher)) ip_watcher_note_fruitless(watcher);
+}
+
+/* What keeps a socket ready: entries of the system's error queue that nobody here has asked for, or that came while only the
+   send queue waits; and the end of receiving, which a twin of the descriptor has brought about. */
+static void end_fruitless_events(struct ip_watcher *watcher) {
+  struct ip_channel *channel = &((struct ip_socket *)watcher)->channel;
+  ip_error_queue_clear(channel);
+  ip_flusher_wake_receives(watcher, channel);
+  if (!ip_datagram_is_shut(channel->fd)) return;
+  channel->shut_receive = true;
+  ip_watcher_fail(watcher, IP_SIDE_READ, ESHUTDOWN);
 }
 
 static const struct ip_watcher_type socket_type = {.resource = {.name = "socket", .close = close_at_end},
                                                    .release = release_socket,
-                                                   .writable = on_writable};
+                                                   .writable = on_writable,
+                                                   .fruitless = end_fruitless_events};
 
 bool ip_socket_holds(const struct ip_runtime *runtime, int fd) {
   const struct ip_queue *end = &runtime->resources;
@@ -197,7 +211,7 @@ int ip_socket_bind(lua_State *L) {
   struct ip_endpoint local;
   struct ip_socket *socket = prepare(L, &local, "bind");
   check_result(L, ip_datagram_bind(socket->channel.fd, &local), "bind");
-  socket->channel.bound = true;
+  socket->channel.has_port = true;
   forget_addresses(L);
   return 0;
 }
