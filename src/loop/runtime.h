@@ -109,6 +109,7 @@ struct ip_runtime {
   bool polling;         /* inside uv_run */
   bool opened;          /* the loop exists */
   bool closed;          /* and never will again */
+  bool has_threads;     /* libuv has its thread pool, or can make it */
 };
 
 /* Registry key of the runtime. */
