@@ -40,6 +40,7 @@ local patience = ({ valgrind = 20, sanitize = 4 })[os.getenv("LUA_IP_MODE")] or 
 
 -- The loop's own descriptors are made by the first call that needs them.
 pcall(ip.fiber.run, ip.fiber.yield)
+pcall(ip.fiber.wait_fd, 1000000, "r")
 
 local function guard(run)
   return function()
