@@ -293,10 +293,22 @@ describe("waiting for a descriptor", function()
     local output = support.run_program([[
       local ip = require "ip"
       local fiber = ip.fiber
-      local probe = ip.udp.bind("127.0.0.1", 0)
-      local number = probe.native_handle + 1
-      probe:close()
-      local pipe = io.popen("cat; echo ended >&2", "w") -- the second descriptor of pipe(2) is its writing end
+      local function open_numbers()
+        local numbers = {}
+        for number = 0, 50 do
+          local ok, fd = pcall(ip.file_descriptor.new, number)
+          numbers[number] = ok or nil
+          if ok then fd:release() end
+        end
+        return numbers
+      end
+      pcall(fiber.wait_fd, 1000000, "r")
+      local before = open_numbers()
+      local pipe = io.popen("cat; echo ended >&2", "w")
+      local number
+      for each in pairs(open_numbers()) do
+        if not before[each] then number = each end
+      end
       fiber.spawn(fiber.wait_fd, number, "r"):detach()
       fiber.spawn(fiber.wait_fd, number, "r"):detach()
       fiber.sleep(0)
@@ -335,10 +347,9 @@ describe("waiting for a descriptor", function()
         try(sock.receive, sock, span)
         fail_with(nil)
         try(fiber.with_timeout, 0.01, fiber.wait_fd, sock.native_handle, "r")
-        fiber.spawn(function() try(sock.receive, sock, span) end)
-        fail_with(number)
-        fiber.sleep(0) -- the socket is prepared, and now the loop polls
-        fiber.sleep(0)
+        local receiving = fiber.spawn(try, sock.receive, sock, span)
+        fiber.spawn(fail_with, number) -- after the receive has begun, before the loop polls
+        receiving:join()
         try(fiber.wait_fd, sock.native_handle, "r")
         fail_with(nil)
         client:send("x")
