@@ -3,7 +3,7 @@ local ip = require "ip"
 local support = require "spec.support"
 
 local fiber, file_descriptor = ip.fiber, ip.file_descriptor
-local with_loop, on_main, error_of, bound = support.with_loop, support.on_main, support.error_of, support.bound
+local with_loop, error_of, bound = support.with_loop, support.error_of, support.bound
 
 -- An open socket, and a function that closes its descriptor as another library does.
 local function shared()
@@ -32,13 +32,6 @@ describe("a socket whose descriptor others close", function()
     assert.equal(ip.error.EBADF, error_of(sock.send_to, sock, "x", "127.0.0.1", 1))
     assert.equal(ip.error.EBADF, error_of(sock.receive_string, sock))
     assert.equal(ip.error.EBADF, error_of(sock.release, sock))
-    sock:close()
-  end))
-
-  it("ends sends with EBADF, too, and a wait on the main thread", on_main(function()
-    local sock, close = shared()
-    fiber.spawn(close)
-    assert.equal(ip.error.EBADF, error_of(sock.receive_string, sock))
     sock:close()
   end))
 
