@@ -67,6 +67,22 @@ describe("few free descriptors", function()
     assert.equal("EMFILE\nEMFILE\nEMFILE\nEMFILE\nETIMEDOUT\nok\nok\n", output)
   end)
 
+  it("are named where an interface is looked up, and hide none", function()
+    local output = run [[
+      local new = ip.udp.bind("127.0.0.1", 0)
+      free(0)
+      try(ip.interfaces)
+      try(new.set_option, new, "multicast_interface", "lo")
+      print((select(2, ip.address.parse("fe80::1%lo"))))
+      table.remove(held)
+      try(ip.interfaces)
+      free(0)
+      table.remove(held)
+      try(new.set_option, new, "multicast_interface", "lo")
+    ]]
+    assert.is_truthy(output:find("^EMFILE\nEMFILE\n[^\n]*too many open files[^\n]*\nok\nok\n$"), output)
+  end)
+
   it("leave timers, signals and sockets that are open at work", function()
     local output = run [[
       local sock = ip.udp.bind("127.0.0.1", 0)
