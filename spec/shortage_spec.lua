@@ -29,6 +29,8 @@ end
 local LOOP <const> = 6 -- what the first loop of a process needs, beside the socket itself
 
 describe("few free descriptors", function()
+  if os.getenv("LUA_IP_MODE") == "valgrind" then return pending("valgrind has descriptors of its own") end
+
   for count = 0, 8 do
     local enough = count > LOOP
     local outcome = enough and "ok" or "EMFILE"
