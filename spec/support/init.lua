@@ -42,6 +42,7 @@ local patience = support.patience
 
 -- The loop's own descriptors are made by the first call that needs them.
 pcall(ip.fiber.run, ip.fiber.yield)
+pcall(ip.fiber.wait_fd, 1000000, "r")
 
 local function guard(run)
   return function()

@@ -70,7 +70,7 @@ IP_EXPORT int lua_ip_use_loop(lua_State *L, struct uv_loop_s *loop) {
     return UV_EINVAL;
   }
   struct ip_runtime *runtime = lua_touserdata(L, -1);
-  int error = ip_runtime_use_loop(L, runtime, loop, ip_loop_on_check);
+  int error = ip_runtime_use_loop(L, runtime, loop, ip_loop_on_prepare, ip_loop_on_check);
   lua_pop(L, 1);
   return -error;
 }

@@ -1,49 +1,33 @@
-/* wait_fd.c: waiting for descriptors that the program has opened itself.
-
-   Each call has a uv_poll_t of its own, whose memory libuv owns from the start of the wait until the close
-   callback. libuv accepts a descriptor once per loop: for a descriptor that is registered already (a socket
-   of this library, another wait) the call watches a duplicate. Raises bad arguments and the errors of the
-   system. */
+/* wait_fd.c: waiting for descriptors of others, through the runtime's poll set. A wait is malloc'ed; it belongs to the
+   operation that is armed with it, and is freed when that leaves ARMED. */
 #include "fiber/wait_fd.h"
 
 #include "base/util.h"
 #include "binding/argument.h"
+#include "binding/descriptor_shortage.h"
 #include "loop/operation.h"
+#include "loop/poll_set.h"
 #include "value/file_descriptor.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 struct descriptor_wait {
-  uv_poll_t poll; /* first */
-  struct ip_resource resource;
+  struct ip_poll_wait poll;
   struct ip_operation *operation;
-  int duplicate; /* closed with the wait; -1: none */
 };
 
-static void close_wait(struct ip_resource *resource) {
-  struct descriptor_wait *wait = ip_container_of(resource, struct descriptor_wait, resource);
-  ip_queue_remove(&resource->link);
-  wait->operation->object = NULL;
-  uv_poll_stop(&wait->poll);
-  if (wait->duplicate >= 0) close(wait->duplicate);
-  ip_runtime_close_handle((uv_handle_t *)&wait->poll, ip_runtime_free_handle);
-}
-
-static const struct ip_resource_type wait_resource = {.name = "descriptor wait", .close = close_wait};
-
-/* POLLERR arrives as a negative status: the caller gets the error when it reads or writes. */
-static void on_ready(uv_poll_t *poll, int status, int events) {
-  struct descriptor_wait *wait = ip_container_of(poll, struct descriptor_wait, poll);
-  struct ip_operation *operation = wait->operation;
-  if (status >= 0) operation->payload.descriptor.events &= events;
-  ip_operation_succeed(operation);
+static void on_ready(struct ip_poll_wait *poll, int events, int error) {
+  struct ip_operation *operation = ip_container_of(poll, struct descriptor_wait, poll)->operation;
+  operation->payload.descriptor.events = events;
+  ip_operation_complete_with(operation, error);
 }
 
 static void on_unlinked(struct ip_operation *operation) {
   struct descriptor_wait *wait = operation->object;
-  close_wait(&wait->resource);
+  operation->object = NULL;
+  ip_poll_set_remove(&wait->poll);
+  free(wait);
 }
 
 static int push_events(lua_State *L, struct ip_result *result) {
@@ -56,40 +40,30 @@ static int push_events(lua_State *L, struct ip_result *result) {
 static const struct ip_operation_type wait_fd_type = {
     .name = "wait_fd", .unlinked = on_unlinked, .push_results = push_events};
 
-/* Returns 0 or an errno value; on failure nothing stays open. */
-static int init_poll(struct ip_runtime *runtime, struct descriptor_wait *wait, int fd) {
-  wait->duplicate = -1;
-  int status = uv_poll_init(runtime->loop, &wait->poll, fd);
-  if (status != UV_EEXIST) return -status;
-  wait->duplicate = dup(fd);
-  if (wait->duplicate < 0) return errno;
-  status = uv_poll_init(runtime->loop, &wait->poll, wait->duplicate);
-  if (status != 0) close(wait->duplicate);
-  return -status;
-}
-
 static int start_wait(struct ip_operation *operation, int fd, int events) {
   struct descriptor_wait *wait = malloc(sizeof *wait);
   if (wait == NULL) return ENOMEM;
-  int error = init_poll(operation->runtime, wait, fd);
+  *wait = (struct descriptor_wait){.poll = {.events = events, .ready = on_ready}, .operation = operation};
+  int error = ip_poll_set_add(operation->runtime, &wait->poll, fd);
   if (error != 0) {
     free(wait);
     return error;
   }
-  wait->operation = operation;
-  wait->poll.data = operation->runtime;
-  ip_runtime_handle_opened(operation->runtime);
-  ip_runtime_add_resource(operation->runtime, &wait->resource, &wait_resource);
   operation->object = wait;
-  operation->payload.descriptor.events = events;
   ip_operation_wait_externally(operation);
-  uv_poll_start(&wait->poll, events, on_ready); /* fails only on a closing handle */
   return 0;
 }
 
-/* wait_fd(fd, events) -> events: waits until the descriptor is ready for one of `events` ("r", "w", "rw"),
-   and returns the ready ones. An error on the descriptor counts as ready. EBADF; EPERM for a descriptor that
-   cannot be watched (a regular file). Suspends: yes. Source: poll(2), uv_poll_start. */
+static void open_set(lua_State *L, struct ip_runtime *runtime) {
+  int error = ip_poll_set_open(runtime);
+  if (ip_collect_descriptors(L, error)) error = ip_poll_set_open(runtime);
+  if (error != 0) ip_error_raise(L, error, wait_fd_type.name);
+}
+
+/* wait_fd(fd, events) -> events: waits until the descriptor is ready for one of `events` ("r", "w", "rw"), and tells for
+   which. An error on the descriptor counts as ready. EBADF; EPERM for what cannot be watched (a regular file); ECANCELED
+   when this library closes it; EMFILE, ENFILE, ENOMEM and ENOSPC of the first wait and of epoll_ctl(2). Suspends: yes.
+   Source: poll(2), epoll(7). */
 static int fiber_wait_fd(lua_State *L) {
   static const char *const names[] = {"r", "w", "rw", NULL};
   static const int masks[] = {UV_READABLE, UV_WRITABLE, UV_READABLE | UV_WRITABLE};
@@ -97,6 +71,7 @@ static int fiber_wait_fd(lua_State *L) {
   int fd = ip_file_descriptor_argument(L, 1, NULL);
   int events = masks[ip_argument_choice(L, 2, names)];
   ip_operation_check(L, runtime, &wait_fd_type);
+  open_set(L, runtime);
   struct ip_operation *operation = ip_operation_acquire(L, runtime, &wait_fd_type, IP_NEVER, false);
   int error = start_wait(operation, fd, events);
   if (error != 0) return ip_operation_fail(L, operation, error);

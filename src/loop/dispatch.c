@@ -30,22 +30,28 @@ static void on_idle(uv_idle_t *idle) {
   (void)idle; /* while this handle is active, the poll of a host's loop does not block */
 }
 
+/* The next poll of a host's loop does not block. */
+static void keep_awake(struct ip_runtime *runtime) {
+  if (runtime->driver == NULL || !runtime->opened) return;
+  (void)uv_idle_start(&runtime->handles->idle,
+                      on_idle); /* fails only without a callback (libuv loop-watcher.c) */
+}
+
 void ip_runtime_enqueue(struct ip_runtime *runtime, struct ip_ready *ready) {
   if (!ip_queue_is_linked(&ready->link)) ip_queue_append(&runtime->ready, &ready->link);
   /* libuv up to 1.44 runs timers before it polls: without uv_stop it would block while the ready queue has
      entries */
   if (runtime->polling)
     uv_stop(runtime->loop);
-  else if (runtime->driver != NULL && runtime->opened)
-    uv_idle_start(&runtime->handles->idle, on_idle);
+  else
+    keep_awake(runtime);
 }
 
 void ip_runtime_schedule(struct ip_runtime *runtime, struct ip_flusher *flusher) {
   if (ip_queue_is_linked(&flusher->link)) return;
   ip_queue_append(&runtime->flushers, &flusher->link);
-  /* a host calls this between our iterations: the idle handle provides an iteration before its loop blocks */
-  if (runtime->driver != NULL && runtime->opened && !runtime->driving)
-    uv_idle_start(&runtime->handles->idle, on_idle);
+  /* called by a host between our iterations: there has to be one before its loop blocks */
+  if (!runtime->driving) keep_awake(runtime);
 }
 
 /* --- reporting --- */
@@ -231,8 +237,12 @@ static void dispatch(lua_State *L, struct ip_runtime *runtime, struct ip_operati
 }
 
 static void poll_loop(struct ip_runtime *runtime, bool busy) {
+  if (IP_UNLIKELY(!ip_queue_is_empty(&runtime->unprobed))) {
+    ip_watcher_probe(runtime);
+    busy = busy || !ip_queue_is_empty(&runtime->ready);
+  }
   runtime->polling = true;
-  uv_run(runtime->loop, busy ? UV_RUN_NOWAIT : UV_RUN_ONCE);
+  (void)uv_run(runtime->loop, busy ? UV_RUN_NOWAIT : UV_RUN_ONCE); /* its result is no status */
   runtime->polling = false;
 }
 
@@ -243,7 +253,7 @@ static bool spin(struct ip_runtime *runtime, double seconds) {
   uint64_t end = uv_hrtime() + (uint64_t)((seconds < longest ? seconds : longest) * 1e9);
   do {
     poll_loop(runtime, true);
-    if (!ip_queue_is_empty(&runtime->ready) || atomic_load(&runtime->signalled)) return true;
+    if (!ip_queue_is_empty(&runtime->ready) || atomic_load(&runtime->signalled) != 0) return true;
   } while (uv_hrtime() < end);
   return false;
 }
@@ -273,15 +283,19 @@ static bool is_over(const struct ip_runtime *runtime, struct ip_operation *opera
   return true;
 }
 
-/* The driver thread runs no function of its own: coroutines are resumed from it, and handlers are called on
-   it. */
+void ip_loop_on_prepare(uv_prepare_t *prepare) {
+  struct ip_runtime *runtime = prepare->data;
+  if (!ip_queue_is_empty(&runtime->unprobed)) ip_watcher_probe(runtime);
+}
+
+/* The driver thread runs nothing itself: it is what coroutines are resumed from, and what handlers are called on. */
 void ip_loop_on_check(uv_check_t *check) {
   struct ip_runtime *runtime = check->data;
   if (runtime->driving) return; /* our own uv_run is active, and its caller serves the batch */
   runtime->driving = true;
   dispatch(runtime->driver, runtime, NULL);
   runtime->driving = false;
-  if (ip_queue_is_empty(&runtime->ready)) uv_idle_stop(&runtime->handles->idle);
+  if (ip_queue_is_empty(&runtime->ready)) (void)uv_idle_stop(&runtime->handles->idle); /* always 0 */
 }
 
 static bool has_work(const struct ip_runtime *runtime) {
@@ -347,7 +361,7 @@ enum ip_drive_result ip_loop_drive(lua_State *L, struct ip_runtime *runtime, str
       poll_loop(runtime, true);
     else
       wait_for_events(runtime);
-    if (atomic_exchange(&runtime->signalled, false) && !run_hook(L)) {
+    if (atomic_exchange(&runtime->signalled, 0) != 0 && !run_hook(L)) {
       result = IP_DRIVE_ERROR;
       break;
     }

@@ -22,7 +22,10 @@ bool ip_loop_step(lua_State *L, struct ip_runtime *runtime, double seconds);
    Does not call Lua. */
 double ip_loop_poll_nowait(struct ip_runtime *runtime);
 
-/* A uv_check_cb for a host's loop: serves the ready queue. */
+/* A uv_prepare_cb for a host's loop: looks after what has been watched since its last poll. */
+void ip_loop_on_prepare(uv_prepare_t *prepare);
+
+/* A uv_check_cb for a host's loop: serves what is ready. */
 void ip_loop_on_check(uv_check_t *check);
 
 /* Makes the operation DONE and resumes its coroutine. Called by the watcher's dispatch. [-0, +0, -] */

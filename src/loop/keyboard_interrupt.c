@@ -17,7 +17,7 @@ enum { MOST_RUNTIMES = 64, LONGEST_WAIT_MS = 1000 };
 
 static _Atomic(struct ip_runtime *) watchers[MOST_RUNTIMES];
 static atomic_int handlers_running;
-static atomic_flag installing = ATOMIC_FLAG_INIT;
+static atomic_int installing; /* a flag; some systems exchange no smaller type (riscv64) */
 
 /* The host's handler is `hosts[current_host]`. A slot is filled before it becomes current. */
 static struct sigaction hosts[2];
@@ -37,7 +37,7 @@ static void on_interrupt(int signal_number, siginfo_t *information, void *machin
   for (size_t i = 0; i < ip_count_of(watchers); i++) {
     struct ip_runtime *runtime = atomic_load(&watchers[i]);
     if (runtime == NULL) continue;
-    atomic_store(&runtime->signalled, true);
+    atomic_store(&runtime->signalled, 1);
     uv_async_send(
         &runtime->handles->wakeup); /* may be called from a signal handler (libuv docs, uv_async_send) */
   }
@@ -76,9 +76,9 @@ static void watch(struct ip_runtime *runtime) {
 
 void ip_keyboard_interrupt_watch(struct ip_runtime *runtime) {
   watch(runtime);
-  if (atomic_flag_test_and_set(&installing)) return; /* another thread is installing the handler */
+  if (atomic_exchange(&installing, 1) != 0) return; /* another thread is at it, to the same effect */
   install();
-  atomic_flag_clear(&installing);
+  atomic_store(&installing, 0);
 }
 
 /* Restores the host's handler: this code may be unloaded together with the state. */

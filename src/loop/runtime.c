@@ -7,10 +7,13 @@
 #include "loop/runtime.h"
 
 #include "base/util.h"
+#include "binding/descriptor_shortage.h"
 #include "binding/error.h"
 #include "binding/raise.h"
 #include "loop/dispatch.h"
 #include "loop/keyboard_interrupt.h"
+#include "loop/loop_probe.h"
+#include "loop/poll_set.h"
 #include "loop/task.h"
 
 #include <errno.h>
@@ -47,8 +50,7 @@ static void on_loop_handle_closed(uv_handle_t *handle) {
   ip_runtime_handle_closed(handle->data);
 }
 
-/* Starts the handles of a loop. Returns 0 or a negative libuv error code. The check and idle handles cannot
-   fail. */
+/* Starts the handles of a loop; 0 or a negative libuv error code. */
 static int start_handles(struct ip_runtime *runtime, uv_loop_t *loop) {
   struct ip_loop_handles *handles = calloc(1, sizeof *handles);
   if (handles == NULL) return UV_ENOMEM;
@@ -57,35 +59,50 @@ static int start_handles(struct ip_runtime *runtime, uv_loop_t *loop) {
     free(handles);
     return status;
   }
-  uv_check_init(loop, &handles->check);
-  uv_idle_init(loop, &handles->idle);
-  handles->wakeup.data = handles->check.data = handles->idle.data = runtime;
+  /* none of these can fail (libuv src/unix/loop-watcher.c) */
+  (void)uv_check_init(loop, &handles->check);
+  (void)uv_idle_init(loop, &handles->idle);
+  (void)uv_prepare_init(loop, &handles->prepare);
+  handles->wakeup.data = handles->check.data = handles->idle.data = handles->prepare.data = runtime;
   uv_unref((uv_handle_t *)&handles->wakeup);
-  runtime->open_handles += 3;
+  runtime->open_handles += 4;
   runtime->handles = handles;
   runtime->loop = loop;
   runtime->opened = true;
   return 0;
 }
 
+/* 0 or an errno value. */
+static int open_own_loop(struct ip_runtime *runtime) {
+  int error = ip_loop_probe();
+  if (error != 0) return error;
+  int status = uv_loop_init(&runtime->own_loop);
+  if (status != 0) return -status;
+  status = start_handles(runtime, &runtime->own_loop);
+  if (status != 0) (void)uv_loop_close(&runtime->own_loop); /* EBUSY only with handles in it */
+  return -status;
+}
+
 void ip_runtime_check(lua_State *L, struct ip_runtime *runtime) {
   if (IP_LIKELY(runtime->opened)) return;
   if (runtime->closed) ip_error_text(L, "ip: the runtime is closed");
-  int status = uv_loop_init(&runtime->own_loop);
-  if (status != 0) ip_error_raise(L, -status, "open the event loop");
-  status = start_handles(runtime, &runtime->own_loop);
-  if (status == 0) return;
-  uv_loop_close(&runtime->own_loop);
-  ip_error_raise(L, -status, "open the event loop");
+  int error = open_own_loop(runtime);
+  /* a finalizer may have opened the loop meanwhile */
+  if (ip_collect_descriptors(L, error)) error = runtime->opened ? 0 : open_own_loop(runtime);
+  if (error != 0) ip_error_raise(L, error, "open the event loop");
 }
 
-int ip_runtime_use_loop(lua_State *L, struct ip_runtime *runtime, uv_loop_t *loop, uv_check_cb on_check) {
+int ip_runtime_use_loop(lua_State *L, struct ip_runtime *runtime, uv_loop_t *loop, uv_prepare_cb on_prepare,
+                        uv_check_cb on_check) {
   if (runtime->opened || runtime->closed) return EBUSY;
   lua_State *driver = lua_newthread(L);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &driver_key);
   int status = start_handles(runtime, loop);
   if (status != 0) return -status;
-  uv_check_start(&runtime->handles->check, on_check);
+  /* both fail only without a callback (libuv src/unix/loop-watcher.c) */
+  (void)uv_prepare_start(&runtime->handles->prepare, on_prepare);
+  (void)uv_check_start(&runtime->handles->check, on_check);
+  uv_unref((uv_handle_t *)&runtime->handles->prepare);
   uv_unref((uv_handle_t *)&runtime->handles->check);
   runtime->driver = driver;
   return 0;
@@ -129,15 +146,17 @@ static void close_handle(uv_handle_t *handle,
   ip_runtime_close_handle(handle, is_timer ? ip_runtime_free_handle : on_loop_handle_closed);
 }
 
-/* Runs the loop until libuv has closed all handles; none of them can wait any more. When os.exit closes the
-   state from a fiber inside a host's uv_run, libuv cannot be entered again and the process is about to end,
-   so the handles stay open. */
+/* Runs the loop until libuv has let go of all handles, which wait for nothing any more, and of the look-ups that were
+   given up, which end in its threads: those are waited for without spinning, for they may take seconds. Where os.exit closes
+   the state from a fiber inside a host's uv_run, libuv cannot be entered again, and the process is about to end: the
+   handles are left as they are. */
 static void close_loop(struct ip_runtime *runtime) {
   if (runtime->driver != NULL && runtime->driving) return;
   uv_walk(runtime->loop, close_handle, runtime);
   while (runtime->open_handles > 0)
-    uv_run(runtime->loop, UV_RUN_NOWAIT);
-  if (runtime->loop == &runtime->own_loop) uv_loop_close(runtime->loop);
+    (void)uv_run(runtime->loop, UV_RUN_ONCE); /* blocks only while no handle is closing */
+  if (runtime->loop == &runtime->own_loop)
+    (void)uv_loop_close(runtime->loop); /* EBUSY only with handles in it */
   free(runtime->handles);
   runtime->handles = NULL;
 }
@@ -157,6 +176,10 @@ static int runtime_mt_gc(lua_State *L) {
   return 0;
 }
 
+static void end_waits(struct ip_core *core, int fd) {
+  ip_poll_set_end((struct ip_runtime *)(void *)core, fd);
+}
+
 static void init(lua_State *L, struct ip_runtime *runtime) {
   *runtime = (struct ip_runtime){.budget = IP_TRANSFER_BUDGET};
   ip_queue_init(&runtime->ready);
@@ -164,6 +187,8 @@ static void init(lua_State *L, struct ip_runtime *runtime) {
   ip_queue_init(&runtime->strays);
   ip_queue_init(&runtime->resources);
   ip_queue_init(&runtime->flushers);
+  ip_queue_init(&runtime->unprobed);
+  runtime->core.end_waits = end_waits;
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   runtime->main = lua_tothread(L, -1);
   lua_pop(L, 1);

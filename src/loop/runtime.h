@@ -58,15 +58,17 @@ struct ip_flusher {
 /* --- the runtime --- */
 
 struct ip_operation;
+struct ip_poll_set;
 struct ip_task;
 struct ip_timer;
 struct ip_watcher;
 
 /* The handles that every loop needs. */
 struct ip_loop_handles {
-  uv_async_t wakeup; /* unreferenced; a signal handler calls uv_async_send on it */
-  uv_check_t check;  /* a host's loop: dispatches after each poll; unreferenced */
-  uv_idle_t idle;    /* a host's loop: active while something is ready, so that the poll does not block */
+  uv_async_t wakeup;    /* unreferenced; a signal handler sends it */
+  uv_check_t check;     /* a host's loop: dispatches after each poll; unreferenced */
+  uv_idle_t idle;       /* a host's loop: active while something is ready, so that the poll does not block */
+  uv_prepare_t prepare; /* a host's loop: probes the watchers before each poll; unreferenced */
 };
 
 struct ip_runtime {
@@ -78,10 +80,12 @@ struct ip_runtime {
   size_t open_handles;             /* libuv handles and requests that are not closed yet */
   lua_State *main;
   struct ip_queue ready;     /* struct ip_ready, to be dispatched in the next iteration */
-  struct ip_queue batch;     /* struct ip_ready, dispatched in this iteration */
+  struct ip_queue batch;     /* those of this iteration */
   struct ip_queue strays;    /* tasks that somebody else is running, to be looked at in the next iteration */
   struct ip_queue resources; /* struct ip_resource */
   struct ip_queue flushers;  /* struct ip_flusher, due at the end of this iteration */
+  struct ip_queue unprobed;  /* struct ip_watcher, started since the loop has polled the last time */
+  struct ip_poll_set *poll_set;         /* NULL: nobody has needed it yet */
   struct ip_operation *free_operations; /* the pool, chained through ready.link.next */
   struct ip_timer *free_timers;
   struct ip_watcher *dispatching; /* cleared when the dispatcher's watcher is closed */
@@ -103,13 +107,14 @@ struct ip_runtime {
      IP_TASK_CLOSED; must not raise. The creator of tasks sets it. */
   void (*end_task)(lua_State *L, struct ip_runtime *runtime, struct ip_task *task, int status);
   int budget;
-  double spin;           /* seconds that the loop polls without sleeping before it blocks */
-  atomic_bool signalled; /* set by the signal handler */
-  bool main_done; /* the main thread's operation is DONE: its drive ends before any other coroutine runs */
-  bool driving;   /* a caller is driving the loop */
-  bool polling;   /* uv_run is active */
-  bool opened;    /* the loop exists */
-  bool closed;    /* the loop is closed for good */
+  double spin;          /* seconds that the loop polls without sleeping before it blocks */
+  atomic_int signalled; /* set by the signal handler; some systems exchange no smaller type (riscv64) */
+  bool main_done;       /* the main thread's operation is DONE: its drive ends before anything else runs */
+  bool driving;         /* the loop is being driven */
+  bool polling;         /* inside uv_run */
+  bool opened;          /* the loop exists */
+  bool closed;          /* and never will again */
+  bool has_threads;     /* libuv has its thread pool, or can make it */
 };
 
 /* Registry key of the runtime. */
@@ -127,9 +132,10 @@ struct ip_runtime *ip_runtime_push(lua_State *L);
 /* Opens the loop unless it is open. Raises when it cannot be opened or the state is ending. [-0, +0, e] */
 void ip_runtime_check(lua_State *L, struct ip_runtime *runtime);
 
-/* Uses a host's loop. Returns 0 or an errno value. `on_check` is called after each poll of that loop.
+/* Uses a host's loop; 0 or an errno value. `on_prepare` is called before each of its polls, and `on_check` after it.
    [-0, +0, m] */
-int ip_runtime_use_loop(lua_State *L, struct ip_runtime *runtime, uv_loop_t *loop, uv_check_cb on_check);
+int ip_runtime_use_loop(lua_State *L, struct ip_runtime *runtime, uv_loop_t *loop, uv_prepare_cb on_prepare,
+                        uv_check_cb on_check);
 
 /* Count the libuv handles and requests that must be closed before the state ends. */
 void ip_runtime_handle_opened(struct ip_runtime *runtime);

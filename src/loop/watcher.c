@@ -1,15 +1,36 @@
 /* watcher.c: uv_poll_t with sticky arming and waiter queues.
 
-   libuv owns the memory of an initialised uv_poll_t until its close callback, which frees the object around
-   it. libuv's callback neither calls Lua nor transfers data. Whatever status it reports, the watcher only
-   records that an attempt may succeed: libuv reports any POLLERR as UV_EBADF and stops the handle (libuv
-   src/unix/poll.c), while the true cause is an ICMP error that the system call will name. Raises nothing. */
+   libuv owns the memory of an initialised uv_poll_t until its close callback; the object around it is given back there.
+   libuv's callback contains no Lua and no transfer. Whatever status it reports, the watcher only notes that an attempt
+   is worth making: libuv reports any POLLERR as UV_EBADF and stops the handle (libuv src/unix/poll.c), and it is in truth
+   an ICMP error that the system call will name.
+
+   Invariant: `armed` never has an event that libuv or the poll set does not watch. */
 #include "loop/watcher.h"
 
 #include "base/util.h"
 #include "loop/dispatch.h"
+#include "loop/poll_set.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+
+#ifdef __linux__
+#include <sys/epoll.h>
+#endif
 
 static const int side_events[IP_SIDE_COUNT] = {[IP_SIDE_READ] = UV_READABLE, [IP_SIDE_WRITE] = UV_WRITABLE};
+
+/* The watch of a number that another handle of the loop has. */
+struct shared_watch {
+  struct ip_poll_wait wait;
+  struct ip_watcher *watcher;
+};
+
+static struct shared_watch *shared_of(const struct ip_watcher *watcher) {
+  return watcher->poll.data;
+}
 
 static const struct ip_watcher_type *type_of(const struct ip_watcher *watcher) {
   return (const struct ip_watcher_type *)watcher->resource.type;
@@ -23,23 +44,16 @@ void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int
   ip_queue_init(&watcher->ready.link);
   for (int side = 0; side < IP_SIDE_COUNT; side++)
     ip_queue_init(&watcher->waiters[side]);
+  ip_queue_init(&watcher->unprobed);
   watcher->runtime = runtime;
   watcher->fd = fd;
   watcher->in_loop = false;
+  watcher->ended = false;
   watcher->armed = 0;
   watcher->pending = 0;
   watcher->writing = false;
+  watcher->poll.data = NULL;
   ip_runtime_add_resource(runtime, &watcher->resource, &type->resource);
-}
-
-int ip_watcher_prepare(struct ip_watcher *watcher) {
-  if (IP_LIKELY(watcher->in_loop)) return 0;
-  int status = uv_poll_init(watcher->runtime->loop, &watcher->poll, watcher->fd);
-  if (status != 0) return -status;
-  watcher->poll.data = watcher;
-  watcher->in_loop = true;
-  ip_runtime_handle_opened(watcher->runtime);
-  return 0;
 }
 
 static int wanted_events(const struct ip_watcher *watcher) {
@@ -49,14 +63,106 @@ static int wanted_events(const struct ip_watcher *watcher) {
   return events;
 }
 
+static void note_events(struct ip_watcher *watcher, int events) {
+  for (int side = 0; side < IP_SIDE_COUNT; side++)
+    if (events & side_events[side]) watcher->pending |= (uint8_t)(1 << side);
+  if (watcher->pending != 0) ip_runtime_enqueue(watcher->runtime, &watcher->ready);
+}
+
 static void stop_polling(struct ip_watcher *watcher) {
   if (watcher->armed == 0) return;
-  uv_poll_stop(&watcher->poll); /* never fails (libuv src/unix/poll.c) */
+  ip_queue_remove(&watcher->unprobed);
+  if (shared_of(watcher) != NULL)
+    ip_poll_set_remove(&shared_of(watcher)->wait);
+  else
+    (void)uv_poll_stop(&watcher->poll); /* always 0 (libuv src/unix/poll.c) */
   watcher->armed = 0;
 }
 
+/* Nobody may wait for the descriptor. What is to be written without an operation meets the error when it tries. */
+static void fail_all(struct ip_watcher *watcher, int error) {
+  for (int side = 0; side < IP_SIDE_COUNT; side++)
+    ip_watcher_fail(watcher, (enum ip_side)side, error);
+  if (watcher->writing) note_events(watcher, UV_WRITABLE);
+}
+
+static void on_closed(uv_handle_t *handle) {
+  struct ip_watcher *watcher = ip_container_of((uv_poll_t *)handle, struct ip_watcher, poll);
+  watcher->in_loop = false;
+  ip_runtime_handle_closed(watcher->runtime);
+  if (watcher->ended) type_of(watcher)->release(watcher);
+}
+
+/* Others have closed the descriptor. The handle is closed now: later, that would remove a new descriptor with the same
+   number from the loop. */
+static void lose(struct ip_watcher *watcher) {
+  stop_polling(watcher);
+  watcher->fd = -1;
+  type_of(watcher)->lost(watcher);
+  fail_all(watcher, EBADF);
+  if (watcher->in_loop) ip_runtime_close_handle((uv_handle_t *)&watcher->poll, on_closed);
+}
+
+/* --- a number that another handle has --- */
+
+static void on_shared_ready(struct ip_poll_wait *wait, int events, int error) {
+  struct ip_watcher *watcher = ip_container_of(wait, struct shared_watch, wait)->watcher;
+  watcher->armed = 0;
+  if (error != 0)
+    fail_all(watcher, error);
+  else
+    note_events(watcher, events & wanted_events(watcher));
+}
+
+/* Watches through the poll set from now on; 0 or an errno value. */
+static int share(struct ip_watcher *watcher) {
+  int error = ip_poll_set_open(watcher->runtime);
+  if (error != 0) return error;
+  struct shared_watch *shared = calloc(1, sizeof *shared);
+  if (shared == NULL) return ENOMEM;
+  shared->wait.ready = on_shared_ready;
+  shared->watcher = watcher;
+  watcher->poll.data = shared;
+  return 0;
+}
+
+static int start_shared(struct ip_watcher *watcher, int wanted) {
+  struct ip_poll_wait *wait = &shared_of(watcher)->wait;
+  ip_poll_set_remove(wait);
+  wait->events = wanted;
+  return ip_poll_set_add(watcher->runtime, wait, watcher->fd);
+}
+
+/* --- watching --- */
+
+static void on_ready(uv_poll_t *poll, int status, int events);
+
+/* 0 or an errno value. */
+static int start(struct ip_watcher *watcher, int wanted) {
+  if (watcher->fd < 0) return EBADF;
+  if (shared_of(watcher) != NULL) return start_shared(watcher, wanted);
+  int status = uv_poll_start(&watcher->poll, wanted, on_ready);
+  if (status == UV_EEXIST) {
+    int error = share(watcher);
+    return error != 0 ? error : start_shared(watcher, wanted);
+  }
+  if (status == 0 && !ip_queue_is_linked(&watcher->unprobed))
+    ip_queue_append(&watcher->runtime->unprobed, &watcher->unprobed);
+  return -status;
+}
+
+static void watch(struct ip_watcher *watcher, int wanted) {
+  int error = start(watcher, wanted);
+  if (error != 0) {
+    stop_polling(watcher);
+    fail_all(watcher, error);
+    return;
+  }
+  watcher->armed = (uint8_t)wanted;
+}
+
 static void on_ready(uv_poll_t *poll, int status, int events) {
-  struct ip_watcher *watcher = poll->data;
+  struct ip_watcher *watcher = ip_container_of(poll, struct ip_watcher, poll);
   int wanted = wanted_events(watcher);
   if (status < 0) {
     watcher->armed = 0; /* libuv has stopped it */
@@ -65,22 +171,79 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
     stop_polling(watcher);
     return;
   } else if (wanted != watcher->armed) {
-    uv_poll_start(poll, wanted, on_ready);
-    watcher->armed = (uint8_t)wanted;
+    watch(watcher, wanted);
   }
-  for (int side = 0; side < IP_SIDE_COUNT; side++)
-    if (events & wanted & side_events[side]) watcher->pending |= (uint8_t)(1 << side);
-  if (watcher->pending != 0) ip_runtime_enqueue(watcher->runtime, &watcher->ready);
+  note_events(watcher, events & wanted);
 }
 
 /* Watches for the events that waiters need. Costs nothing when they are watched already. */
 static void arm(struct ip_watcher *watcher) {
   int wanted = wanted_events(watcher);
-  if ((wanted & ~watcher->armed) == 0) return;
-  wanted |= watcher->armed;
-  uv_poll_start(&watcher->poll, wanted, on_ready); /* fails only on a closing handle */
-  watcher->armed = (uint8_t)wanted;
+  if ((wanted & ~watcher->armed) != 0) watch(watcher, wanted | watcher->armed);
 }
+
+/* Two sockets of this library never have one number (ip_socket_holds), so a watcher that has it, too, has lost its
+   descriptor: a uv_walk_cb that says so to all but the newest one. */
+static void lose_older(uv_handle_t *handle, void *newest) {
+  if (handle->type != UV_POLL || ((uv_poll_t *)handle)->poll_cb != on_ready) return;
+  struct ip_watcher *watcher = ip_container_of((uv_poll_t *)handle, struct ip_watcher, poll);
+  if (watcher != newest && watcher->fd == ((struct ip_watcher *)newest)->fd) lose(watcher);
+}
+
+static int init_poll(struct ip_watcher *watcher) {
+  int status = uv_poll_init(watcher->runtime->loop, &watcher->poll, watcher->fd);
+  if (status == 0) {
+    watcher->in_loop = true;
+    ip_runtime_handle_opened(watcher->runtime);
+  }
+  return -status;
+}
+
+int ip_watcher_prepare(struct ip_watcher *watcher) {
+  if (IP_LIKELY(watcher->in_loop)) return 0;
+  if (watcher->fd < 0) return EBADF;
+  if (shared_of(watcher) != NULL) return 0;
+  int error = init_poll(watcher);
+  if (error != EEXIST) return error;
+  uv_walk(watcher->runtime->loop, lose_older, watcher);
+  error = init_poll(watcher);
+  return error == EEXIST ? share(watcher) : error;
+}
+
+/* --- probing --- */
+
+#ifdef __linux__
+/* 0 or an errno value. libuv registers with EPOLL_CTL_ADD what it has just started, and modifies the registration where it
+   meets EEXIST (uv__io_poll): so it may find the descriptor registered. */
+static int probe(const struct ip_watcher *watcher) {
+  struct epoll_event event = {.data.fd = watcher->fd};
+  if (watcher->armed & UV_READABLE) event.events |= EPOLLIN;
+  if (watcher->armed & UV_WRITABLE) event.events |= EPOLLOUT;
+  bool registered = epoll_ctl(uv_backend_fd(watcher->runtime->loop), EPOLL_CTL_ADD, watcher->fd, &event) == 0;
+  return registered || errno == EEXIST ? 0 : errno;
+}
+#else
+static int probe(const struct ip_watcher *watcher) {
+  return fcntl(watcher->fd, F_GETFD) < 0 ? errno : 0;
+}
+#endif
+
+void ip_watcher_probe(struct ip_runtime *runtime) {
+  for (struct ip_queue *link = ip_queue_pop(&runtime->unprobed); link != NULL;
+       link = ip_queue_pop(&runtime->unprobed)) {
+    struct ip_watcher *watcher = ip_container_of(link, struct ip_watcher, unprobed);
+    int error = probe(watcher);
+    if (error == 0) continue;
+    if (error == EBADF) {
+      lose(watcher);
+      continue;
+    }
+    stop_polling(watcher);
+    fail_all(watcher, error);
+  }
+}
+
+/* --- waiting --- */
 
 void ip_watcher_wait(struct ip_watcher *watcher, enum ip_side side, struct ip_operation *operation,
                      enum ip_wait wait) {
@@ -217,22 +380,19 @@ void ip_watcher_dispatch(lua_State *L, struct ip_watcher *watcher) {
     arm(watcher);
 }
 
-static void on_closed(uv_handle_t *handle) {
-  struct ip_watcher *watcher = handle->data;
-  ip_runtime_handle_closed(watcher->runtime);
-  type_of(watcher)->release(watcher);
-}
-
 void ip_watcher_fini(struct ip_watcher *watcher) {
   struct ip_runtime *runtime = watcher->runtime;
   (void)ip_watcher_set_writing(watcher, false);
   ip_queue_remove(&watcher->ready.link);
   ip_queue_remove(&watcher->resource.link);
   if (runtime->dispatching == watcher) runtime->dispatching = NULL;
+  stop_polling(watcher);
+  free(shared_of(watcher));
+  watcher->poll.data = NULL;
+  watcher->ended = true;
   if (!watcher->in_loop) {
     type_of(watcher)->release(watcher);
     return;
   }
-  stop_polling(watcher);
   ip_runtime_close_handle((uv_handle_t *)&watcher->poll, on_closed);
 }

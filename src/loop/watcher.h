@@ -1,8 +1,13 @@
 /* watcher.h: a poll watcher: a descriptor in the event loop, and the operations that wait for it.
 
-   Arming is sticky: the descriptor stays in the loop as long as waiters return, and is removed when an event
-   finds no waiter, because uv_poll_start and uv_poll_stop each cost epoll_ctl calls. No function here
-   raises. */
+   Arming is sticky: the descriptor stays in the loop while waiters come back, and is removed when an event finds nobody
+   waiting, because uv_poll_start and uv_poll_stop each cost epoll_ctl calls.
+
+   Others may close the descriptor of a watcher. libuv aborts the process when it registers such a number, so what was
+   started since the last poll is probed before the next one; there a watcher learns that its descriptor is lost, and
+   its waiters end with EBADF. One that is closed while it is registered is silently forgotten by the system.
+
+   libuv takes a number once per loop. Where another handle of a host's loop has it, the watcher uses the poll set. */
 #ifndef IP_WATCHER_H
 #define IP_WATCHER_H
 
@@ -22,25 +27,29 @@ struct ip_watcher_type {
   /* Events have brought nothing in several iterations in a row: finds out what keeps the descriptor ready, and ends that.
      No Lua. */
   void (*fruitless)(struct ip_watcher *watcher);
+  /* Others have closed the descriptor: its number may mean another file by now. No Lua. */
+  void (*lost)(struct ip_watcher *watcher);
 };
 
 struct ip_watcher {
   struct ip_ready ready;
   struct ip_resource resource;            /* its type is the first member of a struct ip_watcher_type */
   struct ip_queue waiters[IP_SIDE_COUNT]; /* struct ip_operation, oldest first */
+  struct ip_queue unprobed;               /* in runtime->unprobed: started since the last poll */
   struct ip_runtime *runtime;
-  int fd;
-  bool in_loop;    /* `poll` is initialised: its memory belongs to libuv until on_closed */
-  uint8_t armed;   /* uv_poll_event bits that libuv watches */
-  uint8_t pending; /* 1 << side for each side where an attempt may succeed */
-  bool writing;    /* the owner has data to write without an operation */
-  uv_poll_t poll;
+  int fd;           /* -1: lost */
+  uint8_t armed;    /* uv_poll_event bits that are watched */
+  uint8_t pending;  /* 1 << side for each side that an attempt is worth making on */
+  bool in_loop : 1; /* `poll` is initialised: its memory belongs to libuv until on_closed */
+  bool ended : 1;   /* ip_watcher_fini has been called */
+  bool writing;     /* its owner has something to write, without an operation */
+  uv_poll_t poll;   /* its data: a struct shared_watch, or NULL */
 };
 
 void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int fd,
                      const struct ip_watcher_type *type);
 
-/* Registers the descriptor with the loop; 0 or an errno value (EEXIST, EPERM, ENOMEM). Idempotent. */
+/* Registers the descriptor with the loop; 0 or an errno value (EBADF, ENOMEM, ENOSPC). Idempotent. */
 int ip_watcher_prepare(struct ip_watcher *watcher);
 
 static inline bool ip_watcher_has_waiters(const struct ip_watcher *watcher, enum ip_side side) {
@@ -66,7 +75,8 @@ enum ip_wait {
   IP_WAIT_YIELDING
 };
 
-/* Queues an operation and watches the descriptor for it. The watcher must be prepared. */
+/* Queues an operation and watches the descriptor for it; where it cannot be watched, all waiters are completed with the
+   error. The watcher is prepared. */
 void ip_watcher_wait(struct ip_watcher *watcher, enum ip_side side, struct ip_operation *operation,
                      enum ip_wait wait);
 
@@ -87,8 +97,11 @@ void ip_watcher_note_fruitless(struct ip_watcher *watcher);
 /* Completes all waiters of a side with a system error. */
 void ip_watcher_fail(struct ip_watcher *watcher, enum ip_side side, int code);
 
-/* Called by the dispatcher: attempts the operations that were queued before this iteration, and resumes their
-   coroutines. */
+/* Has what was started since the last poll checked by the system, before libuv does it. Right before each uv_run. No
+   Lua. */
+void ip_watcher_probe(struct ip_runtime *runtime);
+
+/* The dispatcher's part: attempts the calls of those who waited before this iteration. Resumes coroutines. */
 void ip_watcher_dispatch(lua_State *L, struct ip_watcher *watcher);
 
 /* Removes the descriptor, which stays open, from the loop and the watcher from the runtime's resources. No

@@ -5,7 +5,10 @@
    formatter writes the parser reads back as the same value. */
 #include "net/endpoint.h"
 
+#include "net/interface_index.h"
+
 #include <arpa/inet.h>
+#include <errno.h>
 #include <net/if.h>
 #include <string.h>
 
@@ -42,8 +45,12 @@ static const char *parse_scope(uint32_t *scope_id, const char *text, size_t leng
   if (length >= sizeof name) return "the scope is longer than an interface name can be";
   memcpy(name, text, length);
   name[length] = '\0';
-  *scope_id = if_nametoindex(name);
-  return *scope_id != 0 ? NULL : "the scope names no interface of this system";
+  unsigned index;
+  int error = ip_interface_index(name, &index);
+  *scope_id = index;
+  if (error == 0) return NULL;
+  if (error == EMFILE || error == ENFILE) return "the scope cannot be looked up: too many open files";
+  return "the scope names no interface of this system";
 }
 
 /* inet_pton is strict on both families: four decimal parts without leading zeros, at most four hex digits a

@@ -6,10 +6,12 @@
 
 #include "base/util.h"
 #include "binding/class.h"
+#include "binding/descriptor_shortage.h"
 #include "binding/error.h"
+#include "net/interface_index.h"
 #include "value/address.h"
 
-#include <net/if.h>
+#include <errno.h>
 #include <string.h>
 #include <uv.h>
 
@@ -34,11 +36,22 @@ static struct interface_list *push_list(lua_State *L) {
   *list = (struct interface_list){.entries = NULL};
   ip_class_set(L, IP_CLASS_INTERFACE_LIST);
   int status = uv_interface_addresses(&list->entries, &list->count);
+  if (ip_collect_descriptors(L, -status)) status = uv_interface_addresses(&list->entries, &list->count);
   if (status != 0) {
     list->entries = NULL;
     ip_error_raise(L, -status, "interfaces");
   }
   return list;
+}
+
+/* The index of an interface; 0 when it was removed since the list was made. What cannot be looked up for want of
+   descriptors must not be missing from the list. [-0, +0, v] */
+static unsigned index_of(lua_State *L, const char *name) {
+  unsigned index;
+  int error = ip_interface_index(name, &index);
+  if (ip_collect_descriptors(L, error)) error = ip_interface_index(name, &index);
+  if (error != 0 && error != ENODEV) ip_error_raise(L, error, "interfaces");
+  return index;
 }
 
 /* The address of an entry. Some systems give no scope to a link-local address in the list. */
@@ -103,8 +116,8 @@ static int interface_interfaces(lua_State *L) {
   lua_createtable(L, list->count, 0);
   lua_Integer position = 0;
   for (int i = 0; i < list->count; i++) {
-    unsigned index = if_nametoindex(list->entries[i].name);
-    if (index == 0) continue; /* it was removed since the list was made */
+    unsigned index = index_of(L, list->entries[i].name);
+    if (index == 0) continue;
     lua_createtable(L, 0, 6);
     describe(L, &list->entries[i], index);
     lua_rawseti(L, -2, ++position);

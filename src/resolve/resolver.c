@@ -12,6 +12,7 @@
 #include "base/util.h"
 #include "binding/argument.h"
 #include "loop/operation.h"
+#include "resolve/thread_probe.h"
 #include "value/address.h"
 
 #include <limits.h>
@@ -148,6 +149,14 @@ static void on_names(uv_getnameinfo_t *request, int status, const char *host, co
 /* The operation ends before the callback has come. */
 static void cancel_lookup(struct ip_operation *operation) {
   drop_lookup(operation->object);
+}
+
+/* The first look-up of a process makes libuv's threads. [-0, +0, v] */
+static void check_threads(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_type *type) {
+  if (runtime->has_threads) return;
+  int error = ip_thread_probe();
+  if (error != 0) ip_error_raise(L, error, type->name);
+  runtime->has_threads = true;
 }
 
 /* Suspends until a look-up ends that libuv has accepted or, where `status` is not 0, refused. [-0, +?, e] */
@@ -338,6 +347,7 @@ static int look_up_addresses(lua_State *L, const struct ip_operation_type *type,
     ip_error_push(L, IP_ERROR_RESOLVER, question.refusal, type->name);
     return ip_error_throw(L);
   }
+  check_threads(L, runtime, type);
   struct lookup *lookup = push_lookup(L);
   struct ip_operation *operation = ip_operation_acquire(L, runtime, type, IP_NEVER, false);
   int status = uv_getaddrinfo(runtime->loop, &lookup->request.addresses, on_addresses, question.host,
@@ -402,6 +412,7 @@ static int resolver_get_name_info(lua_State *L) {
   ip_address_argument(L, 1, &address);
   ip_endpoint_set(&endpoint, address.version == 6 ? AF_INET6 : AF_INET, &address, ip_argument_port(L, 2));
   ip_operation_check(L, runtime, &type);
+  check_threads(L, runtime, &type);
   struct lookup *lookup = push_lookup(L);
   struct ip_operation *operation = ip_operation_acquire(L, runtime, &type, IP_NEVER, false);
   int status = uv_getnameinfo(runtime->loop, &lookup->request.names, on_names, &endpoint.name.any, NI_DGRAM);

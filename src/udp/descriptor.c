@@ -88,6 +88,7 @@ int ip_socket_release(lua_State *L) {
   struct ip_file_descriptor *object = ip_file_descriptor_push(L);
   struct ip_socket_box *box = ip_socket_check_open(L, "release"); /* a finalizer may have closed it */
   struct ip_channel *channel = &box->socket->channel;
+  if (channel->fd < 0) return ip_error_raise(L, EBADF, "release"); /* others have closed it */
   if (ip_receive_path_has_read_ahead(channel) || !ip_flusher_flush(box->socket->flusher))
     return ip_error_raise(L, EBUSY, "release");
   if (channel->receive != NULL) {

@@ -6,8 +6,10 @@
 
 #include "base/util.h"
 #include "binding/argument.h"
+#include "binding/descriptor_shortage.h"
 #include "binding/error.h"
 #include "binding/raise.h"
+#include "loop/poll_set.h"
 #include "net/datagram_io.h"
 #include "udp/association.h"
 #include "udp/error_queue.h"
@@ -85,10 +87,16 @@ static void end_fruitless_events(struct ip_watcher *watcher) {
   ip_watcher_fail(watcher, IP_SIDE_READ, ESHUTDOWN);
 }
 
+/* The number is not ours any more: nothing of what it may mean by now is to be read, written or closed. */
+static void on_lost(struct ip_watcher *watcher) {
+  ((struct ip_socket *)watcher)->channel.fd = -1;
+}
+
 static const struct ip_watcher_type socket_type = {.resource = {.name = "socket", .close = close_at_end},
                                                    .release = release_socket,
                                                    .writable = on_writable,
-                                                   .fruitless = end_fruitless_events};
+                                                   .fruitless = end_fruitless_events,
+                                                   .lost = on_lost};
 
 bool ip_socket_holds(const struct ip_runtime *runtime, int fd) {
   const struct ip_queue *end = &runtime->resources;
@@ -110,11 +118,13 @@ static int adopt(struct ip_runtime *runtime, struct ip_socket_box *box, int fd, 
   return 0;
 }
 
-/* Opens the box. Returns 0 or an errno value. */
+/* Opens the box; 0 or an errno value. Whoever waits for the number that the socket gets waits for what others have
+   closed. */
 static int open_socket(struct ip_runtime *runtime, struct ip_socket_box *box, bool is_v6) {
   int fd;
   int error = ip_datagram_open(is_v6 ? AF_INET6 : AF_INET, &fd);
   if (error != 0) return error;
+  ip_poll_set_end(runtime, fd);
   error = adopt(runtime, box, fd, is_v6);
   if (error != 0) ip_datagram_close(fd);
   return error;
@@ -134,14 +144,15 @@ int ip_socket_disown(struct ip_socket_box *box) {
   return fd;
 }
 
-/* sock:close(): closes the socket; pending operations raise ECANCELED; closing again does nothing. Also
-   __close and __gc. Suspends: no. Source: close(2). */
+/* sock:close(): closes the socket; pending operations and waits for its descriptor raise ECANCELED; closing again does nothing. Also __close and __gc.
+   Suspends: no. Source: close(2). */
 int ip_socket_close(lua_State *L) {
   struct ip_socket_box *box = ip_socket_check(L, 1);
   if (box->socket == NULL) return 0;
   ip_send_queue_end(&box->socket->channel);
   int fd = ip_socket_disown(box);
-  ip_datagram_close(fd); /* an error (EIO) leaves the descriptor closed, too */
+  ip_poll_set_end(ip_runtime(L), fd);
+  ip_datagram_close(fd); /* what it could report (EIO) leaves the descriptor closed all the same */
   return 0;
 }
 
@@ -153,7 +164,11 @@ static void forget_addresses(lua_State *L) {
 
 /* Opens the box at index 1, which may have cached addresses from an earlier socket. [-0, +0, e] */
 static void open_box(lua_State *L, struct ip_socket_box *box, bool is_v6, const char *operation) {
-  check_result(L, open_socket(ip_runtime(L), box, is_v6), operation);
+  struct ip_runtime *runtime = ip_runtime(L);
+  int error = open_socket(runtime, box, is_v6);
+  if (ip_collect_descriptors(L, error)) /* a finalizer may have opened it meanwhile */
+    error = box->socket != NULL ? EALREADY : open_socket(runtime, box, is_v6);
+  check_result(L, error, operation);
   forget_addresses(L);
 }
 

@@ -8,6 +8,7 @@
 
 #include "binding/argument.h"
 #include "binding/class.h"
+#include "binding/descriptor_shortage.h"
 #include "binding/error.h"
 
 #include <errno.h>
@@ -57,25 +58,34 @@ static int descriptor_new(lua_State *L) {
   return 1;
 }
 
-/* Empties the object, and closes its descriptor; 0 or an errno value. After EINTR the descriptor is closed on
-   Linux, and may be elsewhere: so close is never retried (close(2)). */
-static int close_held(struct ip_file_descriptor *self) {
+/* Empties the object, and closes its descriptor, for which nobody waits any longer; 0 or an errno value. After EINTR the
+   descriptor is closed on Linux, and may be elsewhere: so close is never retried (close(2)). */
+static int close_held(lua_State *L, struct ip_file_descriptor *self) {
   if (self->fd == IP_NO_DESCRIPTOR) return 0;
   int fd = self->fd;
   self->fd = IP_NO_DESCRIPTOR;
+  ip_core(L)->end_waits(ip_core(L), fd);
   return close(fd) != 0 && errno != EINTR ? errno : 0;
 }
 
-/* fd:close(): closes the descriptor; closing again does nothing. Raises the errors of close(2), such as EBADF
+/* fd:close(): closes the descriptor; waits for it raise ECANCELED; closing again does nothing. Raises the errors of close(2), such as EBADF
    where the descriptor was closed otherwise, and EIO; the object is empty all the same. Suspends: no. */
 static int descriptor_close(lua_State *L) {
-  int error = close_held(check_descriptor(L, 1));
+  int error = close_held(L, check_descriptor(L, 1));
   return error == 0 ? 0 : ip_error_raise(L, error, "close");
 }
 
 /* __close and __gc drop an error of close(2), for no caller could handle it. */
 static int descriptor_mt_close(lua_State *L) {
-  close_held(check_descriptor(L, 1));
+  close_held(L, check_descriptor(L, 1));
+  return 0;
+}
+
+/* 0 or an errno value, and then `copy` stays empty. */
+static int duplicate(int fd, struct ip_file_descriptor *copy) {
+  int number = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (number < 0) return errno;
+  copy->fd = number;
   return 0;
 }
 
@@ -85,11 +95,10 @@ static int descriptor_dup(lua_State *L) {
   check_held(L, "dup");
   struct ip_file_descriptor *copy = ip_file_descriptor_push(L);
   int fd = check_held(L, "dup")->fd; /* making the copy may have run a finalizer that closes this one */
-  copy->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-  if (copy->fd < 0) {
-    copy->fd = IP_NO_DESCRIPTOR;
-    return ip_error_raise(L, errno, "dup");
-  }
+  int error = duplicate(fd, copy);
+  if (ip_collect_descriptors(L, error)) error = duplicate(check_held(L, "dup")->fd, copy);
+  if (error != 0) return ip_error_raise(L, error, "dup");
+  ip_core(L)->end_waits(ip_core(L), copy->fd);
   return 1;
 }
 

@@ -6,7 +6,9 @@
 
 #include "binding/argument.h"
 #include "binding/class.h"
+#include "binding/descriptor_shortage.h"
 #include "binding/error.h"
+#include "net/interface_index.h"
 #include "value/address.h"
 
 #include <errno.h>
@@ -14,14 +16,6 @@
 #include <limits.h>
 #include <net/if.h>
 #include <string.h>
-
-/* BSD reports ENXIO where Linux reports ENODEV. */
-static int find_name(const char *name, unsigned *index) {
-  errno = 0;
-  *index = if_nametoindex(name);
-  if (*index != 0) return 0;
-  return errno == 0 || errno == ENXIO ? ENODEV : errno;
-}
 
 static bool has_address(const struct ifaddrs *entry, struct in_addr address) {
   if (entry->ifa_addr == NULL || entry->ifa_addr->sa_family != AF_INET) return false;
@@ -36,7 +30,7 @@ static int find_address(struct in_addr address, unsigned *index) {
   int error = ENODEV;
   for (const struct ifaddrs *entry = list; entry != NULL; entry = entry->ifa_next) {
     if (!has_address(entry, address)) continue;
-    error = find_name(entry->ifa_name, index);
+    error = ip_interface_index(entry->ifa_name, index);
     break;
   }
   freeifaddrs(list);
@@ -55,25 +49,31 @@ static int resolve_text(const char *text, size_t length, struct ip_interface *in
   if (ip_address_parse(&address, text, length) == NULL && address.version == 4)
     return resolve_address(&address, interface);
   if (length >= IFNAMSIZ || strlen(text) != length) return ENODEV;
-  return find_name(text, &interface->index);
+  return ip_interface_index(text, &interface->index);
 }
 
-void ip_interface_argument(lua_State *L, int arg, const char *operation, struct ip_interface *interface) {
-  int error = 0;
+/* 0 or an errno value. [-0, +0, v] */
+static int resolve(lua_State *L, int arg, struct ip_interface *interface) {
   *interface = (struct ip_interface){.index = 0};
   const struct ip_address *address = ip_test_class(L, arg, IP_CLASS_ADDRESS);
   if (address != NULL) {
     ip_argument_check(L, address->version == 4, arg, "a v6 address names no interface");
-    error = resolve_address(address, interface);
-  } else if (lua_type(L, arg) == LUA_TSTRING) {
+    return resolve_address(address, interface);
+  }
+  if (lua_type(L, arg) == LUA_TSTRING) {
     size_t length;
     const char *text = ip_argument_string(L, arg, &length);
-    error = resolve_text(text, length, interface);
-  } else {
-    if (lua_type(L, arg) != LUA_TNUMBER)
-      ip_argument_type_error(L, arg, "interface name, index or v4 address");
-    interface->index = (unsigned)ip_argument_integer(L, arg, 0, INT_MAX);
+    return resolve_text(text, length, interface);
   }
+  if (lua_type(L, arg) != LUA_TNUMBER) ip_argument_type_error(L, arg, "interface name, index or v4 address");
+  interface->index = (unsigned)ip_argument_integer(L, arg, 0, INT_MAX);
+  return 0;
+}
+
+/* if_nametoindex(3) and getifaddrs(3) open a socket. */
+void ip_interface_argument(lua_State *L, int arg, const char *operation, struct ip_interface *interface) {
+  int error = resolve(L, arg, interface);
+  if (ip_collect_descriptors(L, error)) error = resolve(L, arg, interface);
   if (error != 0) ip_error_raise(L, error, operation);
 }
 
