@@ -1,6 +1,7 @@
 #!/bin/sh
-# drawings.sh: makes the drawings of docs/design anew: each .dot file in docs/design/drawings becomes an .svg file beside
-# it. Needs graphviz (https://graphviz.org). Where its version or the fonts of the system differ, so do coordinates.
+# drawings.sh: makes the drawings of docs/design again: each .dot file in docs/design/drawings becomes an .svg
+# file beside it. Needs graphviz (https://graphviz.org). Another version, or other
+# fonts, move the boxes a little.
 set -eu
 cd "$(dirname -- "$0")/../docs/design/drawings"
 

@@ -311,7 +311,7 @@ static int raise_deadline(lua_State *L, const struct ip_operation_type *type, st
 
 /* Somebody else has resumed a task, so the dispatcher does not see what becomes of it: it looks at the task in the
    next iteration, when the coroutine has ended, or waits, or is suspended by a coroutine.yield of its own. */
-static void notice_foreign_resume(lua_State *L, struct ip_context *context) {
+static void notice_foreign_resume(const lua_State *L, struct ip_context *context) {
   struct ip_task *task = ip_context_task(context);
   if (task != NULL && ip_task_thread(task) == L) ip_task_enqueue(task);
 }
