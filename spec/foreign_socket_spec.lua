@@ -1,5 +1,5 @@
 -- What waiting on a socket promises where somebody else has a hand in it: what others have asked the system for, or
--- have shut down, wakes nobody for ever. The programs tell the processor time that a wait has taken; one that polls in a
+-- have shut down, wakes nobody for ever. The programs tell the processor time that a wait takes; one that polls in a
 -- circle takes about as long as it waits.
 local process = require "spec.support.process"
 local namespace = require "spec.support.namespace"
