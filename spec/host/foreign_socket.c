@@ -73,6 +73,7 @@ int main(int argc, char **argv) {
   words[argc - 1] = port;
   execvp(words[0], words);
   perror(words[0]);
+  free(words);
   return 2;
 }
 
