@@ -1,6 +1,7 @@
-/* control_data.c: gives the parser of ancillary data messages that are cut, malformed, unaligned or random. Each lies at the
-   end of a page that an unreadable one follows, so that a read of one byte outside it ends the program. Prints each
-   failure and exits with 1, or prints the number of messages and exits with 0. Linux. */
+/* control_data.c: gives the parser of ancillary data messages that are cut, malformed, unaligned or random.
+   Each lies at the end of a page that an unreadable one follows, so that a read of one byte outside it ends
+   the program. Prints each failure and exits with 1, or prints the number of messages and exits with 0.
+   Linux. */
 #include "net/control_message.h"
 
 #include <stdio.h>
@@ -102,7 +103,8 @@ static const unsigned char *data_of(const struct known *each) {
   return each->level == SOL_SOCKET && each->type == SO_TIMESTAMPNS ? zeros : ones;
 }
 
-/* A message counts where all of it has come, alone and behind another, and what comes before it counts in any case. */
+/* A message counts where all of it has come, alone and behind another, and what comes before it counts in any
+   case. */
 static void check_lengths(const struct known *each) {
   for (size_t size = 0; size <= each->size; size++) {
     uint32_t due = size == each->size ? each->items : 0;
@@ -118,7 +120,8 @@ static void check_lengths(const struct known *each) {
   }
 }
 
-/* Lengths that no message has: shorter than a header, longer than the buffer, and those whose sums wrap round. */
+/* Lengths that no message has: shorter than a header, longer than the buffer, and those whose sums wrap
+   round. */
 static void check_claims(const struct known *each) {
   static const size_t claims[] = {0,       1, CMSG_LEN(0) - 1, CMSG_LEN(LARGEST), SIZE_MAX / 2, SIZE_MAX - 8,
                                   SIZE_MAX};

@@ -24,8 +24,8 @@ struct ip_watcher_type {
   /* Called when the descriptor is writable, if ip_watcher_set_writing has asked for that. Does not call
      Lua. */
   void (*writable)(struct ip_watcher *watcher);
-  /* Events have brought nothing in several iterations in a row: finds out what keeps the descriptor ready, and ends that.
-     No Lua. */
+  /* Events have brought nothing in several iterations in a row: finds out what keeps the descriptor ready,
+     and ends that. No Lua. */
   void (*fruitless)(struct ip_watcher *watcher);
   /* Others have closed the descriptor: its number may mean another file by now. No Lua. */
   void (*lost)(struct ip_watcher *watcher);
@@ -90,8 +90,9 @@ void ip_watcher_attempt_soon(struct ip_watcher *watcher, enum ip_side side);
    Does not call Lua. */
 int ip_watcher_set_writing(struct ip_watcher *watcher, bool writing);
 
-/* The call that an event woke would still block. Where that happens in several iterations in a row, the descriptor is ready
-   without giving anything, and the loop would spin: the type's `fruitless` is called. No Lua. */
+/* The call that an event woke would still block. Where that happens in several iterations in a row, the
+   descriptor is ready without giving anything, and the loop would spin: the type's `fruitless` is called. No
+   Lua. */
 void ip_watcher_note_fruitless(struct ip_watcher *watcher);
 
 /* Completes all waiters of a side with a system error. */

@@ -23,9 +23,10 @@ struct item {
   size_t size;
 };
 
-/* Reads the message at *offset and moves on; false when there is none, or it reaches beyond what was received. The buffer
-   may hold anything: the descriptor may have options that its maker chose, the system cuts the last message where the
-   buffer is full (MSG_CTRUNC), and the macros of cmsg(3) check cmsg_len on some systems only. */
+/* Reads the message at *offset and moves on; false when there is none, or it reaches beyond what was
+   received. The buffer may hold anything: the descriptor may have options that its maker chose, the system
+   cuts the last message where the buffer is full (MSG_CTRUNC), and the macros of cmsg(3) check cmsg_len on
+   some systems only. */
 static bool next_item(const struct msghdr *message, size_t *offset, struct item *item) {
   size_t left = (size_t)message->msg_controllen - *offset;
   if (message->msg_control == NULL || left < CMSG_LEN(0)) return false;

@@ -31,8 +31,8 @@ int ip_datagram_shutdown(int fd, bool receive, bool send);
 int ip_datagram_local(int fd, struct ip_endpoint *local);
 int ip_datagram_remote(int fd, struct ip_endpoint *remote);
 
-/* Has receiving been shut down, through this descriptor or a twin of it? Then the socket stays readable. False where the
-   system does not say. */
+/* Has receiving been shut down, through this descriptor or a twin of it? Then the socket stays readable.
+   False where the system does not say. */
 bool ip_datagram_is_shut(int fd);
 int ip_datagram_bytes_readable(int fd, int *bytes);
 

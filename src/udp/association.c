@@ -1,10 +1,11 @@
-/* association.c: the peer of a connected socket. Owns the channel's struct ip_connection. Does not use Lua
-   and raises nothing.
+/* association.c: the peer of a connected socket. Owns the channel's struct ip_connection. Raises nothing;
+   knows no Lua.
 
-   Linux keeps the source address of the first association through further connects, where it may be wrong or unusable
-   for the next peer, so every association is dissolved before the next one is made. Dissolving clears more than the
-   peer: the device, and a port or an address that the system chose (__udp_disconnect in net/ipv4/udp.c). What is the
-   owner's among that is noted before the first connect and brought back after each dissolution.
+   Linux keeps the source address of the first association through further connects, where it may be wrong or
+   unusable for the next peer, so every association is dissolved before the next one is made. Dissolving
+   clears more than the peer: the device, and a port or an address that the system chose (__udp_disconnect in
+   net/ipv4/udp.c). What is the owner's among that is noted before the first connect and brought back after
+   each dissolution.
 
    Sources: connect(2), ip(7) and ipv6(7) for the path MTU. */
 #include "udp/association.h"
@@ -30,8 +31,9 @@ static int note_local_end(const struct ip_channel *channel, struct ip_connection
   return error != 0 ? error : ip_device_get(channel->fd, &connection->device);
 }
 
-/* The port is bound again by hand where the system had chosen it: else the socket would be deaf. The system has kept the
-   address exactly where the owner has bound it, which says what to bind to where it has not been noted. */
+/* The port is bound again by hand where the system had chosen it: else the socket would be deaf. The system
+   has kept the address exactly where the owner has bound it, which says what to bind to where it has not been
+   noted. */
 static int restore_port(struct ip_channel *channel, const struct ip_connection *connection, uint16_t port) {
   struct ip_endpoint local;
   int error = ip_datagram_local(channel->fd, &local);
@@ -43,7 +45,8 @@ static int restore_port(struct ip_channel *channel, const struct ip_connection *
   return error;
 }
 
-/* The device comes first: an address may be of that link alone, and sockets on different devices may share a port. */
+/* The device comes first: an address may be of that link alone, and sockets on different devices may share a
+   port. */
 static int restore_local_end(struct ip_channel *channel, const struct ip_connection *connection,
                              uint16_t port) {
   int device_error = connection->device != 0 ? ip_device_set(channel->fd, connection->device) : 0;
@@ -53,7 +56,8 @@ static int restore_local_end(struct ip_channel *channel, const struct ip_connect
 
 /* --- dissolving --- */
 
-/* The socket has no peer any more, whatever `connection` says; only where *dissolved is false it still has. */
+/* The socket has no peer any more, whatever `connection` says; only where *dissolved is false it still has.
+   */
 static int dissolve(struct ip_channel *channel, const struct ip_connection *connection, bool *dissolved) {
   struct ip_endpoint local;
   *dissolved = false;
@@ -81,8 +85,9 @@ static int connect_to(const struct ip_channel *channel, const struct ip_endpoint
   return error == EAGAIN ? EADDRINUSE : error;
 }
 
-/* After a connect that failed: the socket gets its former peer back. A connect to a link-local address binds the socket to
-   that link even where it fails (net/ipv6/datagram.c), and only dissolving undoes that without a privilege. */
+/* After a connect that failed: the socket gets its former peer back. A connect to a link-local address binds
+   the socket to that link even where it fails (net/ipv6/datagram.c), and only dissolving undoes that without
+   a privilege. */
 static void go_back(struct ip_channel *channel, const struct ip_connection *local_end) {
   struct ip_connection *former = channel->connection;
   unsigned device;
@@ -128,9 +133,9 @@ int ip_association_connect(struct ip_channel *channel, const struct ip_endpoint 
   return 0;
 }
 
-/* Who chose the device of a socket that somebody else has connected cannot be asked: it is kept, as the port is. When the
-   peer was chosen cannot be asked either: datagrams that others sent before are looked for until the queue has once been
-   empty. */
+/* Who chose the device of a socket that somebody else has connected cannot be asked: it is kept, as the port
+   is. When the peer was chosen cannot be asked either: datagrams that others sent before are looked for until
+   the queue has once been empty. */
 int ip_association_adopt(struct ip_channel *channel) {
   struct ip_connection connection = {.local = {.length = 0}};
   int error = ip_datagram_remote(channel->fd, &connection.remote);

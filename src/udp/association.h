@@ -4,13 +4,14 @@
 
 #include "udp/channel.h"
 
-/* Connects, or replaces the peer. Returns 0 or an errno value: EINVAL for port 0, EADDRINUSE where there is no free local
-   port, ENOMEM; then the former association is as it was, if the system lets it be made again. */
+/* Connects, or replaces the peer. Returns 0 or an errno value: EINVAL for port 0, EADDRINUSE where there is
+   no free local port, ENOMEM; then the former association is as it was, if the system lets it be made again.
+   */
 int ip_association_connect(struct ip_channel *channel, const struct ip_endpoint *remote);
 
-/* Dissolves the association; there is one. The socket keeps its local port, whoever chose it, and the device that its owner
-   bound it to. Returns 0 or an errno value: EPERM where the device cannot be bound to again (before Linux 5.7, without
-   privileges), EADDRINUSE where the port has been taken meanwhile. */
+/* Dissolves the association; there is one. The socket keeps its local port, whoever chose it, and the device
+   that its owner bound it to. Returns 0 or an errno value: EPERM where the device cannot be bound to again
+   (before Linux 5.7, without privileges), EADDRINUSE where the port has been taken meanwhile. */
 int ip_association_dissolve(struct ip_channel *channel);
 
 /* Finds the peer of a descriptor that somebody else has opened. Returns 0 or an errno value. */

@@ -46,8 +46,8 @@ void ip_error_queue_free(struct ip_error_queue *queue);
    queue. */
 struct ip_drained ip_error_queue_drain(struct ip_channel *channel);
 
-/* Discards what others have brought into the system's error queue, such as transmit timestamps that the maker of an adopted
-   descriptor asked for; with an error queue, drains it. */
+/* Discards what others have brought into the system's error queue, such as transmit timestamps that the maker
+   of an adopted descriptor asked for; with an error queue, drains it. */
 void ip_error_queue_clear(struct ip_channel *channel);
 
 static inline bool ip_error_queue_has_report(const struct ip_channel *channel) {

@@ -32,8 +32,8 @@ void ip_parts_free(struct ip_channel *channel) {
 
 #if defined(UDP_GRO) && defined(UDP_SEGMENT) && defined(SO_RXQ_OVFL)
 
-/* An option that the system lacks is off. Any other failure says nothing about the option: it must not count as off, for
-   with UDP_GRO unknown, datagrams that the system has joined would be delivered as one. */
+/* An option that the system lacks is off. Any other failure says nothing about the option: it must not count
+   as off, for with UDP_GRO unknown, datagrams that the system has joined would be delivered as one. */
 static int read_option(const struct ip_channel *channel, int level, int number, int *value) {
   int error = ip_datagram_get_option(channel->fd, level, number, value);
   if (error == 0) return 0;

@@ -36,8 +36,9 @@ bool ip_send_path_can_segment(struct ip_channel *channel) {
 
 /* --- classifying a failed send --- */
 
-/* Linux says EAGAIN for a full buffer, and where it finds no free local port for an unbound socket (inet_autobind in
-   net/ipv4/af_inet.c), which would never end: that the socket still has none tells them apart. */
+/* Linux says EAGAIN for a full buffer, and where it finds no free local port for an unbound socket
+   (inet_autobind in net/ipv4/af_inet.c), which would never end: that the socket still has none tells them
+   apart. */
 static int explain_again(struct ip_channel *channel) {
   if (IP_LIKELY(channel->has_port)) return EAGAIN;
   struct ip_endpoint local;

@@ -45,8 +45,8 @@ bool ip_send_path_can_segment(struct ip_channel *channel);
 
 /* --- classifying a failed send --- */
 
-/* The failure of a send that met `code`; `local_mtu` as in ip_error_queue_failure. EADDRINUSE where the system had no local
-   port to give. */
+/* The failure of a send that met `code`; `local_mtu` as in ip_error_queue_failure. EADDRINUSE where the
+   system had no local port to give. */
 struct ip_failure ip_send_path_failure(struct ip_channel *channel, int code, int local_mtu);
 
 enum ip_send_verdict {

@@ -76,8 +76,9 @@ static void on_writable(struct ip_watcher *watcher) {
   if (!ip_flusher_flush(((struct ip_socket *)watcher)->flusher)) ip_watcher_note_fruitless(watcher);
 }
 
-/* What keeps a socket ready: entries of the system's error queue that nobody here has asked for, or that came while only the
-   send queue waits; and the end of receiving, which a twin of the descriptor has brought about. */
+/* What keeps a socket ready: entries of the system's error queue that nobody here has asked for, or that came
+   while only the send queue waits; and the end of receiving, which a twin of the descriptor has brought
+   about. */
 static void end_fruitless_events(struct ip_watcher *watcher) {
   struct ip_channel *channel = &((struct ip_socket *)watcher)->channel;
   ip_error_queue_clear(channel);
