@@ -136,7 +136,7 @@ static void end_waits(struct ip_poll_descriptor *descriptor, int error) {
 /* An error and the end of the other side count as all events: a read or a write returns at once, and names them. */
 static int events_of(uint32_t happened) {
   if (happened & (EPOLLERR | EPOLLHUP)) return UV_READABLE | UV_WRITABLE;
-  return (happened & EPOLLIN ? UV_READABLE : 0) | (happened & EPOLLOUT ? UV_WRITABLE : 0);
+  return ((happened & EPOLLIN) ? UV_READABLE : 0) | ((happened & EPOLLOUT) ? UV_WRITABLE : 0);
 }
 
 static void deliver(struct ip_poll_descriptor *descriptor, int events) {

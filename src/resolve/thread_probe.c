@@ -18,6 +18,7 @@ enum { USUAL_THREADS = 4, MOST_THREADS = 1024, POOL_STACK_SIZE = 8 << 20, LONGES
 struct probe_thread {
   uv_thread_t thread;
   uv_sem_t *gate;
+  /* cppcheck-suppress unusedStructMember // it is used where there is tgkill(2) */
   long number; /* of the thread in the kernel */
 };
 
