@@ -1,5 +1,6 @@
-/* failing_epoll.c: a library that is loaded before the others (LD_PRELOAD) and makes epoll_ctl fail: EPOLL_CTL_ADD gives
-   the error whose number is in the file that the environment variable FAILING_EPOLL names, while there is such a file. */
+/* failing_epoll.c: a library that is loaded before the others (LD_PRELOAD) and makes epoll_ctl fail:
+   EPOLL_CTL_ADD gives the error whose number is in the file that the environment variable FAILING_EPOLL
+   names, while there is such a file. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,8 @@
 /* loop_host.c: a C program that runs the library on an event loop of its own. CORE is the path of ip/core.so,
    where it looks up lua_ip_use_loop. The main thread runs PROGRAM, which may only spawn fibers; a timer of
    the host calls the function that PROGRAM passes to host_tick. Then the loop runs until nothing is left in
-   it. host_poll watches a descriptor by a handle of the host's own. Exit code 0: all of that succeeded, and so did closing the state and the loop.
+   it. host_poll watches a descriptor by a handle of the host's own. Exit code 0: all of that succeeded, and
+   so did closing the state and the loop.
 
    usage: loop_host CORE PROGRAM */
 #include <dlfcn.h>

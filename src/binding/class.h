@@ -30,8 +30,8 @@ enum ip_class {
 
 struct ip_core {
   const void *metatable[IP_CLASS_COUNT];
-  /* Called before an object closes its descriptor, and when the system has given a new one: whoever waits for that
-     number waits for what is closed. Set by the layer that waits. No Lua. */
+  /* Called before an object closes its descriptor, and when the system has given a new one: whoever waits for
+     that number waits for what is closed. Set by the layer that waits. No Lua. */
   void (*end_waits)(struct ip_core *core, int fd);
 };
 

@@ -1,5 +1,5 @@
-/* wait_fd.c: waiting for descriptors of others, through the runtime's poll set. A wait is malloc'ed; it belongs to the
-   operation that is armed with it, and is freed when that leaves ARMED. */
+/* wait_fd.c: waiting for descriptors of others, through the runtime's poll set. A wait is malloc'ed; it
+   belongs to the operation that is armed with it, and is freed when that leaves ARMED. */
 #include "fiber/wait_fd.h"
 
 #include "base/util.h"
@@ -60,10 +60,10 @@ static void open_set(lua_State *L, struct ip_runtime *runtime) {
   if (error != 0) ip_error_raise(L, error, wait_fd_type.name);
 }
 
-/* wait_fd(fd, events) -> events: waits until the descriptor is ready for one of `events` ("r", "w", "rw"), and tells for
-   which. An error on the descriptor counts as ready. EBADF; EPERM for what cannot be watched (a regular file); ECANCELED
-   when this library closes it; EMFILE, ENFILE, ENOMEM and ENOSPC of the first wait and of epoll_ctl(2). Suspends: yes.
-   Source: poll(2), epoll(7). */
+/* wait_fd(fd, events) -> events: waits until the descriptor is ready for one of `events` ("r", "w", "rw"),
+   and tells for which. An error on the descriptor counts as ready. EBADF; EPERM for what cannot be watched (a
+   regular file); ECANCELED when this library closes it; EMFILE, ENFILE, ENOMEM and ENOSPC of the first wait
+   and of epoll_ctl(2). Suspends: yes. Source: poll(2), epoll(7). */
 static int fiber_wait_fd(lua_State *L) {
   static const char *const names[] = {"r", "w", "rw", NULL};
   static const int masks[] = {UV_READABLE, UV_WRITABLE, UV_READABLE | UV_WRITABLE};

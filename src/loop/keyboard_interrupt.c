@@ -38,8 +38,8 @@ static void on_interrupt(int signal_number, siginfo_t *information, void *machin
     struct ip_runtime *runtime = atomic_load(&watchers[i]);
     if (runtime == NULL) continue;
     atomic_store(&runtime->signalled, 1);
-    uv_async_send(
-        &runtime->handles->wakeup); /* may be called from a signal handler (libuv docs, uv_async_send) */
+    /* may be called from a signal handler (libuv docs, uv_async_send); fails on no handle */
+    (void)uv_async_send(&runtime->handles->wakeup);
   }
   atomic_fetch_sub(&handlers_running, 1);
 }

@@ -1,7 +1,8 @@
-/* loop_probe.c: opens what the first uv_loop_init of a process opens, and closes it again. Owns nothing afterwards.
+/* loop_probe.c: opens what the first uv_loop_init of a process opens, and closes it again. Owns nothing
+   afterwards.
 
-   Counted with strace on libuv 1.44.2: an epoll, the pipe that is a lock of the signal handlers, the pipe that signals
-   arrive by, and an eventfd; the last two are registered. */
+   Counted with strace on libuv 1.44.2: an epoll, the pipe that is a lock of the signal handlers, the pipe
+   that signals arrive by, and an eventfd; the last two are registered. */
 #include "loop/loop_probe.h"
 
 #include "base/util.h"

@@ -1,11 +1,13 @@
 /* poll_set.c: the poll set on Linux: an epoll of the library's own, and one uv_poll_t that watches it.
 
-   The set belongs to the runtime, as a resource. It has a table that finds the waits for a descriptor by its number.
+   The set belongs to the runtime, as a resource. It has a table that finds the waits for a descriptor by its
+   number.
 
-   A number is registered with EPOLLONESHOT: it reports once, and is registered anew (EPOLL_CTL_MOD) for the waits that
-   are left. epoll knows files by (open file description, number), and forgets one when the description ends, which is
-   not when the number is closed: a duplicate or another process may hold it (epoll(7), question 6). So what epoll reports
-   carries the generation of its registration; a stale one finds no waits, and reports once only: it cannot spin. */
+   A number is registered with EPOLLONESHOT: it reports once, and is registered anew (EPOLL_CTL_MOD) for the
+   waits that are left. epoll knows files by (open file description, number), and forgets one when the
+   description ends, which is not when the number is closed: a duplicate or another process may hold it
+   (epoll(7), question 6). So what epoll reports carries the generation of its registration; a stale one finds
+   no waits, and reports once only: it cannot spin. */
 #include "loop/poll_set.h"
 
 #ifdef __linux__
@@ -113,8 +115,8 @@ static int enter(struct ip_poll_descriptor *descriptor) {
 static void forget(struct ip_poll_descriptor *descriptor) {
   struct ip_poll_set *set = descriptor->set;
   struct epoll_event none = {.events = 0}; /* kernels before 2.6.9 want one (epoll_ctl(2), BUGS) */
-  /* EBADF, ENOENT: the number is closed, or means another file by now; then epoll has nothing of it to forget, or what
-     it has is stale */
+  /* EBADF, ENOENT: the number is closed, or means another file by now; then epoll has nothing of it to
+     forget, or what it has is stale */
   (void)epoll_ctl(set->epoll, EPOLL_CTL_DEL, descriptor->fd, &none);
   set->table[descriptor->fd] = NULL;
   set_waited_for(set, set->waited_for - 1);
@@ -133,10 +135,11 @@ static void end_waits(struct ip_poll_descriptor *descriptor, int error) {
   forget(descriptor);
 }
 
-/* An error and the end of the other side count as all events: a read or a write returns at once, and names them. */
+/* An error and the end of the other side count as all events: a read or a write returns at once, and names
+   them. */
 static int events_of(uint32_t happened) {
   if (happened & (EPOLLERR | EPOLLHUP)) return UV_READABLE | UV_WRITABLE;
-  return (happened & EPOLLIN ? UV_READABLE : 0) | (happened & EPOLLOUT ? UV_WRITABLE : 0);
+  return ((happened & EPOLLIN) ? UV_READABLE : 0) | ((happened & EPOLLOUT) ? UV_WRITABLE : 0);
 }
 
 static void deliver(struct ip_poll_descriptor *descriptor, int events) {
@@ -180,8 +183,8 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
   if (status >= 0 || watch_epoll(set) == 0) read_events(set);
 }
 
-/* Registers the epoll with the loop, and does that itself first, for libuv aborts the process where it fails (ENOSPC and
-   ENOMEM in uv__io_poll). 0 or an errno value. */
+/* Registers the epoll with the loop, and does that itself first, for libuv aborts the process where it fails
+   (ENOSPC and ENOMEM in uv__io_poll). 0 or an errno value. */
 static int watch_epoll(struct ip_poll_set *set) {
   struct epoll_event event = {.events = EPOLLIN, .data.fd = set->epoll};
   int status = uv_poll_start(&set->poll, UV_READABLE, on_ready);
@@ -195,8 +198,8 @@ static int watch_epoll(struct ip_poll_set *set) {
 
 /* --- opening and closing --- */
 
-/* 0 or an errno value. libuv keeps the number of a descriptor that others have closed under it, and refuses the next one
-   with that number: then the epoll gets another. */
+/* 0 or an errno value. libuv keeps the number of a descriptor that others have closed under it, and refuses
+   the next one with that number: then the epoll gets another. */
 static int init_poll(struct ip_poll_set *set) {
   int status = uv_poll_init(set->runtime->loop, &set->poll, set->epoll);
   while (status == UV_EEXIST) {
@@ -274,8 +277,8 @@ static void detach(struct ip_poll_wait *wait) {
   ip_queue_remove(&wait->link);
 }
 
-/* Waits beside others. False: the number means another file than theirs, or none, so that theirs is closed, and their
-   waits end. */
+/* Waits beside others. False: the number means another file than theirs, or none, so that theirs is closed,
+   and their waits end. */
 static bool join(struct ip_poll_descriptor *descriptor, struct ip_poll_wait *wait) {
   append(descriptor, wait);
   if (control(descriptor, EPOLL_CTL_MOD) == 0) return true;

@@ -1,8 +1,8 @@
 /* poll_set_portable.c: the poll set where the system has no epoll: each wait has a uv_poll_t of its own.
 
-   libuv owns the memory of a uv_poll_t until its close callback. It takes a descriptor once per loop: where it is there
-   already (a socket of this library, another wait) a duplicate is watched instead. It makes the open file description
-   non-blocking, which cannot be avoided here. */
+   libuv owns the memory of a uv_poll_t until its close callback. It takes a descriptor once per loop: where
+   it is there already (a socket of this library, another wait) a duplicate is watched instead. It makes the
+   open file description non-blocking, which cannot be avoided here. */
 #include "loop/poll_set.h"
 
 #ifndef __linux__

@@ -146,10 +146,10 @@ static void close_handle(uv_handle_t *handle,
   ip_runtime_close_handle(handle, is_timer ? ip_runtime_free_handle : on_loop_handle_closed);
 }
 
-/* Runs the loop until libuv has let go of all handles, which wait for nothing any more, and of the look-ups that were
-   given up, which end in its threads: those are waited for without spinning, for they may take seconds. Where os.exit closes
-   the state from a fiber inside a host's uv_run, libuv cannot be entered again, and the process is about to end: the
-   handles are left as they are. */
+/* Runs the loop until libuv has let go of all handles, which wait for nothing any more, and of the look-ups
+   that were given up, which end in its threads: those are waited for without spinning, for they may take
+   seconds. Where os.exit closes the state from a fiber inside a host's uv_run, libuv cannot be entered again,
+   and the process is about to end: the handles are left as they are. */
 static void close_loop(struct ip_runtime *runtime) {
   if (runtime->driver != NULL && runtime->driving) return;
   uv_walk(runtime->loop, close_handle, runtime);

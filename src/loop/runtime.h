@@ -132,8 +132,8 @@ struct ip_runtime *ip_runtime_push(lua_State *L);
 /* Opens the loop unless it is open. Raises when it cannot be opened or the state is ending. [-0, +0, e] */
 void ip_runtime_check(lua_State *L, struct ip_runtime *runtime);
 
-/* Uses a host's loop; 0 or an errno value. `on_prepare` is called before each of its polls, and `on_check` after it.
-   [-0, +0, m] */
+/* Uses a host's loop; 0 or an errno value. `on_prepare` is called before each of its polls, and `on_check`
+   after it. [-0, +0, m] */
 int ip_runtime_use_loop(lua_State *L, struct ip_runtime *runtime, uv_loop_t *loop, uv_prepare_cb on_prepare,
                         uv_check_cb on_check);
 

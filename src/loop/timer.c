@@ -53,14 +53,15 @@ void ip_timer_start(struct ip_timer *timer, ip_deadline deadline, void (*fire)(s
   uint64_t now = uv_now(runtime->loop);
   timer->fire = fire;
   timer->owner = owner;
-  uv_timer_start(&timer->uv, on_timer, tick > now ? tick - now : 0, 0); /* fails only without a callback */
+  /* fails only without a callback or on a closing handle (libuv src/timer.c) */
+  (void)uv_timer_start(&timer->uv, on_timer, tick > now ? tick - now : 0, 0);
   runtime->external_waits++;
 }
 
 void ip_timer_free(struct ip_timer *timer) {
   struct ip_runtime *runtime = timer->uv.data;
   if (uv_is_active((const uv_handle_t *)&timer->uv)) {
-    uv_timer_stop(&timer->uv);
+    (void)uv_timer_stop(&timer->uv); /* always 0 (libuv src/timer.c) */
     runtime->external_waits--;
   }
   timer->next_free = runtime->free_timers;

@@ -1,9 +1,9 @@
 /* watcher.c: uv_poll_t with sticky arming and waiter queues.
 
-   libuv owns the memory of an initialised uv_poll_t until its close callback; the object around it is given back there.
-   libuv's callback contains no Lua and no transfer. Whatever status it reports, the watcher only notes that an attempt
-   is worth making: libuv reports any POLLERR as UV_EBADF and stops the handle (libuv src/unix/poll.c), and it is in truth
-   an ICMP error that the system call will name.
+   libuv owns the memory of an initialised uv_poll_t until its close callback; the object around it is given
+   back there. libuv's callback contains no Lua and no transfer. Whatever status it reports, the watcher only
+   notes that an attempt is worth making: libuv reports any POLLERR as UV_EBADF and stops the handle (libuv
+   src/unix/poll.c), and it is in truth an ICMP error that the system call will name.
 
    Invariant: `armed` never has an event that libuv or the poll set does not watch. */
 #include "loop/watcher.h"
@@ -79,7 +79,8 @@ static void stop_polling(struct ip_watcher *watcher) {
   watcher->armed = 0;
 }
 
-/* Nobody may wait for the descriptor. What is to be written without an operation meets the error when it tries. */
+/* Nobody may wait for the descriptor. What is to be written without an operation meets the error when it
+   tries. */
 static void fail_all(struct ip_watcher *watcher, int error) {
   for (int side = 0; side < IP_SIDE_COUNT; side++)
     ip_watcher_fail(watcher, (enum ip_side)side, error);
@@ -93,8 +94,8 @@ static void on_closed(uv_handle_t *handle) {
   if (watcher->ended) type_of(watcher)->release(watcher);
 }
 
-/* Others have closed the descriptor. The handle is closed now: later, that would remove a new descriptor with the same
-   number from the loop. */
+/* Others have closed the descriptor. The handle is closed now: later, that would remove a new descriptor with
+   the same number from the loop. */
 static void lose(struct ip_watcher *watcher) {
   stop_polling(watcher);
   watcher->fd = -1;
@@ -182,8 +183,8 @@ static void arm(struct ip_watcher *watcher) {
   if ((wanted & ~watcher->armed) != 0) watch(watcher, wanted | watcher->armed);
 }
 
-/* Two sockets of this library never have one number (ip_socket_holds), so a watcher that has it, too, has lost its
-   descriptor: a uv_walk_cb that says so to all but the newest one. */
+/* Two sockets of this library never have one number (ip_socket_holds), so a watcher that has it, too, has
+   lost its descriptor: a uv_walk_cb that says so to all but the newest one. */
 static void lose_older(uv_handle_t *handle, void *newest) {
   if (handle->type != UV_POLL || ((uv_poll_t *)handle)->poll_cb != on_ready) return;
   struct ip_watcher *watcher = ip_container_of((uv_poll_t *)handle, struct ip_watcher, poll);
@@ -213,8 +214,8 @@ int ip_watcher_prepare(struct ip_watcher *watcher) {
 /* --- probing --- */
 
 #ifdef __linux__
-/* 0 or an errno value. libuv registers with EPOLL_CTL_ADD what it has just started, and modifies the registration where it
-   meets EEXIST (uv__io_poll): so it may find the descriptor registered. */
+/* 0 or an errno value. libuv registers with EPOLL_CTL_ADD what it has just started, and modifies the
+   registration where it meets EEXIST (uv__io_poll): so it may find the descriptor registered. */
 static int probe(const struct ip_watcher *watcher) {
   struct epoll_event event = {.data.fd = watcher->fd};
   if (watcher->armed & UV_READABLE) event.events |= EPOLLIN;

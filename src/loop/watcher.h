@@ -1,13 +1,15 @@
 /* watcher.h: a poll watcher: a descriptor in the event loop, and the operations that wait for it.
 
-   Arming is sticky: the descriptor stays in the loop while waiters come back, and is removed when an event finds nobody
-   waiting, because uv_poll_start and uv_poll_stop each cost epoll_ctl calls.
+   Arming is sticky: the descriptor stays in the loop while waiters come back, and is removed when an event
+   finds nobody waiting, because uv_poll_start and uv_poll_stop each cost epoll_ctl calls.
 
-   Others may close the descriptor of a watcher. libuv aborts the process when it registers such a number, so what was
-   started since the last poll is probed before the next one; there a watcher learns that its descriptor is lost, and
-   its waiters end with EBADF. One that is closed while it is registered is silently forgotten by the system.
+   Others may close the descriptor of a watcher. libuv aborts the process when it registers such a number, so
+   what was started since the last poll is probed before the next one; there a watcher learns that its
+   descriptor is lost, and its waiters end with EBADF. One that is closed while it is registered is silently
+   forgotten by the system.
 
-   libuv takes a number once per loop. Where another handle of a host's loop has it, the watcher uses the poll set. */
+   libuv takes a number once per loop. Where another handle of a host's loop has it, the watcher uses the poll
+   set. */
 #ifndef IP_WATCHER_H
 #define IP_WATCHER_H
 
@@ -75,8 +77,8 @@ enum ip_wait {
   IP_WAIT_YIELDING
 };
 
-/* Queues an operation and watches the descriptor for it; where it cannot be watched, all waiters are completed with the
-   error. The watcher is prepared. */
+/* Queues an operation and watches the descriptor for it; where it cannot be watched, all waiters are
+   completed with the error. The watcher is prepared. */
 void ip_watcher_wait(struct ip_watcher *watcher, enum ip_side side, struct ip_operation *operation,
                      enum ip_wait wait);
 
@@ -98,8 +100,8 @@ void ip_watcher_note_fruitless(struct ip_watcher *watcher);
 /* Completes all waiters of a side with a system error. */
 void ip_watcher_fail(struct ip_watcher *watcher, enum ip_side side, int code);
 
-/* Has what was started since the last poll checked by the system, before libuv does it. Right before each uv_run. No
-   Lua. */
+/* Has what was started since the last poll checked by the system, before libuv does it. Right before each
+   uv_run. No Lua. */
 void ip_watcher_probe(struct ip_runtime *runtime);
 
 /* The dispatcher's part: attempts the calls of those who waited before this iteration. Resumes coroutines. */

@@ -6,8 +6,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Where glibc finds no descriptor, it reports what it met last when it tried one family after another, such as ENOENT
-   (glibc 2.36, __opensock). So a socket is tried here. */
+/* Where glibc finds no descriptor, it reports what it met last when it tried one family after another, such
+   as ENOENT (glibc 2.36, __opensock). So a socket is tried here. */
 static int find_shortage(int error) {
   int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
   if (fd < 0) return errno;

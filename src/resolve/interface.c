@@ -44,8 +44,8 @@ static struct interface_list *push_list(lua_State *L) {
   return list;
 }
 
-/* The index of an interface; 0 when it was removed since the list was made. What cannot be looked up for want of
-   descriptors must not be missing from the list. [-0, +0, v] */
+/* The index of an interface; 0 when it was removed since the list was made. What cannot be looked up for want
+   of descriptors must not be missing from the list. [-0, +0, v] */
 static unsigned index_of(lua_State *L, const char *name) {
   unsigned index;
   int error = ip_interface_index(name, &index);

@@ -56,7 +56,7 @@ static void drop_lookup(struct lookup *lookup) {
   lookup->box = NULL;
   lookup->operation->object = NULL;
   lookup->operation = NULL;
-  uv_cancel(&lookup->request.any);
+  (void)uv_cancel(&lookup->request.any); /* EBUSY: see above */
 }
 
 static int lookup_mt_gc(lua_State *L) {

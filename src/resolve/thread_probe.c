@@ -1,5 +1,5 @@
-/* thread_probe.c: makes as many threads as libuv's pool has, all of which wait until the last one is made. Owns nothing
-   afterwards. */
+/* thread_probe.c: makes as many threads as libuv's pool has, all of which wait until the last one is made.
+   Owns nothing afterwards. */
 #include "resolve/thread_probe.h"
 
 #include <errno.h>
@@ -18,6 +18,7 @@ enum { USUAL_THREADS = 4, MOST_THREADS = 1024, POOL_STACK_SIZE = 8 << 20, LONGES
 struct probe_thread {
   uv_thread_t thread;
   uv_sem_t *gate;
+  /* cppcheck-suppress unusedStructMember // it is used where there is tgkill(2) */
   long number; /* of the thread in the kernel */
 };
 
@@ -38,8 +39,8 @@ static void run(void *argument) {
   uv_sem_wait(self->gate);
 }
 
-/* A thread that was joined still counts for RLIMIT_NPROC until the kernel has removed it, a moment later; as long as it
-   is there it takes signal 0 (tgkill(2)). */
+/* A thread that was joined still counts for RLIMIT_NPROC until the kernel has removed it, a moment later; as
+   long as it is there it takes signal 0 (tgkill(2)). */
 static void await_removal(const struct probe_thread *thread) {
 #ifdef SYS_tgkill
   uint64_t end = uv_hrtime() + LONGEST_WAIT_NS;

@@ -119,8 +119,8 @@ static int adopt(struct ip_runtime *runtime, struct ip_socket_box *box, int fd, 
   return 0;
 }
 
-/* Opens the box; 0 or an errno value. Whoever waits for the number that the socket gets waits for what others have
-   closed. */
+/* Opens the box; 0 or an errno value. Whoever waits for the number that the socket gets waits for what others
+   have closed. */
 static int open_socket(struct ip_runtime *runtime, struct ip_socket_box *box, bool is_v6) {
   int fd;
   int error = ip_datagram_open(is_v6 ? AF_INET6 : AF_INET, &fd);
@@ -145,8 +145,8 @@ int ip_socket_disown(struct ip_socket_box *box) {
   return fd;
 }
 
-/* sock:close(): closes the socket; pending operations and waits for its descriptor raise ECANCELED; closing again does nothing. Also __close and __gc.
-   Suspends: no. Source: close(2). */
+/* sock:close(): closes the socket; pending operations and waits for its descriptor raise ECANCELED; closing
+   again does nothing. Also __close and __gc. Suspends: no. Source: close(2). */
 int ip_socket_close(lua_State *L) {
   struct ip_socket_box *box = ip_socket_check(L, 1);
   if (box->socket == NULL) return 0;

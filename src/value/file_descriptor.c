@@ -58,8 +58,9 @@ static int descriptor_new(lua_State *L) {
   return 1;
 }
 
-/* Empties the object, and closes its descriptor, for which nobody waits any longer; 0 or an errno value. After EINTR the
-   descriptor is closed on Linux, and may be elsewhere: so close is never retried (close(2)). */
+/* Empties the object, and closes its descriptor, for which nobody waits any longer; 0 or an errno value.
+   After EINTR the descriptor is closed on Linux, and may be elsewhere: so close is never retried (close(2)).
+   */
 static int close_held(lua_State *L, struct ip_file_descriptor *self) {
   if (self->fd == IP_NO_DESCRIPTOR) return 0;
   int fd = self->fd;
@@ -68,8 +69,9 @@ static int close_held(lua_State *L, struct ip_file_descriptor *self) {
   return close(fd) != 0 && errno != EINTR ? errno : 0;
 }
 
-/* fd:close(): closes the descriptor; waits for it raise ECANCELED; closing again does nothing. Raises the errors of close(2), such as EBADF
-   where the descriptor was closed otherwise, and EIO; the object is empty all the same. Suspends: no. */
+/* fd:close(): closes the descriptor; waits for it raise ECANCELED; closing again does nothing. Raises the
+   errors of close(2), such as EBADF where the descriptor was closed otherwise, and EIO; the object is empty
+   all the same. Suspends: no. */
 static int descriptor_close(lua_State *L) {
   int error = close_held(L, check_descriptor(L, 1));
   return error == 0 ? 0 : ip_error_raise(L, error, "close");
