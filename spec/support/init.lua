@@ -39,7 +39,7 @@ end
 local patience = ({ valgrind = 20, sanitize = 4 })[os.getenv("LUA_IP_MODE")] or 1
 
 -- The loop's own descriptors are made by the first call that needs them.
-pcall(ip.fiber.run, ip.fiber.yield)
+pcall(ip.fiber.run, ip.fiber.sleep, 1e-6)
 
 local function guard(run)
   return function()

@@ -102,7 +102,8 @@ static struct ip_operation *own_operation(lua_State *L, struct ip_context *conte
   return operation;
 }
 
-static void on_deadline(struct ip_timer *timer) {
+static void on_deadline(struct ip_runtime *runtime, struct ip_timer *timer) {
+  (void)runtime;
   struct ip_operation *operation = timer->owner;
   if (operation->type->ends_by_time)
     ip_operation_succeed(operation);
@@ -146,7 +147,7 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
       .foreign = L != runtime->main && ip_context_task(context) == NULL};
   operation->state = IP_OPERATION_ARMED;
   if (context != NULL) context->waiting = operation;
-  if (timer != NULL) ip_timer_start(timer, deadline, on_deadline, operation);
+  if (timer != NULL) ip_timer_start(runtime, timer, deadline, on_deadline, operation);
   if (operation->is.foreign) runtime->foreign_waits++;
   runtime->operations++;
   return operation;
@@ -173,7 +174,8 @@ static void unlink_armed(struct ip_operation *operation) {
 
 static void free_timer(struct ip_operation *operation) {
   if (operation->timer == NULL) return;
-  if (!operation->runtime->closed) ip_timer_free(operation->timer); /* else the runtime has freed them all */
+  /* at the end of the state the runtime frees all timers */
+  if (!operation->runtime->closed) ip_timer_free(operation->runtime, operation->timer);
   operation->timer = NULL;
 }
 

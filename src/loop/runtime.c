@@ -118,13 +118,11 @@ static void close_resources(struct ip_runtime *runtime) {
 
 /* --- the end --- */
 
-/* Closes the loop's own handles and the pooled timers. A host's loop has handles of others, whose data is not this
-   runtime. */
+/* Closes the loop's own handles and the alarm's. A host's loop has handles of others, whose data is not this runtime. */
 static void close_handle(uv_handle_t *handle,
                          void *runtime) { /* cppcheck-suppress constParameter // a uv_walk_cb */
   if (handle->data != runtime || uv_is_closing(handle)) return;
-  bool is_timer = handle->type == UV_TIMER;
-  ip_runtime_close_handle(handle, is_timer ? ip_runtime_free_handle : on_loop_handle_closed);
+  ip_runtime_close_handle(handle, on_loop_handle_closed);
 }
 
 /* Runs the loop until libuv has let go of all handles; none of them can wait for anything any more. Where os.exit closes
@@ -136,6 +134,7 @@ static void close_loop(struct ip_runtime *runtime) {
   while (runtime->open_handles > 0)
     uv_run(runtime->loop, UV_RUN_NOWAIT);
   if (runtime->loop == &runtime->own_loop) uv_loop_close(runtime->loop);
+  ip_timers_fini(&runtime->timers);
   free(runtime->handles);
   runtime->handles = NULL;
 }

@@ -10,6 +10,7 @@
 #include "base/util.h"
 #include "binding/class.h"
 #include "loop/context.h"
+#include "loop/timer.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -55,7 +56,6 @@ struct ip_flusher {
 
 struct ip_operation;
 struct ip_task;
-struct ip_timer;
 struct ip_watcher;
 
 /* The handles that every loop needs. */
@@ -78,7 +78,7 @@ struct ip_runtime {
   struct ip_queue resources;            /* struct ip_resource */
   struct ip_queue flushers;             /* struct ip_flusher, due at the end of this iteration */
   struct ip_operation *free_operations; /* the pool, chained through ready.link.next */
-  struct ip_timer *free_timers;
+  struct ip_timers timers;
   struct ip_watcher *dispatching; /* cleared when it is closed under the dispatcher */
   struct ip_task *current;        /* the one being resumed */
   lua_State *running;             /* its coroutine */
