@@ -5,6 +5,7 @@
 
 #include "base/util.h"
 #include "binding/argument.h"
+#include "loop/fork.h"
 #include "loop/operation.h"
 #include "value/file_descriptor.h"
 
@@ -23,8 +24,9 @@ static void close_wait(struct ip_resource *resource) {
   struct descriptor_wait *wait = ip_container_of(resource, struct descriptor_wait, resource);
   ip_queue_remove(&resource->link);
   wait->operation->object = NULL;
-  uv_poll_stop(&wait->poll);
   if (wait->duplicate >= 0) close(wait->duplicate);
+  if (ip_fork_check(wait->operation->runtime) != 0) return;
+  uv_poll_stop(&wait->poll);
   ip_runtime_close_handle((uv_handle_t *)&wait->poll, ip_runtime_free_handle);
 }
 

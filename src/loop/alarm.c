@@ -10,9 +10,10 @@
 #include "loop/alarm.h"
 
 #include "base/util.h"
+#include "loop/fork.h"
 #include "loop/runtime.h"
 
-#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -74,6 +75,17 @@ static int open_timerfd(void) {
   return timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 }
 
+/* Makes another timerfd under the same number, which the uv_poll_t watches. The old one is closed first: then there is a
+   number left. */
+static bool replace_timerfd(int fd) {
+  close(fd);
+  int fresh = open_timerfd();
+  if (fresh < 0 || fresh == fd) return fresh == fd;
+  bool replaced = dup3(fresh, fd, O_CLOEXEC) == fd;
+  close(fresh);
+  return replaced;
+}
+
 /* Setting a timerfd makes it unreadable (Linux fs/timerfd.c, timerfd_setup). False: the descriptor is no timerfd any
    more, for somebody has closed it. */
 static bool set_timerfd(struct ip_alarm *alarm, ip_deadline deadline) {
@@ -92,6 +104,11 @@ static bool set_timerfd(struct ip_alarm *alarm, ip_deadline deadline) {
 
 static int open_timerfd(void) {
   return -1;
+}
+
+static bool replace_timerfd(int fd) {
+  (void)fd;
+  return false;
 }
 
 static bool set_timerfd(struct ip_alarm *alarm, ip_deadline deadline) {
@@ -121,7 +138,8 @@ static void set(struct ip_alarm *alarm, ip_deadline deadline) {
 static void on_rung(uv_poll_t *poll, int status, int events) {
   struct ip_alarm *alarm = ip_container_of(poll, struct ip_alarm, poll);
   (void)events;
-  if (status < 0) give_timerfd_up(alarm); /* libuv has stopped it */
+  if (ip_fork_happened(alarm->runtime)) return; /* a host's loop in a child: it is the parent's */
+  if (status < 0) give_timerfd_up(alarm);       /* libuv has stopped it */
   alarm->rung = true;
   if (ip_timers_fire(alarm->runtime) && status >= 0)
     ip_runtime_schedule(alarm->runtime, &alarm->flusher);
@@ -133,6 +151,7 @@ static void on_rung(uv_poll_t *poll, int status, int events) {
 
 static void flush(struct ip_flusher *flusher) {
   struct ip_alarm *alarm = ip_container_of(flusher, struct ip_alarm, flusher);
+  if (ip_fork_check(alarm->runtime) != 0) return; /* whoever polls finds out */
   ip_deadline next = ip_timers_next(&alarm->runtime->timers);
   if (alarm->rung || next < alarm->set) set(alarm, next);
 }
@@ -185,6 +204,14 @@ struct ip_alarm *ip_alarm_new(struct ip_runtime *runtime) {
   watch_timerfd(alarm);
   ip_alarm_rest(alarm);
   return alarm;
+}
+
+void ip_alarm_forked(struct ip_alarm *alarm) {
+  alarm->rung = false;
+  alarm->set = IP_NEVER;
+  if (alarm->fd >= 0 && !replace_timerfd(alarm->fd)) give_timerfd_up(alarm);
+  ip_deadline next = ip_timers_next(&alarm->runtime->timers);
+  if (next != IP_NEVER) set(alarm, next);
 }
 
 void ip_alarm_free(struct ip_alarm *alarm) {

@@ -17,6 +17,9 @@ void ip_alarm_rest(struct ip_alarm *alarm);
 /* When the alarm would wake the loop for a deadline that is not IP_NEVER. */
 ip_deadline ip_alarm_time(const struct ip_alarm *alarm, ip_deadline deadline);
 
+/* In the child of a fork, whose loop has been made anew: the timerfd is still the parent's. */
+void ip_alarm_forked(struct ip_alarm *alarm);
+
 /* Gives the memory and the descriptor back; the handles are closed. NULL: does nothing. */
 void ip_alarm_free(struct ip_alarm *alarm);
 

@@ -7,6 +7,7 @@
 #include "base/util.h"
 #include "binding/raise.h"
 #include "loop/alarm.h"
+#include "loop/fork.h"
 #include "loop/keyboard_interrupt.h"
 #include "loop/pooled_operation.h"
 #include "loop/task.h"
@@ -253,6 +254,7 @@ static bool is_over(const struct ip_runtime *runtime, struct ip_operation *opera
 void ip_loop_on_check(uv_check_t *check) {
   struct ip_runtime *runtime = check->data;
   if (runtime->driving) return; /* inside a uv_run of our own, whose caller serves */
+  if (ip_fork_check(runtime) != 0) return;
   runtime->driving = true;
   dispatch(runtime->driver, runtime, NULL);
   runtime->driving = false;
@@ -326,6 +328,10 @@ enum ip_drive_result ip_loop_drive(lua_State *L, struct ip_runtime *runtime, str
   runtime->driving = true;
   flush(runtime);
   while (!is_over(runtime, operation)) {
+    if (IP_UNLIKELY(ip_fork_check(runtime) != 0)) {
+      result = IP_DRIVE_LOST;
+      break;
+    }
     bool busy = !ip_queue_is_empty(&runtime->ready);
     if (!busy && runtime->external_waits == 0) {
       result = IP_DRIVE_DEADLOCK;

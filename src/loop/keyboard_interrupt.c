@@ -5,11 +5,12 @@
    the host's and then wakes the loops that wait. Where the host has none (the default action, or ignored), nothing is
    installed.
 
-   The only static mutable data of the library is here, because a signal handler has no other: all of it is
+   The static mutable data of the library is here, because a signal handler has no other (and in fork.c): all of it is
    atomic or written before it is published. */
 #include "loop/keyboard_interrupt.h"
 
 #include "base/util.h"
+#include "loop/fork.h"
 
 #include <signal.h>
 
@@ -38,6 +39,7 @@ static void on_interrupt(int signal_number, siginfo_t *information, void *machin
     struct ip_runtime *runtime = atomic_load(&watchers[i]);
     if (runtime == NULL) continue;
     atomic_store(&runtime->signalled, true);
+    if (ip_fork_happened(runtime)) continue; /* the descriptor behind the handle is still the parent's */
     uv_async_send(
         &runtime->handles->wakeup); /* may be called from a signal handler (libuv docs, uv_async_send) */
   }
@@ -100,4 +102,12 @@ void ip_keyboard_interrupt_forget(struct ip_runtime *runtime) {
      ends. */
   for (int i = 0; i < LONGEST_WAIT_MS && atomic_load(&handlers_running) != 0; i++)
     uv_sleep(1);
+}
+
+/* Other threads, which may have been at it, have not come along. What came before the loop was made anew has woken
+   nobody. */
+void ip_keyboard_interrupt_forked(struct ip_runtime *runtime) {
+  atomic_store(&handlers_running, 0);
+  atomic_flag_clear(&installing);
+  if (atomic_load(&runtime->signalled)) uv_async_send(&runtime->handles->wakeup);
 }

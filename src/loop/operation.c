@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "binding/raise.h"
 #include "loop/dispatch.h"
+#include "loop/fork.h"
 #include "loop/pooled_operation.h"
 #include "loop/task.h"
 
@@ -128,6 +129,7 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
   struct ip_operation *operation = own_operation(L, context);
   if (operation == NULL) luaL_checkstack(L, 4, "too many arguments");
   if (operation == NULL && runtime->free_operations == NULL) extend_pool(L, runtime);
+  if (IP_UNLIKELY(ip_fork_check(runtime) != 0)) ip_error_raise(L, runtime->fork_error, IP_FORK_OPERATION);
   struct ip_timer *timer = new_timer(L, runtime, deadline);
   /* nothing raises from here on */
   if (operation == NULL) operation = take_from_pool(L, runtime);
@@ -343,6 +345,7 @@ static int drive(lua_State *L, struct ip_operation *operation) {
   switch (ip_loop_drive(L, operation->runtime, operation)) {
   case IP_DRIVE_DONE: return continue_operation(L, LUA_OK, (lua_KContext)operation);
   case IP_DRIVE_DEADLOCK: return ip_operation_fail(L, operation, EDEADLK);
+  case IP_DRIVE_LOST: return ip_operation_fail(L, operation, operation->runtime->fork_error);
   case IP_DRIVE_ERROR: break;
   }
   ip_operation_release(L, operation);

@@ -9,6 +9,7 @@
 #include "binding/error.h"
 #include "binding/raise.h"
 #include "loop/dispatch.h"
+#include "loop/fork.h"
 #include "loop/keyboard_interrupt.h"
 #include "loop/task.h"
 
@@ -48,6 +49,7 @@ static void on_loop_handle_closed(uv_handle_t *handle) {
 
 /* Starts the handles of a loop; 0 or a negative libuv error code. The check and idle handles cannot fail. */
 static int start_handles(struct ip_runtime *runtime, uv_loop_t *loop) {
+  if (ip_fork_watch() != 0) return UV_ENOMEM; /* the only error of pthread_atfork(3) */
   struct ip_loop_handles *handles = calloc(1, sizeof *handles);
   if (handles == NULL) return UV_ENOMEM;
   int status = uv_async_init(loop, &handles->wakeup, on_wakeup);
@@ -62,12 +64,13 @@ static int start_handles(struct ip_runtime *runtime, uv_loop_t *loop) {
   runtime->open_handles += 3;
   runtime->handles = handles;
   runtime->loop = loop;
+  runtime->generation = atomic_load(&ip_fork_generation);
   runtime->opened = true;
   return 0;
 }
 
-void ip_runtime_check(lua_State *L, struct ip_runtime *runtime) {
-  if (IP_LIKELY(runtime->opened)) return;
+/* [-0, +0, e] */
+static void open_loop(lua_State *L, struct ip_runtime *runtime) {
   if (runtime->closed) ip_error_text(L, "ip: the runtime is closed");
   int status = uv_loop_init(&runtime->own_loop);
   if (status != 0) ip_error_raise(L, -status, "open the event loop");
@@ -75,6 +78,12 @@ void ip_runtime_check(lua_State *L, struct ip_runtime *runtime) {
   if (status == 0) return;
   uv_loop_close(&runtime->own_loop);
   ip_error_raise(L, -status, "open the event loop");
+}
+
+void ip_runtime_check(lua_State *L, struct ip_runtime *runtime) {
+  if (IP_UNLIKELY(!runtime->opened)) open_loop(L, runtime);
+  int error = ip_fork_check(runtime);
+  if (IP_UNLIKELY(error != 0)) ip_error_raise(L, error, IP_FORK_OPERATION);
 }
 
 int ip_runtime_use_loop(lua_State *L, struct ip_runtime *runtime, uv_loop_t *loop, uv_check_cb on_check) {
@@ -125,14 +134,18 @@ static void close_handle(uv_handle_t *handle,
   ip_runtime_close_handle(handle, on_loop_handle_closed);
 }
 
+void ip_runtime_drain(uv_loop_t *loop, const size_t *open) {
+  while (*open > 0)
+    uv_run(loop, UV_RUN_NOWAIT);
+}
+
 /* Runs the loop until libuv has let go of all handles; none of them can wait for anything any more. Where os.exit closes
    the state from a fiber inside a host's uv_run, libuv cannot be entered again, and the process is about to end: the
    handles are left as they are. */
 static void close_loop(struct ip_runtime *runtime) {
   if (runtime->driver != NULL && runtime->driving) return;
   uv_walk(runtime->loop, close_handle, runtime);
-  while (runtime->open_handles > 0)
-    uv_run(runtime->loop, UV_RUN_NOWAIT);
+  ip_runtime_drain(runtime->loop, &runtime->open_handles);
   if (runtime->loop == &runtime->own_loop) uv_loop_close(runtime->loop);
   ip_timers_fini(&runtime->timers);
   free(runtime->handles);
@@ -142,12 +155,13 @@ static void close_loop(struct ip_runtime *runtime) {
 static int runtime_mt_gc(lua_State *L) {
   struct ip_runtime *runtime = lua_touserdata(L, 1);
   if (runtime->closed) return 0;
+  int error = ip_fork_check(runtime);
   runtime->closed = true;
   close_resources(runtime);
   if (runtime->opened) {
     runtime->opened = false;
     ip_keyboard_interrupt_forget(runtime);
-    close_loop(runtime);
+    if (error == 0) close_loop(runtime);
   }
   free(runtime->scratch);
   runtime->scratch = NULL;

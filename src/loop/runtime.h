@@ -38,6 +38,9 @@ struct ip_resource_type {
   const char *name;
   /* Closes it when the state ends; it leaves the list. No Lua. */
   void (*close)(struct ip_resource *resource);
+  /* In the child of a fork, whose loop has been made anew: makes what the kernel shares with the parent anew. It may
+     leave the list. NULL: nothing is shared but what libuv watches. No Lua. */
+  void (*forked)(struct ip_resource *resource);
 };
 
 /* Something open that the runtime closes at its end, if nobody has done it before. */
@@ -90,6 +93,8 @@ struct ip_runtime {
   uint32_t foreign_scopes;    /* open with_timeout of coroutines that others have made */
   uint32_t scopes_at_once;    /* open with_timeout of zero or less: nobody may wait without a try */
   uint32_t iteration;
+  unsigned generation;   /* of the process that the loop is made for: see fork.h */
+  int fork_error;        /* what uv_loop_fork has failed with: libuv is not to be called any more */
   size_t external_waits; /* what can end a block: armed operations on something outside, running timers */
   size_t operations;     /* not FREE */
   size_t attached_tasks; /* those that a run waits for */
@@ -118,7 +123,8 @@ static inline struct ip_runtime *ip_runtime(lua_State *L) {
 /* Pushes a new runtime and keeps it in the registry. The loop is opened by the first ip_runtime_check. [-0, +1, m] */
 struct ip_runtime *ip_runtime_push(lua_State *L);
 
-/* Opens the loop if need be; raises when it cannot be opened or the state is ending. [-0, +0, e] */
+/* Opens the loop if need be, or makes it anew after a fork; raises when that fails or the state is ending.
+   [-0, +0, e] */
 void ip_runtime_check(lua_State *L, struct ip_runtime *runtime);
 
 /* Uses a host's loop; 0 or an errno value. `on_check` is called after each of its polls. [-0, +0, m] */
@@ -130,6 +136,9 @@ void ip_runtime_handle_closed(struct ip_runtime *runtime);
 
 /* Closes a libuv handle; `closed` gets its memory back. */
 void ip_runtime_close_handle(uv_handle_t *handle, uv_close_cb closed);
+
+/* Runs a loop until `open` is 0, which its callbacks see to. Nothing is left to wait for. */
+void ip_runtime_drain(uv_loop_t *loop, const size_t *open);
 
 /* A close callback for handles that are the first member of what malloc gave, with the runtime as data. */
 void ip_runtime_free_handle(uv_handle_t *handle);

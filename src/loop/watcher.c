@@ -8,6 +8,7 @@
 
 #include "base/util.h"
 #include "loop/dispatch.h"
+#include "loop/fork.h"
 
 static const int side_events[IP_SIDE_COUNT] = {[IP_SIDE_READ] = UV_READABLE, [IP_SIDE_WRITE] = UV_WRITABLE};
 
@@ -31,6 +32,8 @@ void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int
 }
 
 int ip_watcher_prepare(struct ip_watcher *watcher) {
+  int error = ip_fork_check(watcher->runtime);
+  if (IP_UNLIKELY(error != 0)) return error;
   if (IP_LIKELY(watcher->in_loop)) return 0;
   int status = uv_poll_init(watcher->runtime->loop, &watcher->poll, watcher->fd);
   if (status != 0) return -status;
@@ -48,7 +51,7 @@ static int wanted_events(const struct ip_watcher *watcher) {
 }
 
 static void stop_polling(struct ip_watcher *watcher) {
-  if (watcher->armed == 0) return;
+  if (watcher->armed == 0 || ip_fork_check(watcher->runtime) != 0) return;
   uv_poll_stop(&watcher->poll); /* never fails (libuv src/unix/poll.c) */
   watcher->armed = 0;
 }
@@ -71,10 +74,11 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
   if (watcher->pending != 0) ip_runtime_enqueue(watcher->runtime, &watcher->ready);
 }
 
-/* Watches for everything that somebody waits for; what is watched already costs nothing. */
+/* Watches for everything that somebody waits for; what is watched already costs nothing. Where a fork has taken the loop
+   away, whoever polls finds out. */
 static void arm(struct ip_watcher *watcher) {
   int wanted = wanted_events(watcher);
-  if ((wanted & ~watcher->armed) == 0) return;
+  if ((wanted & ~watcher->armed) == 0 || ip_fork_check(watcher->runtime) != 0) return;
   wanted |= watcher->armed;
   uv_poll_start(&watcher->poll, wanted, on_ready); /* fails only on a closing handle */
   watcher->armed = (uint8_t)wanted;
@@ -212,6 +216,8 @@ void ip_watcher_fini(struct ip_watcher *watcher) {
     type_of(watcher)->release(watcher);
     return;
   }
+  /* in a child without a loop the memory stays libuv's, which never gives it back */
+  if (ip_fork_check(runtime) != 0) return;
   stop_polling(watcher);
   ip_runtime_close_handle((uv_handle_t *)&watcher->poll, on_closed);
 }
