@@ -121,7 +121,8 @@ int main(int count, char **arguments) {
   void *core = count > 2 ? dlopen(arguments[2], RTLD_NOW) : NULL;
   if (count > 2 && core == NULL) return fail("dlopen", dlerror());
   uv_loop_init(&loop);
-  signal(SIGINT, on_interrupt);
+  struct sigaction interrupt = {.sa_handler = on_interrupt};
+  sigaction(SIGINT, &interrupt, NULL);
   state = luaL_newstate();
   int result = run(state, arguments[1], core);
   lua_close(state);

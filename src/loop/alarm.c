@@ -22,7 +22,7 @@
 #endif
 
 enum { NANOSECONDS_PER_MILLISECOND = 1000000, NANOSECONDS_PER_SECOND = 1000000000 };
-enum { GRID = 50000 };
+enum { GRID = 20000 };
 static const ip_deadline LATEST =
     (ip_deadline)INT32_MAX * NANOSECONDS_PER_SECOND; /* fits time_t everywhere */
 

@@ -84,15 +84,12 @@ static int mend_loop(struct ip_runtime *runtime) {
       &runtime->loop->wq_async); /* what threads had finished before the fork is delivered */
 }
 
-/* A hook may take its resource out of the list. */
+/* A hook may take its own resource out of the list. */
 static void tell_resources(struct ip_runtime *runtime) {
-  struct ip_queue resources;
-  ip_queue_init(&resources);
-  ip_queue_move(&resources, &runtime->resources);
-  while (!ip_queue_is_empty(&resources)) {
-    struct ip_queue *link = ip_queue_pop(&resources);
+  const struct ip_queue *end = &runtime->resources;
+  for (struct ip_queue *link = end->next, *next; link != end; link = next) {
     struct ip_resource *resource = ip_container_of(link, struct ip_resource, link);
-    ip_queue_append(&runtime->resources, link);
+    next = link->next;
     if (resource->type->forked != NULL) resource->type->forked(resource);
   }
 }

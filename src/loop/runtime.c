@@ -127,16 +127,16 @@ static void close_resources(struct ip_runtime *runtime) {
 
 /* --- the end --- */
 
+void ip_runtime_drain(uv_loop_t *loop, const size_t *open) {
+  while (*open > 0)
+    uv_run(loop, UV_RUN_NOWAIT);
+}
+
 /* Closes the loop's own handles and the alarm's. A host's loop has handles of others, whose data is not this runtime. */
 static void close_handle(uv_handle_t *handle,
                          void *runtime) { /* cppcheck-suppress constParameter // a uv_walk_cb */
   if (handle->data != runtime || uv_is_closing(handle)) return;
   ip_runtime_close_handle(handle, on_loop_handle_closed);
-}
-
-void ip_runtime_drain(uv_loop_t *loop, const size_t *open) {
-  while (*open > 0)
-    uv_run(loop, UV_RUN_NOWAIT);
 }
 
 /* Runs the loop until libuv has let go of all handles; none of them can wait for anything any more. Where os.exit closes
