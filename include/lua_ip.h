@@ -17,8 +17,11 @@ extern "C" {
    state or `loop` is NULL, UV_EBUSY when the library has a loop already. May raise a memory error.
 
    Fibers then run inside the host's uv_run. A suspending call of the main thread runs the loop itself, so do
-   not make such a call from a callback of that loop. lua_close runs the loop until the library's handles are
-   closed: call it outside the loop's callbacks, and before uv_loop_close. */
+   not make one from a callback of that loop. lua_close runs the loop until the library's handles are closed:
+   call it outside of the loop's callbacks, and before uv_loop_close.
+
+   In the child of a fork the library calls uv_loop_fork before it touches the loop for the first time. A host that runs
+   the loop in the child before it calls the library calls uv_loop_fork itself; it may do so in any case. */
 int lua_ip_use_loop(lua_State *L, struct uv_loop_s *loop);
 
 #ifdef __cplusplus

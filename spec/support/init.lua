@@ -41,7 +41,7 @@ support.patience = ({ valgrind = 20, sanitize = 4 })[os.getenv("LUA_IP_MODE")] o
 local patience = support.patience
 
 -- The loop's own descriptors are made by the first call that needs them.
-pcall(ip.fiber.run, ip.fiber.yield)
+pcall(ip.fiber.run, ip.fiber.sleep, 1e-6)
 pcall(ip.fiber.wait_fd, 1000000, "r")
 
 local function guard(run)

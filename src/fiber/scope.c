@@ -42,10 +42,10 @@ static struct ip_context *push_context(lua_State *L, struct ip_runtime *runtime)
   return context;
 }
 
-static void on_expired(struct ip_timer *timer) {
+static void on_expired(struct ip_runtime *runtime, struct ip_timer *timer) {
   struct ip_scope *scope = timer->owner;
   struct ip_operation *waiting = scope->context->waiting;
-  ip_scope_expire(timer->uv.data, scope);
+  ip_scope_expire(runtime, scope);
   if (waiting != NULL) ip_operation_expire(waiting);
 }
 
@@ -84,13 +84,13 @@ static int scope_new(lua_State *L) {
   bool timed = seconds > 0 && seconds < (double)LUA_MAXINTEGER;
   if (timed && (self->scope.timer = ip_timer_new(runtime)) == NULL) return ip_error_memory(L);
   link_scope(self, context);
-  if (timed) ip_timer_start(self->scope.timer, ip_deadline_after(seconds), on_expired, &self->scope);
+  if (timed) ip_timer_start(runtime, self->scope.timer, ip_deadline_after(seconds), on_expired, &self->scope);
   return 1;
 }
 
 /* Leaves the scope. Idempotent. */
 static void leave(struct scope *self) {
-  if (self->scope.timer != NULL && !self->runtime->closed) ip_timer_free(self->scope.timer);
+  if (self->scope.timer != NULL && !self->runtime->closed) ip_timer_free(self->runtime, self->scope.timer);
   self->scope.timer = NULL;
   if (self->scope.context != NULL) unlink_scope(self);
 }

@@ -98,7 +98,19 @@ static void close_watches(struct ip_resource *resource) {
     ip_runtime_close_handle((uv_handle_t *)&watch_of(link)->uv, ip_runtime_free_handle);
 }
 
-static const struct ip_resource_type signals_type = {.name = "signals", .close = close_watches};
+/* A child has none of the signals that its parent has not looked at (fork(2)). libuv up to 1.44 goes on counting those
+   as caught, and would wait for ever for them before it closes the handle. */
+static void forget_caught(struct ip_resource *resource) {
+  const struct signals *signals = ip_container_of(resource, struct signals, resource);
+  for (struct ip_queue *link = signals->watches.next; link != &signals->watches; link = link->next) {
+    struct signal_watch *watch = watch_of(link);
+    watch->remembered = false;
+    watch->uv.caught_signals = watch->uv.dispatched_signals = 0;
+  }
+}
+
+static const struct ip_resource_type signals_type = {
+    .name = "signals", .close = close_watches, .forked = forget_caught};
 
 /* Catches a signal from now on. Returns 0 or an errno value. */
 static int catch_signal(struct signals *signals, int number) {
@@ -173,6 +185,7 @@ static int fiber_wait_signal(lua_State *L) {
   struct signals *signals = lua_touserdata(L, lua_upvalueindex(2));
   check_signal(L, 1);
   ip_operation_check(L, runtime, &wait_signal_type);
+  ip_runtime_check(L, runtime); /* the process may have been forked */
   uint32_t set = catch_all(L, signals);
   int number = pop_remembered(L, signals);
   if (number != 0) {

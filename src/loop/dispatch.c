@@ -7,6 +7,8 @@
 
 #include "base/util.h"
 #include "binding/raise.h"
+#include "loop/alarm.h"
+#include "loop/fork.h"
 #include "loop/keyboard_interrupt.h"
 #include "loop/pooled_operation.h"
 #include "loop/task.h"
@@ -292,6 +294,7 @@ void ip_loop_on_prepare(uv_prepare_t *prepare) {
 void ip_loop_on_check(uv_check_t *check) {
   struct ip_runtime *runtime = check->data;
   if (runtime->driving) return; /* our own uv_run is active, and its caller serves the batch */
+  if (ip_fork_check(runtime) != 0) return;
   runtime->driving = true;
   dispatch(runtime->driver, runtime, NULL);
   runtime->driving = false;
@@ -302,10 +305,9 @@ static bool has_work(const struct ip_runtime *runtime) {
   return !ip_queue_is_empty(&runtime->ready) || runtime->external_waits != 0;
 }
 
-static void on_step_over(struct ip_timer *timer) {
+static void on_step_over(struct ip_runtime *runtime, struct ip_timer *timer) {
   *(bool *)timer->owner = true;
-  uv_stop(
-      timer->uv.loop); /* libuv up to 1.44 runs timers before it polls, and would block without the uv_stop */
+  uv_stop(runtime->loop); /* libuv up to 1.44 runs timers before it polls, and would then block without one */
 }
 
 /* Polls for at most `seconds`. */
@@ -317,12 +319,13 @@ static void poll_for(struct ip_runtime *runtime, double seconds) {
     return;
   }
   ip_deadline deadline = ip_deadline_after(seconds);
-  if (deadline != IP_NEVER) ip_timer_start(timer, deadline, on_step_over, &over);
-  ip_keyboard_interrupt_watch(runtime); /* Ctrl-C ends the block; Lua's hook runs after the step */
+  if (deadline != IP_NEVER) ip_timer_start(runtime, timer, deadline, on_step_over, &over);
+  flush(runtime);
+  ip_keyboard_interrupt_watch(runtime); /* Ctrl-C ends the block, and Lua's hook runs after the step */
   double spinning = runtime->spin < seconds ? runtime->spin : seconds;
   bool came = runtime->spin > 0 && spin(runtime, spinning);
   if (!came) poll_loop(runtime, over);
-  ip_timer_free(timer);
+  ip_timer_free(runtime, timer);
 }
 
 bool ip_loop_step(lua_State *L, struct ip_runtime *runtime, double seconds) {
@@ -336,14 +339,27 @@ bool ip_loop_step(lua_State *L, struct ip_runtime *runtime, double seconds) {
   return has_work(runtime);
 }
 
+/* A host's loop may have timers of others. Negative: there is no timer. */
+static double seconds_to_next_timer(const struct ip_runtime *runtime) {
+  double seconds = -1;
+  if (runtime->driver != NULL) {
+    uv_update_time(runtime->loop);
+    int timeout = uv_backend_timeout(runtime->loop);
+    if (timeout >= 0) seconds = timeout / 1e3;
+  }
+  ip_deadline next = ip_timers_next(&runtime->timers);
+  if (next == IP_NEVER) return seconds;
+  uint64_t time = ip_alarm_time(runtime->timers.alarm, next), now = uv_hrtime();
+  double own = time > now ? (double)(time - now) / 1e9 : 0;
+  return seconds < 0 || own < seconds ? own : seconds;
+}
+
 double ip_loop_poll_nowait(struct ip_runtime *runtime) {
   flush(runtime);
   if (!has_work(runtime)) return -1;
   poll_loop(runtime, true);
   if (!ip_queue_is_empty(&runtime->ready)) return 0;
-  uv_update_time(runtime->loop);
-  int timeout = uv_backend_timeout(runtime->loop);
-  return timeout < 0 ? -1 : timeout / 1000.0;
+  return seconds_to_next_timer(runtime);
 }
 
 enum ip_drive_result ip_loop_drive(lua_State *L, struct ip_runtime *runtime, struct ip_operation *operation) {
@@ -352,6 +368,10 @@ enum ip_drive_result ip_loop_drive(lua_State *L, struct ip_runtime *runtime, str
   runtime->driving = true;
   flush(runtime);
   while (!is_over(runtime, operation)) {
+    if (IP_UNLIKELY(ip_fork_check(runtime) != 0)) {
+      result = IP_DRIVE_LOST;
+      break;
+    }
     bool busy = !ip_queue_is_empty(&runtime->ready) || !ip_queue_is_empty(&runtime->strays);
     if (!busy && runtime->external_waits == 0) {
       result = IP_DRIVE_DEADLOCK;

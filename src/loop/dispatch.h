@@ -4,7 +4,8 @@
 
 #include "loop/operation.h"
 
-enum ip_drive_result { IP_DRIVE_DONE, IP_DRIVE_DEADLOCK, IP_DRIVE_ERROR };
+/* IP_DRIVE_LOST: after a fork the loop could not be made anew. */
+enum ip_drive_result { IP_DRIVE_DONE, IP_DRIVE_DEADLOCK, IP_DRIVE_ERROR, IP_DRIVE_LOST };
 
 /* Creates the registry entries of the dispatcher. [-0, +0, m] */
 void ip_loop_open(lua_State *L);

@@ -5,11 +5,12 @@
    host's: it calls the host's handler and then wakes the loops that wait. Where the host has no handler (the
    default action, or SIG_IGN), it installs nothing.
 
-   Owns the only static mutable data of the library, because a signal handler has no other data: all of it is
-   atomic, or is written before it is published. Nothing here calls Lua or raises. */
+   Owns static mutable data, as fork.c does, because a signal handler has no other data: all of it is atomic, or
+   is written before it is published. Nothing here calls Lua or raises. */
 #include "loop/keyboard_interrupt.h"
 
 #include "base/util.h"
+#include "loop/fork.h"
 
 #include <signal.h>
 
@@ -38,6 +39,7 @@ static void on_interrupt(int signal_number, siginfo_t *information, void *machin
     struct ip_runtime *runtime = atomic_load(&watchers[i]);
     if (runtime == NULL) continue;
     atomic_store(&runtime->signalled, 1);
+    if (ip_fork_happened(runtime)) continue; /* the descriptor behind the handle is still the parent's */
     /* may be called from a signal handler (libuv docs, uv_async_send); fails on no handle */
     (void)uv_async_send(&runtime->handles->wakeup);
   }
@@ -100,4 +102,12 @@ void ip_keyboard_interrupt_forget(struct ip_runtime *runtime) {
      leaves by longjmp never ends. */
   for (int i = 0; i < LONGEST_WAIT_MS && atomic_load(&handlers_running) != 0; i++)
     uv_sleep(1);
+}
+
+/* Other threads, which may have been at it, have not come along. What came before the loop was made anew has woken
+   nobody. */
+void ip_keyboard_interrupt_forked(struct ip_runtime *runtime) {
+  atomic_store(&handlers_running, 0);
+  atomic_flag_clear(&installing);
+  if (atomic_load(&runtime->signalled)) uv_async_send(&runtime->handles->wakeup);
 }

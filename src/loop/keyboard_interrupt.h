@@ -10,4 +10,7 @@ void ip_keyboard_interrupt_watch(struct ip_runtime *runtime);
 /* Stops waking the loop of this runtime. */
 void ip_keyboard_interrupt_forget(struct ip_runtime *runtime);
 
+/* In the child of a fork, whose loop has been made anew. */
+void ip_keyboard_interrupt_forked(struct ip_runtime *runtime);
+
 #endif

@@ -14,6 +14,7 @@
 #include "base/util.h"
 #include "binding/raise.h"
 #include "loop/dispatch.h"
+#include "loop/fork.h"
 #include "loop/pooled_operation.h"
 #include "loop/task.h"
 
@@ -103,7 +104,8 @@ static struct ip_operation *own_operation(lua_State *L, struct ip_context *conte
   return operation;
 }
 
-static void on_deadline(struct ip_timer *timer) {
+static void on_deadline(struct ip_runtime *runtime, struct ip_timer *timer) {
+  (void)runtime;
   struct ip_operation *operation = timer->owner;
   if (operation->type->ends_by_time)
     ip_operation_succeed(operation);
@@ -128,6 +130,7 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
   struct ip_operation *operation = own_operation(L, context);
   if (operation == NULL) luaL_checkstack(L, 4, "too many arguments");
   if (operation == NULL && runtime->free_operations == NULL) extend_pool(L, runtime);
+  if (IP_UNLIKELY(ip_fork_check(runtime) != 0)) ip_error_raise(L, runtime->fork_error, IP_FORK_OPERATION);
   struct ip_timer *timer = new_timer(L, runtime, deadline);
   /* nothing raises from here on */
   if (operation == NULL) operation = pop_from_pool(L, runtime);
@@ -147,7 +150,7 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
       .foreign = L != runtime->main && ip_context_task(context) == NULL};
   operation->state = IP_OPERATION_ARMED;
   if (context != NULL) context->waiting = operation;
-  if (timer != NULL) ip_timer_start(timer, deadline, on_deadline, operation);
+  if (timer != NULL) ip_timer_start(runtime, timer, deadline, on_deadline, operation);
   if (operation->is.foreign) runtime->foreign_waits++;
   runtime->operations++;
   return operation;
@@ -174,7 +177,8 @@ static void unlink_armed(struct ip_operation *operation) {
 
 static void free_timer(struct ip_operation *operation) {
   if (operation->timer == NULL) return;
-  if (!operation->runtime->closed) ip_timer_free(operation->timer); /* a closed runtime has freed it */
+  /* at the end of the state the runtime frees all timers */
+  if (!operation->runtime->closed) ip_timer_free(operation->runtime, operation->timer);
   operation->timer = NULL;
 }
 
@@ -364,6 +368,7 @@ static int drive(lua_State *L, struct ip_operation *operation) {
   switch (ip_loop_drive(L, operation->runtime, operation)) {
   case IP_DRIVE_DONE: return continue_operation(L, LUA_OK, (lua_KContext)operation);
   case IP_DRIVE_DEADLOCK: return ip_operation_fail(L, operation, EDEADLK);
+  case IP_DRIVE_LOST: return ip_operation_fail(L, operation, operation->runtime->fork_error);
   case IP_DRIVE_ERROR: break;
   }
   ip_operation_release(L, operation);

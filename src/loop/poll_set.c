@@ -13,6 +13,7 @@
 #ifdef __linux__
 
 #include "base/util.h"
+#include "loop/fork.h"
 #include "loop/runtime.h"
 
 #include <errno.h>
@@ -114,10 +115,11 @@ static int enter(struct ip_poll_descriptor *descriptor) {
 /* Nobody waits any more. */
 static void forget(struct ip_poll_descriptor *descriptor) {
   struct ip_poll_set *set = descriptor->set;
-  struct epoll_event none = {.events = 0}; /* kernels before 2.6.9 want one (epoll_ctl(2), BUGS) */
+  struct epoll_event none = {.events = 0};     /* kernels before 2.6.9 want one (epoll_ctl(2), BUGS) */
+  bool own = ip_fork_check(set->runtime) == 0; /* else the epoll is still the parent's */
   /* EBADF, ENOENT: the number is closed, or means another file by now; then epoll has nothing of it to
      forget, or what it has is stale */
-  (void)epoll_ctl(set->epoll, EPOLL_CTL_DEL, descriptor->fd, &none);
+  if (own) (void)epoll_ctl(set->epoll, EPOLL_CTL_DEL, descriptor->fd, &none);
   set->table[descriptor->fd] = NULL;
   set_waited_for(set, set->waited_for - 1);
   free(descriptor);
@@ -235,7 +237,27 @@ static void close_set(struct ip_resource *resource) {
   close_poll(set);
 }
 
-static const struct ip_resource_type set_type = {.name = "poll set", .close = close_set};
+/* In the child of a fork the epoll is still the parent's: another one takes its number, which libuv watches already, and
+   the waits that are pending go on in it. A wait whose descriptor cannot be entered any more ends with that error. */
+static void renew(struct ip_resource *resource) {
+  struct ip_poll_set *set = ip_container_of(resource, struct ip_poll_set, resource);
+  int number = set->epoll;
+  close(number);
+  int fresh = epoll_create1(EPOLL_CLOEXEC);
+  int error = fresh < 0 ? errno : 0;
+  if (fresh >= 0 && fresh != number) {
+    if (dup3(fresh, number, O_CLOEXEC) < 0) error = errno;
+    close(fresh);
+  }
+  for (size_t i = 0; i < set->table_size; i++) {
+    struct ip_poll_descriptor *descriptor = set->table[i];
+    if (descriptor == NULL) continue;
+    int failure = error != 0 ? error : enter(descriptor);
+    if (failure != 0) end_waits(descriptor, failure);
+  }
+}
+
+static const struct ip_resource_type set_type = {.name = "poll set", .close = close_set, .forked = renew};
 
 /* Fills a set; 0 or an errno value. Where libuv has the struct already, its callback frees it. */
 static int open_set(struct ip_poll_set *set) {
@@ -253,11 +275,13 @@ static int open_set(struct ip_poll_set *set) {
 }
 
 int ip_poll_set_open(struct ip_runtime *runtime) {
+  int error = ip_fork_check(runtime);
+  if (error != 0) return error;
   if (runtime->poll_set != NULL) return 0;
   struct ip_poll_set *set = calloc(1, sizeof *set);
   if (set == NULL) return ENOMEM;
   set->runtime = runtime;
-  int error = open_set(set);
+  error = open_set(set);
   if (error != 0) return error;
   set_waited_for(set, 0);
   ip_runtime_add_resource(runtime, &set->resource, &set_type);

@@ -11,6 +11,7 @@
 #include "binding/error.h"
 #include "binding/raise.h"
 #include "loop/dispatch.h"
+#include "loop/fork.h"
 #include "loop/keyboard_interrupt.h"
 #include "loop/loop_probe.h"
 #include "loop/poll_set.h"
@@ -52,6 +53,7 @@ static void on_loop_handle_closed(uv_handle_t *handle) {
 
 /* Starts the handles of a loop; 0 or a negative libuv error code. */
 static int start_handles(struct ip_runtime *runtime, uv_loop_t *loop) {
+  if (ip_fork_watch() != 0) return UV_ENOMEM; /* the only error of pthread_atfork(3) */
   struct ip_loop_handles *handles = calloc(1, sizeof *handles);
   if (handles == NULL) return UV_ENOMEM;
   int status = uv_async_init(loop, &handles->wakeup, on_wakeup);
@@ -68,6 +70,7 @@ static int start_handles(struct ip_runtime *runtime, uv_loop_t *loop) {
   runtime->open_handles += 4;
   runtime->handles = handles;
   runtime->loop = loop;
+  runtime->generation = atomic_load(&ip_fork_generation);
   runtime->opened = true;
   return 0;
 }
@@ -83,13 +86,19 @@ static int open_own_loop(struct ip_runtime *runtime) {
   return -status;
 }
 
-void ip_runtime_check(lua_State *L, struct ip_runtime *runtime) {
-  if (IP_LIKELY(runtime->opened)) return;
+/* [-0, +0, e] */
+static void open_loop(lua_State *L, struct ip_runtime *runtime) {
   if (runtime->closed) ip_error_text(L, "ip: the runtime is closed");
   int error = open_own_loop(runtime);
   /* a finalizer may have opened the loop meanwhile */
   if (ip_collect_descriptors(L, error)) error = runtime->opened ? 0 : open_own_loop(runtime);
   if (error != 0) ip_error_raise(L, error, "open the event loop");
+}
+
+void ip_runtime_check(lua_State *L, struct ip_runtime *runtime) {
+  if (IP_UNLIKELY(!runtime->opened)) open_loop(L, runtime);
+  int error = ip_fork_check(runtime);
+  if (IP_UNLIKELY(error != 0)) ip_error_raise(L, error, IP_FORK_OPERATION);
 }
 
 int ip_runtime_use_loop(lua_State *L, struct ip_runtime *runtime, uv_loop_t *loop, uv_prepare_cb on_prepare,
@@ -137,13 +146,17 @@ static void close_resources(struct ip_runtime *runtime) {
 
 /* --- the end --- */
 
-/* Closes the loop's own handles and the pooled timers. A host's loop also has the host's handles, whose data
+void ip_runtime_drain(uv_loop_t *loop, const size_t *open) {
+  while (*open > 0)
+    (void)uv_run(loop, UV_RUN_ONCE); /* blocks only while no handle is closing */
+}
+
+/* Closes the loop's own handles and the alarm's. A host's loop also has the host's handles, whose data
    is not this runtime. */
 static void close_handle(uv_handle_t *handle,
                          void *runtime) { /* cppcheck-suppress constParameter // a uv_walk_cb */
   if (handle->data != runtime || uv_is_closing(handle)) return;
-  bool is_timer = handle->type == UV_TIMER;
-  ip_runtime_close_handle(handle, is_timer ? ip_runtime_free_handle : on_loop_handle_closed);
+  ip_runtime_close_handle(handle, on_loop_handle_closed);
 }
 
 /* Runs the loop until libuv has let go of all handles, which wait for nothing any more, and of the look-ups
@@ -153,10 +166,10 @@ static void close_handle(uv_handle_t *handle,
 static void close_loop(struct ip_runtime *runtime) {
   if (runtime->driver != NULL && runtime->driving) return;
   uv_walk(runtime->loop, close_handle, runtime);
-  while (runtime->open_handles > 0)
-    (void)uv_run(runtime->loop, UV_RUN_ONCE); /* blocks only while no handle is closing */
+  ip_runtime_drain(runtime->loop, &runtime->open_handles);
   if (runtime->loop == &runtime->own_loop)
     (void)uv_loop_close(runtime->loop); /* EBUSY only with handles in it */
+  ip_timers_fini(&runtime->timers);
   free(runtime->handles);
   runtime->handles = NULL;
 }
@@ -164,12 +177,13 @@ static void close_loop(struct ip_runtime *runtime) {
 static int runtime_mt_gc(lua_State *L) {
   struct ip_runtime *runtime = lua_touserdata(L, 1);
   if (runtime->closed) return 0;
+  int error = ip_fork_check(runtime);
   runtime->closed = true;
   close_resources(runtime);
   if (runtime->opened) {
     runtime->opened = false;
     ip_keyboard_interrupt_forget(runtime);
-    close_loop(runtime);
+    if (error == 0) close_loop(runtime);
   }
   free(runtime->scratch);
   runtime->scratch = NULL;

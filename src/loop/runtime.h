@@ -10,6 +10,7 @@
 #include "base/util.h"
 #include "binding/class.h"
 #include "loop/context.h"
+#include "loop/timer.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -41,6 +42,9 @@ struct ip_resource_type {
   const char *name;
   /* Closes the resource when the state ends, and removes it from the list. Does not call Lua. */
   void (*close)(struct ip_resource *resource);
+  /* In the child of a fork, whose loop has been made anew: makes what the kernel shares with the parent anew. It may
+     leave the list. NULL: nothing is shared but what libuv watches. No Lua. */
+  void (*forked)(struct ip_resource *resource);
 };
 
 /* An open resource that the runtime closes at its end, unless it has been closed before. */
@@ -60,7 +64,6 @@ struct ip_flusher {
 struct ip_operation;
 struct ip_poll_set;
 struct ip_task;
-struct ip_timer;
 struct ip_watcher;
 
 /* The handles that every loop needs. */
@@ -87,7 +90,7 @@ struct ip_runtime {
   struct ip_queue unprobed;  /* struct ip_watcher, started since the loop has polled the last time */
   struct ip_poll_set *poll_set;         /* NULL: nobody has needed it yet */
   struct ip_operation *free_operations; /* the pool, chained through ready.link.next */
-  struct ip_timer *free_timers;
+  struct ip_timers timers;
   struct ip_watcher *dispatching; /* cleared when the dispatcher's watcher is closed */
   struct ip_task *current;        /* the task that is being resumed */
   lua_State *running;             /* its coroutine */
@@ -99,6 +102,8 @@ struct ip_runtime {
   uint32_t foreign_scopes;    /* open with_timeout of coroutines that somebody else has made */
   uint32_t scopes_at_once;    /* open with_timeout of zero or less: calls must try before they wait */
   uint32_t iteration;
+  unsigned generation;   /* of the process that the loop is made for: see fork.h */
+  int fork_error;        /* uv_loop_fork has failed with it: libuv must not be called any more */
   size_t external_waits; /* armed external operations and running timers, which can end a block */
   size_t operations;     /* operations that are not FREE */
   size_t attached_tasks; /* tasks that a run waits for */
@@ -129,7 +134,8 @@ static inline struct ip_runtime *ip_runtime(lua_State *L) {
    [-0, +1, m] */
 struct ip_runtime *ip_runtime_push(lua_State *L);
 
-/* Opens the loop unless it is open. Raises when it cannot be opened or the state is ending. [-0, +0, e] */
+/* Opens the loop if need be, or makes it anew after a fork; raises when that fails or the state is ending.
+   [-0, +0, e] */
 void ip_runtime_check(lua_State *L, struct ip_runtime *runtime);
 
 /* Uses a host's loop; 0 or an errno value. `on_prepare` is called before each of its polls, and `on_check`
@@ -143,6 +149,9 @@ void ip_runtime_handle_closed(struct ip_runtime *runtime);
 
 /* Closes a libuv handle; `closed` frees its memory. */
 void ip_runtime_close_handle(uv_handle_t *handle, uv_close_cb closed);
+
+/* Runs a loop until `open` is 0. Its callbacks count `open` down. */
+void ip_runtime_drain(uv_loop_t *loop, const size_t *open);
 
 /* A close callback for a handle that is the first member of memory from malloc and has the runtime as its
    data. */

@@ -10,6 +10,7 @@
 
 #include "base/util.h"
 #include "loop/dispatch.h"
+#include "loop/fork.h"
 #include "loop/poll_set.h"
 
 #include <errno.h>
@@ -70,7 +71,7 @@ static void note_events(struct ip_watcher *watcher, int events) {
 }
 
 static void stop_polling(struct ip_watcher *watcher) {
-  if (watcher->armed == 0) return;
+  if (watcher->armed == 0 || ip_fork_check(watcher->runtime) != 0) return;
   ip_queue_remove(&watcher->unprobed);
   if (shared_of(watcher) != NULL)
     ip_poll_set_remove(&shared_of(watcher)->wait);
@@ -180,7 +181,8 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
 /* Watches for the events that waiters need. Costs nothing when they are watched already. */
 static void arm(struct ip_watcher *watcher) {
   int wanted = wanted_events(watcher);
-  if ((wanted & ~watcher->armed) != 0) watch(watcher, wanted | watcher->armed);
+  if ((wanted & ~watcher->armed) == 0 || ip_fork_check(watcher->runtime) != 0) return;
+  watch(watcher, wanted | watcher->armed);
 }
 
 /* Two sockets of this library never have one number (ip_socket_holds), so a watcher that has it, too, has
@@ -201,6 +203,8 @@ static int init_poll(struct ip_watcher *watcher) {
 }
 
 int ip_watcher_prepare(struct ip_watcher *watcher) {
+  int forked = ip_fork_check(watcher->runtime);
+  if (IP_UNLIKELY(forked != 0)) return forked;
   if (IP_LIKELY(watcher->in_loop)) return 0;
   if (watcher->fd < 0) return EBADF;
   if (shared_of(watcher) != NULL) return 0;
@@ -395,5 +399,7 @@ void ip_watcher_fini(struct ip_watcher *watcher) {
     type_of(watcher)->release(watcher);
     return;
   }
+  /* in a child without a loop the memory stays libuv's, which never gives it back */
+  if (ip_fork_check(runtime) != 0) return;
   ip_runtime_close_handle((uv_handle_t *)&watcher->poll, on_closed);
 }

@@ -11,10 +11,12 @@
 
 #include "base/util.h"
 #include "binding/argument.h"
+#include "loop/fork.h"
 #include "loop/operation.h"
 #include "resolve/thread_probe.h"
 #include "value/address.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <netdb.h>
 #include <stdlib.h>
@@ -25,6 +27,7 @@
 struct lookup_box;
 
 struct lookup {
+  struct ip_resource resource; /* while `pending`, and not `lost` */
   struct ip_runtime *runtime;
   union {
     uv_req_t any;
@@ -35,6 +38,7 @@ struct lookup {
   struct ip_operation *operation; /* of the waiting call, while `pending`; else NULL */
   struct addrinfo *list;          /* the result of `addresses` */
   bool pending;                   /* libuv owns it */
+  bool lost;                      /* the parent's thread works on it: this process was forked */
 };
 
 struct lookup_box {
@@ -56,7 +60,8 @@ static void drop_lookup(struct lookup *lookup) {
   lookup->box = NULL;
   lookup->operation->object = NULL;
   lookup->operation = NULL;
-  (void)uv_cancel(&lookup->request.any); /* EBUSY: see above */
+  if (!lookup->lost && !ip_fork_happened(lookup->runtime))
+    (void)uv_cancel(&lookup->request.any); /* EBUSY: see above */
 }
 
 static int lookup_mt_gc(lua_State *L) {
@@ -118,13 +123,39 @@ static void complete(struct ip_operation *operation, int status) {
   ip_operation_complete_with(operation, -status);
 }
 
+/* libuv does not have the request any more, or is never going to answer it. */
+static void end_request(struct lookup *lookup) {
+  ip_queue_remove(&lookup->resource.link);
+  ip_runtime_handle_closed(lookup->runtime);
+}
+
+/* At the end of the state the callback is waited for. */
+static void leave_to_callback(struct ip_resource *resource) {
+  ip_queue_remove(&resource->link);
+}
+
+/* No thread has come along to the child of a fork. What a thread had finished before is delivered by a host's loop, and
+   freed then; of the others nobody hears again, and the memory stays with libuv's queues. */
+static void lose(struct ip_resource *resource) {
+  struct lookup *lookup = ip_container_of(resource, struct lookup, resource);
+  struct ip_runtime *runtime = lookup->runtime;
+  bool finished = lookup->request.addresses.work_req.work == NULL;
+  end_request(lookup);
+  lookup->lost = true;
+  if (!finished || runtime->loop == &runtime->own_loop) runtime->loop->active_reqs.count--;
+  if (lookup->operation != NULL) ip_operation_complete_with(lookup->operation, ECANCELED);
+}
+
+static const struct ip_resource_type lookup_resource = {
+    .name = "look-up", .close = leave_to_callback, .forked = lose};
+
 /* The common part of both callbacks. Where a look-up was started while the state was closing, Lua does not
    call the box's finalizer any more: then the look-up is freed here. */
 static void finish(struct lookup *lookup, int status) {
   struct ip_operation *operation = lookup->operation;
   lookup->pending = false;
   lookup->operation = NULL;
-  ip_runtime_handle_closed(lookup->runtime);
+  if (!lookup->lost) end_request(lookup);
   if (operation != NULL) operation->object = NULL;
   bool wanted = operation != NULL && !operation->runtime->closed;
   if (status != 0 || !wanted) free_lookup(lookup);
@@ -170,6 +201,8 @@ static int suspend_until_found(lua_State *L, struct lookup *lookup, struct ip_op
   lookup->pending = true;
   lookup->runtime = operation->runtime;
   ip_runtime_handle_opened(lookup->runtime);
+  ip_fork_note_threads();
+  ip_runtime_add_resource(lookup->runtime, &lookup->resource, &lookup_resource);
   lookup->operation = operation;
   operation->object = lookup;
   operation->payload.lookup.box =
