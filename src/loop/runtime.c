@@ -8,6 +8,7 @@
 #include "base/util.h"
 #include "binding/error.h"
 #include "binding/raise.h"
+#include "loop/alarm.h"
 #include "loop/dispatch.h"
 #include "loop/fork.h"
 #include "loop/keyboard_interrupt.h"
@@ -147,7 +148,7 @@ static void close_loop(struct ip_runtime *runtime) {
   uv_walk(runtime->loop, close_handle, runtime);
   ip_runtime_drain(runtime->loop, &runtime->open_handles);
   if (runtime->loop == &runtime->own_loop) uv_loop_close(runtime->loop);
-  ip_timers_fini(&runtime->timers);
+  ip_alarm_free(runtime->timers.alarm);
   free(runtime->handles);
   runtime->handles = NULL;
 }
@@ -163,6 +164,7 @@ static int runtime_mt_gc(lua_State *L) {
     ip_keyboard_interrupt_forget(runtime);
     if (error == 0) close_loop(runtime);
   }
+  ip_timers_fini(&runtime->timers);
   free(runtime->scratch);
   runtime->scratch = NULL;
   return 0;
