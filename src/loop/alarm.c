@@ -23,8 +23,6 @@
 
 enum { NANOSECONDS_PER_MILLISECOND = 1000000, NANOSECONDS_PER_SECOND = 1000000000 };
 enum { GRID = 20000 };
-static const ip_deadline LATEST =
-    (ip_deadline)INT32_MAX * NANOSECONDS_PER_SECOND; /* fits time_t everywhere */
 
 struct ip_alarm {
   struct ip_flusher flusher;
@@ -70,6 +68,9 @@ static void on_timer(uv_timer_t *timer) {
 static void on_rung(uv_poll_t *poll, int status, int events);
 
 #ifdef __linux__
+
+static const ip_deadline LATEST =
+    (ip_deadline)INT32_MAX * NANOSECONDS_PER_SECOND; /* fits time_t everywhere */
 
 static int open_timerfd(void) {
   return timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);

@@ -10,6 +10,7 @@
 #include "binding/descriptor_shortage.h"
 #include "binding/error.h"
 #include "binding/raise.h"
+#include "loop/alarm.h"
 #include "loop/dispatch.h"
 #include "loop/fork.h"
 #include "loop/keyboard_interrupt.h"
@@ -169,7 +170,7 @@ static void close_loop(struct ip_runtime *runtime) {
   ip_runtime_drain(runtime->loop, &runtime->open_handles);
   if (runtime->loop == &runtime->own_loop)
     (void)uv_loop_close(runtime->loop); /* EBUSY only with handles in it */
-  ip_timers_fini(&runtime->timers);
+  ip_alarm_free(runtime->timers.alarm);
   free(runtime->handles);
   runtime->handles = NULL;
 }
@@ -185,6 +186,7 @@ static int runtime_mt_gc(lua_State *L) {
     ip_keyboard_interrupt_forget(runtime);
     if (error == 0) close_loop(runtime);
   }
+  ip_timers_fini(&runtime->timers);
   free(runtime->scratch);
   runtime->scratch = NULL;
   return 0;

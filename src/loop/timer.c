@@ -121,7 +121,6 @@ void ip_timers_fini(struct ip_timers *timers) {
     timers->blocks = block->next;
     free(block);
   }
-  ip_alarm_free(timers->alarm);
   *timers = (struct ip_timers){.first = NULL};
 }
 

@@ -53,7 +53,7 @@ ip_deadline ip_timers_next(const struct ip_timers *timers);
 /* Stops the timers whose deadline has come and calls their `fire`. False: there were none. */
 bool ip_timers_fire(struct ip_runtime *runtime);
 
-/* Gives all memory back, that of lent timers included. The alarm's handles are closed. */
+/* Gives the memory of all timers back, the lent ones included; not the alarm's. */
 void ip_timers_fini(struct ip_timers *timers);
 
 #endif
