@@ -248,6 +248,12 @@ void ip_watcher_probe(struct ip_runtime *runtime) {
   }
 }
 
+void ip_watcher_forked(struct ip_resource *resource) {
+  struct ip_watcher *watcher = ip_container_of(resource, struct ip_watcher, resource);
+  if (watcher->armed == 0 || ip_queue_is_linked(&watcher->unprobed)) return;
+  if (shared_of(watcher) == NULL) ip_queue_append(&watcher->runtime->unprobed, &watcher->unprobed);
+}
+
 /* --- waiting --- */
 
 void ip_watcher_wait(struct ip_watcher *watcher, enum ip_side side, struct ip_operation *operation,

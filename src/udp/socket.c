@@ -93,11 +93,12 @@ static void on_lost(struct ip_watcher *watcher) {
   ((struct ip_socket *)watcher)->channel.fd = -1;
 }
 
-static const struct ip_watcher_type socket_type = {.resource = {.name = "socket", .close = close_at_end},
-                                                   .release = release_socket,
-                                                   .writable = on_writable,
-                                                   .fruitless = end_fruitless_events,
-                                                   .lost = on_lost};
+static const struct ip_watcher_type socket_type = {
+    .resource = {.name = "socket", .close = close_at_end, .forked = ip_watcher_forked},
+    .release = release_socket,
+    .writable = on_writable,
+    .fruitless = end_fruitless_events,
+    .lost = on_lost};
 
 bool ip_socket_holds(const struct ip_runtime *runtime, int fd) {
   const struct ip_queue *end = &runtime->resources;
