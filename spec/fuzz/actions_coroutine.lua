@@ -25,6 +25,10 @@ function actions.foreign_resume(r)
   local co = pick(r)
   if world.plays("check_returned") then check_dead(co) end
   if coroutine.status(co) ~= "suspended" then return end
+  local facts = world.all_threads[co]
+  local handle = facts and facts.handle
+  if handle and handle.status == "ready" and not world.plays("resume_ready") then return end
+  if facts then facts.resumed_in = world.step end
   local resume = r:one_in(3) and G.resume or coroutine.resume
   if r:one_in(2) then
     world.try("resume", resume, co)
@@ -37,7 +41,9 @@ function actions.foreign_close(r)
   local co = pick(r)
   local status = coroutine.status(co)
   if status ~= "suspended" and status ~= "dead" then return end
-  world.log("closes a coroutine (%s)", world.all_threads[co] and world.all_threads[co].kind)
+  local facts = world.all_threads[co]
+  if facts then facts.closed_in = world.step end
+  world.log("closes a coroutine (%s)", facts and facts.kind)
   world.try("close", r:one_in(2) and G.close or coroutine.close, co)
 end
 
@@ -47,6 +53,7 @@ function actions.deep_close(r)
   if coroutine.status(co) ~= "suspended" then return end
   local function deep(n)
     if n == 0 then
+      if world.all_threads[co] then world.all_threads[co].deeply_closed_in = world.step end
       world.try("close", coroutine.close, co)
       return "x"
     end

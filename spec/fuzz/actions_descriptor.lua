@@ -32,6 +32,7 @@ end
 function actions.wait_fd_close(r)
   local ok, sock = world.try("bind", api.udp.bind, "127.0.0.1", 0)
   if not ok then return end
+  world.all_wild[sock] = true
   local seconds = r:seconds()
   local number = sock.native_handle
   local kind = r:int(1, 5)

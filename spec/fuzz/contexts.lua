@@ -30,11 +30,16 @@ local function guard(r)
   end })
 end
 
+-- On the main thread each action has a deadline, for nobody else could end it.
 local function act(r)
   local name, action = pick_action(r)
   world.log("%s", name)
   world.acted = world.acted + 1
-  action(r)
+  if world.on_main() then
+    F.with_timeout(r:int(0, 8000) / 1e6, action, r)
+  else
+    action(r)
+  end
 end
 
 -- Deadlines that have passed while a call of this coroutine is pending are looked for when the world settles.
@@ -85,6 +90,7 @@ function contexts.fiber(r)
     return body()
   end)
   world.note_fiber(handle)
+  facts.handle = handle
   if r:one_in(6) then world.try("detach", api.handle.detach, handle) end
   if r:one_in(12) then world.try("interrupt", api.handle.interrupt, handle) end
 end
@@ -128,21 +134,15 @@ end
 
 function contexts.generator(r)
   local facts = { kind = "fiber" }
-  world.note_fiber(F.spawn(function()
+  facts.handle = world.note_fiber(F.spawn(function()
     world.note_thread(coroutine.running(), facts)
     if r:one_in(2) then wrapped(r) else generate(r, r:int(1, 3)) end
     facts.finished = true
   end))
 end
 
--- On the main thread each action has a deadline, for nobody else could end it.
 function contexts.main(r)
-  local facts = { kind = "main" }
-  if world.on_main() then
-    under_deadline(r, facts, act, r)
-  else
-    act(r)
-  end
+  in_layers(r, { kind = "main" })
 end
 
 -- Deep in C calls; LUAI_MAXCCALLS is 200.

@@ -14,7 +14,7 @@ local oldest = setmetatable({ threads = {}, calls = {} }, { __gc = function(self
 end })
 
 local EPOCH = 150 -- steps
-local CHECKS = { "check_returned", "check_deadlines", "check_fibers", "first_use", "dirty_end" }
+local CHECKS = { "check_returned", "check_deadlines", "check_fibers", "resume_ready", "first_use", "dirty_end" }
 
 local seed, steps = math.tointeger(tonumber(arg[1] or 1)), tonumber(arg[2] or 1500)
 
@@ -159,7 +159,7 @@ end
 local function end_everything()
   for handle in pairs(world.all_fibers) do pcall(handle.interrupt, handle) end
   for _, entry in ipairs(world.stable) do pcall(entry.sock.cancel, entry.sock) end
-  for _, sock in ipairs(world.wild) do sock:close() end
+  for sock in pairs(world.all_wild) do sock:close() end
   for co, facts in pairs(world.all_threads) do
     if facts.kind ~= "fiber" and coroutine.status(co) == "suspended" then pcall(coroutine.close, co) end
   end
@@ -174,6 +174,20 @@ local function is_over()
     if facts.kind == "foreign" and coroutine.status(co) == "suspended" and not facts.finished then return false, co end
   end
   return true
+end
+
+-- A fiber or a coroutine, with what is known of it.
+local function describe(object)
+  for co, facts in pairs(world.all_threads) do
+    if co == object or facts.handle == object then
+      local told = {}
+      for name, value in pairs(facts) do told[#told + 1] = name .. "=" .. tostring(value) end
+      table.sort(told)
+      return ("%s, its coroutine is %s, %s, %s"):format(tostring(object), coroutine.status(co), table.concat(told, " "),
+        debug.traceback(co))
+    end
+  end
+  return tostring(object)
 end
 
 local function drain(entry)
@@ -224,7 +238,7 @@ local function settle()
     over, left = is_over()
     if over then break end
   end
-  if not over and plays("check_fibers") then world.fault("never ends: " .. tostring(left)) end
+  if not over and plays("check_fibers") then world.fault("never ends: " .. describe(left)) end
   world.log("drains")
   for _, entry in ipairs(world.stable) do
     for _, name in ipairs { "coalesce", "receive_offload", "receive_errors" } do

@@ -11,6 +11,7 @@ local world = {
   step = 0, -- the number of the step that runs
   wild = {}, fds = {}, spans = {}, batches = {}, handles = {}, threads = {}, generators = {}, holders = {},
   all_threads = setmetatable({}, { __mode = "k" }), -- thread -> facts, of this epoch
+  all_wild = setmetatable({}, { __mode = "k" }),
   all_fibers = setmetatable({}, { __mode = "k" }),
   calls_under_way = setmetatable({}, { __mode = "k" }),
   signals = { "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGHUP" },
@@ -149,6 +150,7 @@ function world.open_wild(r)
   end
   if #list >= 16 then table.remove(list, r:int(1, #list)) end -- collected, at some time
   list[#list + 1] = sock
+  world.all_wild[sock] = true
   return sock
 end
 
