@@ -18,7 +18,11 @@ end
 
 local function pick(r)
   local list = r:one_in(4) and world.generators or world.threads
-  return #list > 0 and r:pick(list) or coroutine.create(contexts.body_of(r, { kind = "foreign" }))
+  if #list > 0 then return r:pick(list) end
+  local facts = { kind = "foreign" }
+  local co = coroutine.create(contexts.body_of(r, facts))
+  world.note_thread(co, facts)
+  return co
 end
 
 function actions.foreign_resume(r)

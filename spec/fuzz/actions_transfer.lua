@@ -233,9 +233,9 @@ local function note_message(entry, ok, n, info, span, peeks)
   if not ok then return end
   local text = span:sub(1, n)
   local size = info.segment_size
-  if not size or peeks then return note(entry, ok, text, info.truncated, #span, peeks) end
+  if not size then return note(entry, ok, text, info.truncated, #span, peeks) end
   for first = 1, #text, size do
-    note(entry, true, text:sub(first, first + size - 1), false, 65535, false)
+    note(entry, true, text:sub(first, first + size - 1), false, 65535, peeks)
   end
 end
 

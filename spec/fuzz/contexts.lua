@@ -32,6 +32,7 @@ end
 
 -- On the main thread each action has a deadline, for nobody else could end it.
 local function act(r)
+  if world.settling then error("fuzz error: the epoch is over", 0) end
   local name, action = pick_action(r)
   world.log("%s", name)
   world.acted = world.acted + 1

@@ -134,7 +134,14 @@ end
 --- sends is pending.
 function ledger:close(index)
   local missing = self:missing(index)
-  if missing > 0 then self.fault(("socket %d: %d datagrams were lost"):format(index, missing)) end
+  if missing > 0 then
+    local numbers = {}
+    for number, entry in pairs(self.entries) do
+      if entry.to == index and entry.state == "sent" and not entry.received then numbers[#numbers + 1] = number end
+    end
+    table.sort(numbers)
+    self.fault(("socket %d: %d datagrams were lost, of these: %s"):format(index, missing, table.concat(numbers, " ")))
+  end
   for number, entry in pairs(self.entries) do
     if entry.to == index then
       if entry.state == "pending" and entry.received then

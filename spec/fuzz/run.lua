@@ -57,6 +57,7 @@ if arg[1] ~= "--list" then
 end
 
 local ip = require "ip"
+local core = require "ip.core"
 local api = require "spec.fuzz.api"
 local contexts = require "spec.fuzz.contexts"
 local world = require "spec.fuzz.world"
@@ -190,6 +191,27 @@ local function describe(object)
   return tostring(object)
 end
 
+local function describe_suspended()
+  local told = {}
+  for co, facts in pairs(world.all_threads) do
+    if coroutine.status(co) == "suspended" or not facts.finished and facts.closed_in then told[#told + 1] = "\n" .. describe(co) end
+  end
+  return table.concat(told)
+end
+
+-- The coroutines that the pool of operations holds: these wait, whoever knows them.
+local function describe_operations()
+  local told = {}
+  for _, pool in pairs(debug.getregistry()) do
+    for _, operation in pairs(type(pool) == "table" and pool or {}) do
+      local metatable = type(operation) == "userdata" and debug.getmetatable(operation)
+      local co = metatable and metatable.__name == "ip.operation" and debug.getuservalue(operation, 1)
+      if co then told[#told + 1] = ("\noperation of %s: %s %s"):format(co, coroutine.status(co), describe(co)) end
+    end
+  end
+  return table.concat(told)
+end
+
 local function drain(entry)
   local deadline = ip.fiber.now() + 10
   local span = ip.byte_span.new(65535)
@@ -231,6 +253,7 @@ local function settle()
   world.log("settles")
   calm()
   check_deadlines()
+  world.settling = true
   local over, left
   for _ = 1, 1000 do
     end_everything()
@@ -247,10 +270,13 @@ local function settle()
     drain(entry)
     world.ledger:close(entry.index)
   end
+  local operations = core.fiber.statistics().operations
+  if operations > 0 then world.fault(operations .. " operations are left" .. describe_operations() .. describe_suspended()) end
   forget()
   collectgarbage()
-  pcall(ip.fiber.with_timeout, 0.001, ip.fiber.sleep, 0.01) -- lets libuv finish what was closed
+  pcall(ip.fiber.sleep, 0.002) -- lets libuv finish what was closed
   collectgarbage()
+  world.settling = false
 end
 
 local TOLERANCE = 300 -- kilobytes: tables that have grown, buffers that are kept for reuse

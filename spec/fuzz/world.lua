@@ -24,7 +24,9 @@ local TOLERATED = { -- errors that are text, by a pattern of their messages
   "is for the main thread", "on bad self", "cannot close", "C stack overflow", "stack overflow", "cannot be written",
   "not enough memory", "too many", "attempt to yield", "attempt to compare", "has no property", "fuzz error",
   "error in error handling", "may return a byte_span", "seconds of at least", "property '", "invalid order function",
-  "outside a coroutine", "attempt to concatenate", "cannot suspend", "read-only", "has no field",
+  "outside a coroutine", "invalid format", "data string too short", "format result too large", "out of limits",
+  "malformed", "missing", "unfinished string",
+  "attempt to concatenate", "cannot suspend", "read-only", "has no field",
 }
 
 --- Writes a line of the log; it is on disk when the next call begins.
