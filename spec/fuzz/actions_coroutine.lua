@@ -63,7 +63,8 @@ function actions.deep_close(r)
     end
     return (string.gsub("x", "x", function() return deep(n - 1) end))
   end
-  for depth = r:int(150, 190), 199 do
+  local first, last = r:int(150, 190), world.plays("limit_of_c_calls") and 199 or 150
+  for depth = first, last do
     if coroutine.status(co) == "suspended" then pcall(deep, depth) end
   end
 end

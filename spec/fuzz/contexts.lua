@@ -70,10 +70,13 @@ end
 -- A body of one to three actions. `facts.finished` is set by its last instruction.
 local function body_of(r, facts)
   return function()
-    facts.thread = coroutine.running()
     local closes <close> = r:one_in(3) and guard(r) or nil -- luacheck: ignore closes
     for _ = 1, r:int(1, 3) do
-      if r:one_in(6) then coroutine.yield() end
+      if r:one_in(6) then
+        coroutine.yield()
+        -- whoever has resumed it: the dispatcher, or somebody else while nobody drives the loop
+        if r:one_in(3) then world.try("step", api.loop.step, ip.fiber.loop) end
+      end
       in_layers(r, facts)
     end
     facts.finished = true
@@ -109,7 +112,7 @@ local function generate(r, depth)
   local body = depth > 1 and function() generate(r, depth - 1) end or body_of(r, facts)
   local co = G.create(body)
   world.all_threads[co] = facts
-  world.keep(world.generators, co)
+  if r:one_in(2) then world.keep(world.generators, co) end -- else this frame alone holds it
   local closes <close> = r:one_in(3) and guard(r) or nil -- luacheck: ignore closes
   for _ = 1, 20 do
     if not world.try("resume", G.resume, co) then return end
@@ -122,14 +125,14 @@ local function wrapped(r)
   local facts = { kind = "generator" }
   local body = body_of(r, facts)
   local next = G.wrap(function()
-    facts.thread = coroutine.running()
-    world.all_threads[facts.thread] = facts
-    world.keep(world.generators, facts.thread)
+    local co = coroutine.running()
+    world.all_threads[co] = facts
+    if r:one_in(3) then world.keep(world.generators, co) end -- else nobody but the library knows it
     body()
+    facts.finished = true
   end)
   for _ = 1, 20 do
-    if not world.try("a wrapped generator", next) then return end
-    if coroutine.status(facts.thread) ~= "suspended" then return end
+    if facts.finished or not world.try("a wrapped generator", next) then return end
   end
 end
 
@@ -157,6 +160,7 @@ end
 
 function contexts.deep(r)
   local depth = r:one_in(3) and r:int(150, 199) or r:int(1, 150)
+  if not world.plays("limit_of_c_calls") then depth = math.min(depth, 150) end
   world.log("at depth %d", depth)
   world.try("gsub", deep, depth, function() contexts.main(r) end)
 end
