@@ -52,8 +52,7 @@ end
 local busy = false
 
 -- What a hook does: sometimes it waits, as a program on the main thread may.
-local function in_hook(r)
-  local kind = r:int(1, 6)
+local function in_hook(r, kind)
   local entry = r:pick(world.stable)
   if kind == 1 then
     collectgarbage("step")
@@ -61,7 +60,7 @@ local function in_hook(r)
     local span = ip.byte_span.new(65535)
     local ok, n, truncated = world.try("try_receive", api.socket.try_receive, entry.sock, span)
     if ok and n then world.ledger:received(entry.index, span:sub(1, n), truncated, 65535) end
-  elseif kind == 3 then
+  elseif kind == 3 or kind == 7 then
     local ok, text, _, _, truncated = world.try("with_timeout", api.fiber.with_timeout, 0.002,
       api.socket.receive_string, entry.sock)
     if ok then world.ledger:received(entry.index, text, truncated, 65535) end
@@ -75,16 +74,17 @@ local function in_hook(r)
 end
 
 local function set_hook(co, r)
-  local left = r:int(1, 30)
-  local every = r:int(1, 40)
+  local left = r:int(1, 100)
+  local every = r:pick { 1, 1, 2, 5, 30 }
   local events = 0
+  local fixed = r:one_in(2) and r:int(1, 7) or nil
   local function hook()
     events = events + 1
     if busy or events % every ~= 0 then return end
     busy = true
     left = left - 1
     if left <= 0 then debug.sethook() end
-    local ok, err = pcall(in_hook, r)
+    local ok, err = pcall(in_hook, r, fixed or r:int(1, 7))
     busy = false
     if not ok then world.check_error("a hook", err) end
   end
@@ -96,7 +96,7 @@ end
 --- Sets a hook on the running coroutine, the main thread or another coroutine.
 function actions.hook(r)
   local co = coroutine.running()
-  if r:one_in(3) then co = world.main end
+  if r:one_in(2) then co = world.main end
   if r:one_in(3) and #world.threads > 0 then co = r:pick(world.threads) end
   set_hook(co, r)
 end

@@ -66,7 +66,8 @@ function calls.send_message(r)
 end
 
 function calls.reply_message(r)
-  return payload(r), { address = ip.address.new("127.0.0.1"), port = port(r), destination = ip.address.new("127.0.0.1") }
+  local address = ip.address.new("127.0.0.1")
+  return payload(r), { address = address, port = port(r), destination = address }
 end
 
 function calls.send_many(r)
@@ -114,8 +115,6 @@ local names = {}
 for name in pairs(calls) do names[#names + 1] = name end
 table.sort(names)
 
--- On a new port now and then it is bound to what a stable socket is connected to: never; ports of stable sockets are
--- not in `port`, and a wild socket that is unbound gets another.
 function actions.wild_call(r)
   for _ = 1, r:int(1, 3) do
     local sock, name = world.wild_socket(r), r:pick(names)

@@ -73,7 +73,9 @@ local function body_of(r, facts)
     local closes <close> = r:one_in(3) and guard(r) or nil -- luacheck: ignore closes
     for _ = 1, r:int(1, 3) do
       if r:one_in(6) then
+        facts.yields = true
         coroutine.yield()
+        facts.yields = false
         -- whoever has resumed it: the dispatcher, or somebody else while nobody drives the loop
         if r:one_in(3) then world.try("step", api.loop.step, ip.fiber.loop) end
       end

@@ -60,10 +60,15 @@ local function release(self, number, entry)
   self.entries[number] = nil
 end
 
+local function expect_pending(self, number, entry, state)
+  if entry.state == "pending" then return end
+  self.fault(("datagram %d ended twice: %s, then %s"):format(number, entry.state, state))
+end
+
 --- The call that sent it has succeeded.
 function ledger:sent(number)
   local entry = self.entries[number]
-  if entry.state ~= "pending" then self.fault(("datagram %d ended twice: %s, then sent"):format(number, entry.state)) end
+  expect_pending(self, number, entry, "sent")
   entry.state = "sent"
   if entry.received then release(self, number, entry) end
 end
@@ -71,7 +76,7 @@ end
 --- The call that was to send it has raised an error, or was closed: it must never arrive.
 function ledger:failed(number, why)
   local entry = self.entries[number]
-  if entry.state ~= "pending" then self.fault(("datagram %d ended twice: %s, then failed"):format(number, entry.state)) end
+  expect_pending(self, number, entry, "failed")
   if entry.received then self.fault(("datagram %d arrived though its send failed: %s"):format(number, why)) end
   release(self, number, entry)
 end

@@ -14,7 +14,8 @@ local oldest = setmetatable({ threads = {}, calls = {} }, { __gc = function(self
 end })
 
 local EPOCH = 150 -- steps
-local CHECKS = { "check_returned", "check_deadlines", "check_fibers", "resume_ready", "limit_of_c_calls",
+local CHECKS = { -- what else has a name in FUZZ_WITHOUT
+  "check_returned", "check_deadlines", "check_fibers", "resume_ready", "limit_of_c_calls",
   "check_accounts", "quiet_steps",
   "first_use", "dirty_end" }
 
@@ -76,7 +77,7 @@ local families = { "transfer", "fiber", "coroutine", "collector", "descriptor", 
 local WEIGHTS = { -- of what is played more often than once
   send = 30, receive = 30, receive_many = 6, send_many = 4, send_segments = 4, sleep = 4, yield = 4, foreign_resume = 10,
   foreign_close = 10, generator_inside = 3, foreign_inside = 3, toggle = 4, wild_call = 12, datagrams = 4,
-  wild_waits = 6, join = 3, wild_close = 3, step = 2,
+  wild_waits = 6, join = 3, wild_close = 3, step = 2, hook = 3, wait_fd_close = 2, timeouts = 2,
 }
 
 local all, played = {}, {}
@@ -144,17 +145,29 @@ local function play_step(step)
   drive(r)
 end
 
+-- A fiber or a coroutine, with what is known of it.
+local function describe(object)
+  for co, facts in pairs(world.all_threads) do
+    if co == object or facts.handle == object then
+      local told = {}
+      for name, value in pairs(facts) do told[#told + 1] = name .. "=" .. tostring(value) end
+      table.sort(told)
+      return ("%s, its coroutine is %s, %s, %s"):format(tostring(object), coroutine.status(co), table.concat(told, " "),
+        debug.traceback(co))
+    end
+  end
+  return tostring(object)
+end
+
 -- No call may be pending for long after its deadline.
 local function check_deadlines()
   if not plays("check_deadlines") then return end
   for _ = 1, 2 do world.try("sleep", ip.fiber.sleep, 0.05) end
-  local now = ip.fiber.now()
-  for record in pairs(world.calls_under_way) do
-    local facts = record.ended == 0 and world.all_threads[record.thread]
-    if facts and facts.kind == "foreign" and facts.deadline and facts.deadline < now - 0.1
-      and coroutine.status(record.thread) == "suspended" and record.name ~= "gsub" and facts.waits_here == record then
-      world.fault(("%s of step %d is pending %.1f s after its deadline"):format(record.name, record.step,
-        now - facts.deadline))
+  local late = ip.fiber.now() - 0.1
+  for co, facts in pairs(world.all_threads) do
+    local waits = coroutine.status(co) == "suspended" and not facts.yields and facts.kind ~= "generator"
+    if waits and facts.deadline and facts.deadline < late then
+      world.fault(("a call is pending %.1f s after its deadline: %s"):format(late - facts.deadline, describe(co)))
     end
   end
 end
@@ -177,20 +190,6 @@ local function is_over()
     if facts.kind == "foreign" and coroutine.status(co) == "suspended" and not facts.finished then return false, co end
   end
   return true
-end
-
--- A fiber or a coroutine, with what is known of it.
-local function describe(object)
-  for co, facts in pairs(world.all_threads) do
-    if co == object or facts.handle == object then
-      local told = {}
-      for name, value in pairs(facts) do told[#told + 1] = name .. "=" .. tostring(value) end
-      table.sort(told)
-      return ("%s, its coroutine is %s, %s, %s"):format(tostring(object), coroutine.status(co), table.concat(told, " "),
-        debug.traceback(co))
-    end
-  end
-  return tostring(object)
 end
 
 local function describe_suspended()
@@ -250,6 +249,18 @@ local function calm()
   world.default_handler()
 end
 
+-- Nothing is due but the step's own end: a step that misses it would block for ever, which the watchdog sees.
+local function step_quietly()
+  if not plays("quiet_steps") then return end
+  local waiting = ip.fiber.spawn(function() pcall(world.stable[1].sock.receive_string, world.stable[1].sock) end)
+  for i = 1, 400 do
+    if i % 50 == 0 then world.log("quiet steps") end
+    ip.fiber.loop:step(i % 2 == 0 and 1e-9 or 1e-6)
+  end
+  waiting:interrupt()
+  waiting:join()
+end
+
 -- Ends what the epoch has begun; everything that was sent has to arrive.
 local function settle()
   world.log("settles")
@@ -280,18 +291,6 @@ local function settle()
   pcall(ip.fiber.sleep, 0.002) -- lets libuv finish what was closed
   collectgarbage()
   world.settling = false
-end
-
--- Nothing is due but the step's own end: a step that misses it would block for ever, which the watchdog sees.
-local function step_quietly()
-  if not plays("quiet_steps") then return end
-  local waiting = ip.fiber.spawn(function() pcall(world.stable[1].sock.receive_string, world.stable[1].sock) end)
-  for i = 1, 400 do
-    if i % 50 == 0 then world.log("quiet steps") end
-    ip.fiber.loop:step(i % 2 == 0 and 1e-9 or 1e-6)
-  end
-  waiting:interrupt()
-  waiting:join()
 end
 
 local TOLERANCE = 300 -- kilobytes: tables that have grown, buffers that are kept for reuse
