@@ -1,4 +1,5 @@
---- Descriptors of others: waiting for them, passing them on, closing them at any moment, having too few of them.
+--- Descriptors of others: waiting for them, passing them on, closing them at any moment, having too few of
+--- them.
 
 local ip = require "ip"
 local api = require "spec.fuzz.api"
@@ -37,7 +38,8 @@ function actions.wait_fd_close(r)
   local number = sock.native_handle
   local kind = r:int(1, 5)
   world.log("closes a descriptor that is waited for, way %d", kind)
-  world.note_fiber(F.spawn(world.try, "wait_fd", F.with_timeout, 0.005 + seconds, F.wait_fd, number, r:pick(events)))
+  local wanted = r:pick(events)
+  world.note_fiber(F.spawn(world.try, "wait_fd", F.with_timeout, 0.005 + seconds, F.wait_fd, number, wanted))
   if r:one_in(3) then world.note_fiber(F.spawn(world.try, "receive", S.receive_string, sock)) end
   local holder = { sock }
   world.note_fiber(F.spawn(function()
@@ -121,11 +123,13 @@ function actions.few_descriptors(r)
     end
     local kind = r:int(1, 6)
     if kind == 1 then world.try("bind", api.udp.bind, "127.0.0.1", 0) end
-    if kind == 2 then world.try("get_address_info", F.with_timeout, 0.01, api.udp.get_address_info, "localhost", 1) end
+    if kind == 2 then world.try("look-up", F.with_timeout, 0.01, api.udp.get_address_info, "localhost", 1) end
     if kind == 3 then wait(r, world.stable[1].sock.native_handle) end
     if kind == 4 then world.try("interfaces", api.ip.interfaces) end
     if kind == 5 and #world.fds > 0 then world.try("dup", D.dup, world.fds[1]) end
-    if kind == 6 then world.try("wait_signal", F.with_timeout, 0.001, F.wait_signal, r:pick(world.signals)) end
+    if kind == 6 then
+      world.try("wait_signal", F.with_timeout, 0.001, F.wait_signal, r:pick(world.signals))
+    end
   end
   for _, file in ipairs(held) do file:close() end
 end

@@ -96,7 +96,8 @@ end
 
 function actions.loop_timeout()
   local ok, seconds = world.try("timeout", api.loop.timeout, ip.fiber.loop)
-  if ok and seconds ~= nil and (seconds < 0 or seconds ~= seconds) then world.fault("timeout: " .. seconds) end
+  local is_wrong = ok and seconds ~= nil and (seconds < 0 or seconds ~= seconds)
+  if is_wrong then world.fault("timeout: " .. seconds) end
   if ip.fiber.loop.pollfd < 0 or ip.fiber.loop.events ~= "r" then world.fault("pollfd, events") end
 end
 

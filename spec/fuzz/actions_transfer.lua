@@ -98,7 +98,9 @@ function forms.send_with_flags(sock, to, address, data)
   return "send_to", S.send_to, sock, data, address, to.port, flags
 end
 
-local form_names = { "send", "send", "try_send", "send_with", "send_message", "reply_message", "send_with_flags" }
+local form_names = {
+  "send", "send", "try_send", "send_with", "send_message", "reply_message", "send_with_flags",
+}
 
 function actions.send(r)
   local sock, to, address = route(r)
@@ -299,7 +301,8 @@ end
 -- --- what else may be done to a stable socket at any time ---
 
 local toggles = {
-  "coalesce", "receive_offload", "receive_errors", "receive_packet_info", "receive_hops", "receive_traffic_class",
+  "coalesce", "receive_offload", "receive_errors", "receive_packet_info", "receive_hops",
+  "receive_traffic_class",
   "receive_timestamp", "receive_dropped", "broadcast",
 }
 

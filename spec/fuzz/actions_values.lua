@@ -73,7 +73,7 @@ actions.span_module = plays_any(api.byte_span, any)
 function actions.address_properties(r)
   local address = any_address(r)
   for _, name in ipairs(api.properties.address) do world.try(name, api.get, "address", address, name) end
-  if api.address.new(tostring(address)) ~= address then world.fault("an address that its text does not give") end
+  if api.address.new(tostring(address)) ~= address then world.fault("the text gives another address") end
   local key = api.ip.endpoint_key(address, 7)
   local again, port = api.ip.endpoint_from_key(key)
   if api.ip.endpoint_key(again, port) ~= key then world.fault("endpoint keys") end
@@ -82,7 +82,9 @@ function actions.address_properties(r)
 end
 
 local function batch(r)
-  if #world.batches == 0 or r:one_in(8) then world.keep(world.batches, api.udp.new_batch(r:int(1, 8), r:int(0, 50))) end
+  if #world.batches == 0 or r:one_in(8) then
+    world.keep(world.batches, api.udp.new_batch(r:int(1, 8), r:int(0, 50)))
+  end
   return r:pick(world.batches)
 end
 

@@ -1,5 +1,5 @@
---- Wild sockets: any call in any state with any argument. What they do to each other does not matter, as long as the
---- process, the stable sockets and the accounts survive it.
+--- Wild sockets: any call in any state with any argument. What they do to each other does not matter, as long
+--- as the process, the stable sockets and the accounts survive it.
 
 local ip = require "ip"
 local api = require "spec.fuzz.api"
@@ -23,7 +23,9 @@ local function port(r)
 end
 
 local function payload(r)
-  return r:pick { "", "x", ("y"):rep(1000), ip.byte_span.new(20), { "a", ip.byte_span.append("b") }, ("z"):rep(66000) }
+  return r:pick {
+    "", "x", ("y"):rep(1000), ip.byte_span.new(20), { "a", ip.byte_span.append("b") }, ("z"):rep(66000),
+  }
 end
 
 local calls = {}
@@ -73,7 +75,8 @@ end
 function calls.send_many(r)
   local batch = ip.udp.batch.new(r:int(1, 5))
   for i = 1, r:int(1, 5) do
-    pcall(batch.set, batch, i, r:pick { "", "abc" }, r:pick(addresses), port(r), r:one_in(3) and { hops = 300 } or nil)
+    local info = r:one_in(3) and { hops = 300 } or nil
+    pcall(batch.set, batch, i, r:pick { "", "abc" }, r:pick(addresses), port(r), info)
   end
   return batch, r:one_in(3) and r:int(0, 6) or nil, r:one_in(3) and r:int(0, 6) or nil
 end

@@ -1,5 +1,5 @@
---- The public functions of the library, each behind a wrapper that counts its calls. A wrapper ends in a tail call, so
---- the library sees the same caller and the same C stack as without it.
+--- The public functions of the library, each behind a wrapper that counts its calls. A wrapper ends in a tail
+--- call, so the library sees the same caller and the same C stack as without it.
 
 local ip = require "ip"
 

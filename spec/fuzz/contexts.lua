@@ -1,6 +1,6 @@
---- Where an action may run: on the main thread, in a fiber, in a coroutine of others, in a generator, in places where
---- Lua cannot yield, deep in C calls, in finalizers and hooks. A body is a sequence of actions in layers of deadlines
---- and shields.
+--- Where an action may run: on the main thread, in a fiber, in a coroutine of others, in a generator, in
+--- places where Lua cannot yield, deep in C calls, in finalizers and hooks. A body is a sequence of actions
+--- in layers of deadlines and shields.
 
 local ip = require "ip"
 local api = require "spec.fuzz.api"
@@ -19,6 +19,7 @@ end
 -- A value that is closed when a body is left or closed by others, and does something then.
 local function guard(r)
   local kind = r:int(1, 4)
+  if not world.plays("collect_in_close") then kind = 4 end
   return setmetatable({}, { __close = function()
     if kind == 1 then
       coroutine.wrap(collectgarbage)()

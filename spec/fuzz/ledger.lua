@@ -1,8 +1,9 @@
---- The ledger of the datagrams that are sent to the stable sockets. Each has a number of its own, and bytes that follow
---- from number and length. It is entered before it is sent; each receive is checked against the entry.
+--- The ledger of the datagrams that are sent to the stable sockets. Each has a number of its own, and bytes
+--- that follow from number and length. It is entered before it is sent; each receive is checked against the
+--- entry.
 ---
---- The memory that the outstanding datagrams of a socket take stays below what its receive buffer grants, so that the
---- system never drops one.
+--- The memory that the outstanding datagrams of a socket take stays below what its receive buffer grants, so
+--- that the system never drops one.
 
 local HEADER = 8
 
@@ -77,7 +78,9 @@ end
 function ledger:failed(number, why)
   local entry = self.entries[number]
   expect_pending(self, number, entry, "failed")
-  if entry.received then self.fault(("datagram %d arrived though its send failed: %s"):format(number, why)) end
+  if entry.received then
+    self.fault(("datagram %d arrived though its send failed: %s"):format(number, why))
+  end
   release(self, number, entry)
 end
 
@@ -92,10 +95,12 @@ local function check(self, index, text, truncated, size)
   local number, length = string.unpack(">I4I4", text)
   local entry = self.entries[number]
   if entry == nil or entry.received then
-    self.fault(("socket %d received a datagram twice or never sent: number %d, %d bytes"):format(index, number, #text))
+    self.fault(("socket %d received a datagram twice or never sent: number %d, %d bytes"):format(
+      index, number, #text))
   end
   if entry.to ~= index then
-    self.fault(("socket %d received datagram %d, which was sent to socket %d"):format(index, number, entry.to))
+    self.fault(("socket %d received datagram %d, which was sent to socket %d"):format(
+      index, number, entry.to))
   end
   if length ~= entry.length or self:payload(number):sub(1, #text) ~= text then
     self.fault(("datagram %d of %d bytes has wrong bytes (%d)"):format(number, entry.length, #text))
@@ -135,17 +140,19 @@ function ledger:missing(index)
   return count - self.sockets[index].anonymous
 end
 
---- Everything has been received: forgets what is uncertain or was not seen, and reports what is lost. No call that
---- sends is pending.
+--- Everything has been received: forgets what is uncertain or was not seen, and reports what is lost. No call
+--- that sends is pending.
 function ledger:close(index)
   local missing = self:missing(index)
   if missing > 0 then
     local numbers = {}
     for number, entry in pairs(self.entries) do
-      if entry.to == index and entry.state == "sent" and not entry.received then numbers[#numbers + 1] = number end
+      local is_lost = entry.to == index and entry.state == "sent" and not entry.received
+      if is_lost then numbers[#numbers + 1] = number end
     end
     table.sort(numbers)
-    self.fault(("socket %d: %d datagrams were lost, of these: %s"):format(index, missing, table.concat(numbers, " ")))
+    self.fault(("socket %d: %d datagrams were lost, of these: %s"):format(
+      index, missing, table.concat(numbers, " ")))
   end
   for number, entry in pairs(self.entries) do
     if entry.to == index then

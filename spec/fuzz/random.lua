@@ -1,4 +1,5 @@
---- Random numbers in streams of their own: what a finalizer or a hook draws does not change what the next step draws.
+--- Random numbers in streams of their own: what a finalizer or a hook draws does not change what the next
+--- step draws.
 
 local random = {}
 random.__index = random

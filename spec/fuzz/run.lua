@@ -1,9 +1,9 @@
---- One run of the fuzzer: lua5.4 spec/fuzz/run.lua SEED [STEPS [LOG]], or --list for the names of the actions.
---- scripts/fuzz.sh runs it under the sanitizers, with a low limit of descriptors and a watchdog.
+--- One run of the fuzzer: lua5.4 spec/fuzz/run.lua SEED [STEPS [LOG]], or --list for the names of the
+--- actions. scripts/fuzz.sh runs it under the sanitizers, with a low limit of descriptors and a watchdog.
 ---
---- A run is a sequence of epochs. In each, random actions are started in random contexts; then everything is ended, and
---- the accounts are compared with those of the first epoch. Exit code 0: no fault. FUZZ_WITHOUT and FUZZ_ONLY in the
---- environment are lists of names, with commas.
+--- A run is a sequence of epochs. In each, random actions are started in random contexts; then everything is
+--- ended, and the accounts are compared with those of the first epoch. Exit code 0: no fault. FUZZ_WITHOUT
+--- and FUZZ_ONLY in the environment are lists of names, with commas.
 
 -- Finalizers that are older than the library run after the library's own when the state is closed.
 local oldest = setmetatable({ threads = {}, calls = {} }, { __gc = function(self)
@@ -15,7 +15,7 @@ end })
 
 local EPOCH = 150 -- steps
 local CHECKS = { -- what else has a name in FUZZ_WITHOUT
-  "check_returned", "check_deadlines", "check_fibers", "resume_ready", "limit_of_c_calls",
+  "check_returned", "check_deadlines", "check_fibers", "resume_ready", "limit_of_c_calls", "collect_in_close",
   "check_accounts", "quiet_steps",
   "first_use", "dirty_end" }
 
@@ -75,7 +75,8 @@ end
 
 local families = { "transfer", "fiber", "coroutine", "collector", "descriptor", "wild", "values" }
 local WEIGHTS = { -- of what is played more often than once
-  send = 30, receive = 30, receive_many = 6, send_many = 4, send_segments = 4, sleep = 4, yield = 4, foreign_resume = 10,
+  send = 30, receive = 30, receive_many = 6, send_many = 4, send_segments = 4, sleep = 4, yield = 4,
+  foreign_resume = 10,
   foreign_close = 10, generator_inside = 3, foreign_inside = 3, toggle = 4, wild_call = 12, datagrams = 4,
   wild_waits = 6, join = 3, wild_close = 3, step = 2, hook = 3, wait_fd_close = 2, timeouts = 2,
 }
@@ -118,7 +119,9 @@ local function catch_signals()
   for _, name in ipairs(world.signals) do pcall(ip.fiber.with_timeout, 1e-4, ip.fiber.wait_signal, name) end
 end
 
-local CONTEXT_WEIGHTS = { fiber = 8, foreign = 4, generator = 3, main = 5, deep = 1, comparator = 1, finalizer = 1 }
+local CONTEXT_WEIGHTS = {
+  fiber = 8, foreign = 4, generator = 3, main = 5, deep = 1, comparator = 1, finalizer = 1,
+}
 local context_list = {}
 for _, name in ipairs(contexts.names) do
   for _ = 1, CONTEXT_WEIGHTS[name] do context_list[#context_list + 1] = name end
@@ -152,8 +155,8 @@ local function describe(object)
       local told = {}
       for name, value in pairs(facts) do told[#told + 1] = name .. "=" .. tostring(value) end
       table.sort(told)
-      return ("%s, its coroutine is %s, %s, %s"):format(tostring(object), coroutine.status(co), table.concat(told, " "),
-        debug.traceback(co))
+      return ("%s, its coroutine is %s, %s, %s"):format(
+        tostring(object), coroutine.status(co), table.concat(told, " "), debug.traceback(co))
     end
   end
   return tostring(object)
@@ -167,7 +170,8 @@ local function check_deadlines()
   for co, facts in pairs(world.all_threads) do
     local waits = coroutine.status(co) == "suspended" and not facts.yields and facts.kind ~= "generator"
     if waits and facts.deadline and facts.deadline < late then
-      world.fault(("a call is pending %.1f s after its deadline: %s"):format(late - facts.deadline, describe(co)))
+      world.fault(("a call is pending %.1f s after its deadline: %s"):format(
+        late - facts.deadline, describe(co)))
     end
   end
 end
@@ -187,7 +191,8 @@ local function is_over()
     if status == "ready" or status == "waiting" or status == "running" then return false, handle end
   end
   for co, facts in pairs(world.all_threads) do
-    if facts.kind == "foreign" and coroutine.status(co) == "suspended" and not facts.finished then return false, co end
+    local waits = facts.kind == "foreign" and coroutine.status(co) == "suspended"
+    if waits and not facts.finished then return false, co end
   end
   return true
 end
@@ -195,7 +200,8 @@ end
 local function describe_suspended()
   local told = {}
   for co, facts in pairs(world.all_threads) do
-    if coroutine.status(co) == "suspended" or not facts.finished and facts.closed_in then told[#told + 1] = "\n" .. describe(co) end
+    local was_closed = not facts.finished and facts.closed_in
+    if coroutine.status(co) == "suspended" or was_closed then told[#told + 1] = "\n" .. describe(co) end
   end
   return table.concat(told)
 end
@@ -207,7 +213,9 @@ local function describe_operations()
     for _, operation in pairs(type(pool) == "table" and pool or {}) do
       local metatable = type(operation) == "userdata" and debug.getmetatable(operation)
       local co = metatable and metatable.__name == "ip.operation" and debug.getuservalue(operation, 1)
-      if co then told[#told + 1] = ("\noperation of %s: %s %s"):format(co, coroutine.status(co), describe(co)) end
+      if co then
+        told[#told + 1] = ("\noperation of %s: %s %s"):format(co, coroutine.status(co), describe(co))
+      end
     end
   end
   return table.concat(told)
@@ -218,8 +226,8 @@ local function drain(entry)
   local span = ip.byte_span.new(65535)
   entry.sock.receive_timeout = nil
   while true do
-    local ok, n, truncated = pcall(ip.fiber.with_timeout, world.ledger:missing(entry.index) > 0 and 1 or 0.001,
-      entry.sock.receive, entry.sock, span)
+    local patience = world.ledger:missing(entry.index) > 0 and 1 or 0.001
+    local ok, n, truncated = pcall(ip.fiber.with_timeout, patience, entry.sock.receive, entry.sock, span)
     if ok then
       world.ledger:received(entry.index, span:sub(1, n), truncated, 65535)
     elseif n == ip.error.ETIMEDOUT and n.operation == "with_timeout" then
@@ -232,12 +240,13 @@ local function drain(entry)
 end
 
 local function forget()
-  for _, name in ipairs { "wild", "fds", "spans", "batches", "handles", "threads", "generators", "holders" } do
+  for _, name in ipairs {
+    "wild", "fds", "spans", "batches", "handles", "threads", "generators", "holders",
+  } do
     world[name] = {}
   end
   world.all_threads = setmetatable({}, { __mode = "k" })
   world.all_fibers = setmetatable({}, { __mode = "k" })
-  world.calls_under_way = setmetatable({}, { __mode = "k" })
 end
 
 local function calm()
@@ -252,7 +261,8 @@ end
 -- Nothing is due but the step's own end: a step that misses it would block for ever, which the watchdog sees.
 local function step_quietly()
   if not plays("quiet_steps") then return end
-  local waiting = ip.fiber.spawn(function() pcall(world.stable[1].sock.receive_string, world.stable[1].sock) end)
+  local sock = world.stable[1].sock
+  local waiting = ip.fiber.spawn(pcall, sock.receive_string, sock)
   for i = 1, 400 do
     if i % 50 == 0 then world.log("quiet steps") end
     ip.fiber.loop:step(i % 2 == 0 and 1e-9 or 1e-6)
@@ -285,7 +295,9 @@ local function settle()
   end
   step_quietly()
   local operations = core.fiber.statistics().operations
-  if operations > 0 and plays("check_accounts") then world.fault(operations .. " operations are left" .. describe_operations() .. describe_suspended()) end
+  if operations > 0 and plays("check_accounts") then
+    world.fault(operations .. " operations are left" .. describe_operations() .. describe_suspended())
+  end
   forget()
   collectgarbage()
   pcall(ip.fiber.sleep, 0.002) -- lets libuv finish what was closed

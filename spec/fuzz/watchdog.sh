@@ -1,7 +1,7 @@
 #!/bin/sh
-# watchdog.sh SECONDS LOG COMMAND...: runs the command, and ends it when LOG has not grown for that many seconds. Then
-# it asks for a traceback of Lua with SIGINT, for one of C with SIGABRT, and prints the last lines of the log. Exit code: the
-# command's, or 124 for a hang.
+# watchdog.sh SECONDS LOG COMMAND...: runs the command, and ends it when LOG has not grown for that many
+# seconds. Then it asks for a traceback of Lua with SIGINT, for one of C with SIGABRT, and prints the last
+# lines of the log. Exit code: the command's, or 124 for a hang.
 set -u
 patience=$1 log=$2
 shift 2
