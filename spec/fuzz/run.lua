@@ -263,9 +263,9 @@ local function step_quietly()
   if not plays("quiet_steps") then return end
   local sock = world.stable[1].sock
   local waiting = ip.fiber.spawn(pcall, sock.receive_string, sock)
-  for i = 1, 400 do
+  for i = 1, world.step == steps and 1000 or 50 do
     if i % 50 == 0 then world.log("quiet steps") end
-    ip.fiber.loop:step(i % 2 == 0 and 1e-9 or 1e-6)
+    ip.fiber.loop:step(1e-9)
   end
   waiting:interrupt()
   waiting:join()
