@@ -80,7 +80,7 @@ local function set_hook(co, r)
   local fixed = r:one_in(2) and r:int(1, 7) or nil
   local function hook()
     events = events + 1
-    if busy or events % every ~= 0 then return end
+    if busy or world.ledger.busy > 0 or events % every ~= 0 then return end
     busy = true
     left = left - 1
     if left <= 0 then debug.sethook() end

@@ -177,7 +177,9 @@ end
 
 -- A finalizer; it runs when the collector comes to it.
 function contexts.finalizer(r)
-  setmetatable({}, { __gc = function() world.try("a finalizer", act, r) end })
+  setmetatable({}, { __gc = function()
+    if world.ledger.busy == 0 then world.try("a finalizer", act, r) end
+  end })
 end
 
 --- Everything that may run at the top of a step.

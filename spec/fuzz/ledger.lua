@@ -23,7 +23,7 @@ end
 
 --- `fault(text)` is called for everything that must not be.
 function ledger.new(fault)
-  return setmetatable({ fault = fault, number = 0, entries = {}, sockets = {}, received_count = 0 }, ledger)
+  return setmetatable({ fault = fault, busy = 0, number = 0, entries = {}, sockets = {}, received_count = 0 }, ledger)
 end
 
 --- Adds the socket number `index`; `granted`: the size of its receive buffer.
@@ -163,6 +163,20 @@ function ledger:close(index)
     end
   end
   self.sockets[index].anonymous = 0
+end
+
+-- While an entry changes, hooks and finalizers of the fuzzer keep still: they use the ledger themselves.
+local function leave(self, ...)
+  self.busy = self.busy - 1
+  return ...
+end
+
+for _, name in ipairs { "reserve", "sent", "failed", "uncertain", "received", "peeked", "close" } do
+  local change = ledger[name]
+  ledger[name] = function(self, ...)
+    self.busy = self.busy + 1
+    return leave(self, change(self, ...))
+  end
 end
 
 return ledger
