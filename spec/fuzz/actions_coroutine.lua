@@ -18,7 +18,7 @@ end
 
 local function pick(r)
   local list = r:one_in(4) and world.generators or world.threads
-  if #list > 0 then return r:pick(list) end
+  if #list > 0 then return r:one_in(3) and list[#list] or r:pick(list) end
   local facts = { kind = "foreign" }
   local co = coroutine.create(contexts.body_of(r, facts))
   world.note_thread(co, facts)

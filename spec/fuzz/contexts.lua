@@ -54,12 +54,23 @@ local function under_deadline(r, facts, fn, ...)
   return table.unpack(results, 1, results.n)
 end
 
+-- Yields inside a deadline: somebody else resumes it, with Lua's own resume or the library's.
+local function act_later(r, facts)
+  if facts.kind == "foreign" and r:one_in(2) then
+    facts.yields = true
+    coroutine.yield()
+    facts.yields = false
+    world.log("goes on in its deadline")
+  end
+  act(r)
+end
+
 local function in_layers(r, facts)
   local kind = r:int(1, 8)
   if kind == 1 then
     world.try("shield", F.shield, act, r)
   elseif kind <= 3 then
-    under_deadline(r, facts, act, r)
+    under_deadline(r, facts, act_later, r, facts)
   elseif kind == 4 then
     local closes <close> = guard(r) -- luacheck: ignore closes
     act(r)
