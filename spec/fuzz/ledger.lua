@@ -126,9 +126,11 @@ function ledger:received(index, text, truncated, size)
   if entry.state ~= "pending" then release(self, number, entry) end
 end
 
---- A peek has returned `text`.
+--- A peek has returned `text`. A hook may have received the datagram since.
 function ledger:peeked(index, text, truncated, size)
-  if #text >= HEADER then check(self, index, text, truncated, size) end
+  if #text < HEADER then return end
+  local entry = self.entries[string.unpack(">I4", text)]
+  if entry ~= nil and not entry.received then check(self, index, text, truncated, size) end
 end
 
 --- How many datagrams the socket is sure to have, in the system or in the library.
