@@ -70,6 +70,16 @@ describe("a fiber that somebody else resumes", function()
     assert.equal("went on", started:join())
   end))
 
+  it("is running meanwhile for whoever asks", support.on_main(function()
+    local started, get = spawn_known(function()
+      fiber.yield()
+      return fiber.current().status
+    end)
+    fiber.loop:step()
+    assert.same({ true, "running" }, { coroutine.resume(get()) })
+    assert.equal(ip.error.ECANCELED, support.error_of(started.join, started))
+  end))
+
   it("keeps nobody waiting when it ends inside the step of another fiber", support.on_main(function()
     local started, get = spawn_known(function()
       fiber.yield()
@@ -178,6 +188,34 @@ describe("a generator that is closed with its fiber", function()
     collectgarbage()
     assert.is_true(closed)
     assert.equal(ip.error.ECANCELED, support.error_of(started.join, started))
+  end))
+end)
+
+describe("a wait on the main thread at the limit of nested C calls", function()
+  it("raises before it has consumed anything", support.on_main(function()
+    local sock, port = support.bound()
+    local client = ip.udp.connect("127.0.0.1", port)
+    local received = 0
+    sock.receive_timeout = 0.02 -- a fiber that is resumed at that depth may not be able to send
+    fiber.on_error(function() end)
+    local function receive_deep(depth)
+      if depth > 0 then return (string.gsub("x", "x", function() return receive_deep(depth - 1) end)) end
+      fiber.spawn(client.send, client, "x")
+      sock:receive_string()
+      received = received + 1
+      return "x"
+    end
+    local sent = 0
+    for depth = 180, 199 do
+      pcall(receive_deep, depth)
+      fiber.run()
+      while sock:try_receive(require("byte_span").new(1)) do sent = sent + 1 end
+    end
+    fiber.on_error()
+    assert.equal(0, require("ip.core").fiber.statistics().operations)
+    assert.is_true(received > 0 and sent + received <= 20)
+    client:close()
+    sock:close()
   end))
 end)
 

@@ -79,20 +79,25 @@ local function in_layers(r, facts)
   end
 end
 
--- A body of one to three actions. `facts.finished` is set by its last instruction.
+local function one_to_three(r, facts)
+  local closes <close> = r:one_in(3) and guard(r) or nil -- luacheck: ignore closes
+  for _ = 1, r:int(1, 3) do
+    if r:one_in(6) then
+      facts.yields = true
+      coroutine.yield()
+      facts.yields = false
+      -- whoever has resumed it: the dispatcher, or somebody else while nobody drives the loop
+      if r:one_in(3) then world.try("step", api.loop.step, ip.fiber.loop) end
+    end
+    in_layers(r, facts)
+  end
+end
+
+-- A body of one to three actions. `facts.finished` is set by its last instruction, when its guard is closed, which may
+-- wait.
 local function body_of(r, facts)
   return function()
-    local closes <close> = r:one_in(3) and guard(r) or nil -- luacheck: ignore closes
-    for _ = 1, r:int(1, 3) do
-      if r:one_in(6) then
-        facts.yields = true
-        coroutine.yield()
-        facts.yields = false
-        -- whoever has resumed it: the dispatcher, or somebody else while nobody drives the loop
-        if r:one_in(3) then world.try("step", api.loop.step, ip.fiber.loop) end
-      end
-      in_layers(r, facts)
-    end
+    one_to_three(r, facts)
     facts.finished = true
     if r:one_in(3) then return print, "results that stay", nil end
   end

@@ -59,17 +59,29 @@ static void unanchor(lua_State *L, struct ip_runtime *runtime, struct fiber *fib
   if (fiber->task.context.interrupted) runtime->pending_raises--;
 }
 
-/* (thread as light userdata, number of results) -> table of the results. Runs in protected mode, because it
-   allocates. */
+/* (results ...) -> table of them. Runs in protected mode, because it allocates. */
 static int pack_results(lua_State *L) {
-  lua_State *thread = lua_touserdata(L, 1);
-  int results = (int)lua_tointeger(L, 2);
-  luaL_checkstack(L, results, "too many results");
+  int results = lua_gettop(L);
   lua_createtable(L, results, 0);
-  lua_xmove(thread, L, results);
+  lua_insert(L, 1);
   for (int i = results; i >= 1; i--)
-    lua_rawseti(L, 3, i);
+    lua_rawseti(L, 1, i);
   return 1;
+}
+
+/* Moves several results of the coroutine to this stack as one table, or a memory error. The coroutine's stack is empty
+   before anything allocates: a finalizer could start the coroutine with its results otherwise. [-0, +1, -] */
+static void push_packed(lua_State *L, struct fiber *fiber) {
+  lua_State *thread = ip_task_thread(&fiber->task);
+  if (!lua_checkstack(L, fiber->results + 2)) {
+    lua_pushnil(L);
+    fiber->state = FIBER_FAILED;
+    return;
+  }
+  lua_pushcfunction(L, pack_results);
+  lua_xmove(thread, L, fiber->results);
+  if (lua_pcall(L, fiber->results, 1, 0) != LUA_OK)
+    fiber->state = FIBER_FAILED; /* fails with the memory error */
 }
 
 /* Pushes the outcome of the coroutine as one value and empties its stack. Otherwise coroutine.status would
@@ -82,14 +94,10 @@ static void push_remains(lua_State *L, struct fiber *fiber) {
     lua_xmove(thread, L, 1);
     return;
   }
-  if (fiber->results > 1 && fiber->state != FIBER_CLOSED) {
-    lua_pushcfunction(L, pack_results);
-    lua_pushlightuserdata(L, thread);
-    lua_pushinteger(L, fiber->results);
-    if (lua_pcall(L, 2, 1, 0) != LUA_OK) fiber->state = FIBER_FAILED; /* fails with the memory error */
-  } else {
+  if (fiber->results > 1 && fiber->state != FIBER_CLOSED)
+    push_packed(L, fiber);
+  else
     lua_pushnil(L);
-  }
   lua_settop(thread, 0);
 }
 
@@ -266,7 +274,7 @@ static const char *status_of(lua_State *L, const struct fiber *fiber) {
                                       [FIBER_INTERRUPTED] = "interrupted",
                                       [FIBER_CLOSED] = "failed"};
   if (fiber->state != FIBER_ALIVE) return ended[fiber->state];
-  if (ip_runtime(L)->current == &fiber->task) return "running";
+  if (ip_runtime(L)->current == &fiber->task || ip_task_is_running(&fiber->task)) return "running";
   const struct ip_operation *waiting = fiber->task.context.waiting;
   return waiting != NULL && waiting->state == IP_OPERATION_ARMED ? "waiting" : "ready";
 }

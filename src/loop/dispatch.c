@@ -152,20 +152,13 @@ void ip_operation_resume(lua_State *L, struct ip_operation *operation) {
   }
 }
 
-/* Does the coroutine run, or wait for a coroutine that it has resumed itself? Its status is LUA_OK then, as that of
-   a coroutine that has not begun or has ended. */
-static bool is_running(lua_State *thread) {
-  lua_Debug frame;
-  return lua_status(thread) == LUA_OK && lua_getstack(thread, 0, &frame) != 0;
-}
-
 /* Starts a task, continues a task that yielded by itself, or ends a task whose coroutine somebody else has
    finished. A task that somebody else is running is looked at again in the next iteration. */
 static void run_task(lua_State *L, struct ip_runtime *runtime, struct ip_task *task) {
   if (task->context.waiting != NULL)
     return; /* somebody else has resumed it meanwhile, and it waits in a pooled operation */
   lua_State *thread = ip_task_thread(task);
-  if (is_running(thread)) {
+  if (ip_task_is_running(task)) {
     ip_queue_append(&runtime->strays, &task->operation.ready.link);
     return;
   }

@@ -93,6 +93,19 @@ static struct ip_operation *pop_from_pool(lua_State *L, struct ip_runtime *runti
   return operation;
 }
 
+static int do_nothing(lua_State *L) {
+  (void)L;
+  return 0;
+}
+
+/* Raises where the stack or the limit of nested C calls has no place for the __close of a pooled operation: later, that
+   would lose the result of the call. [-0, +0, e] */
+static void check_depth(lua_State *L) {
+  luaL_checkstack(L, 4, "too many arguments");
+  lua_pushcfunction(L, do_nothing);
+  lua_call(L, 0, 0);
+}
+
 /* Returns the running task's own operation, or NULL when the caller is no task. */
 static struct ip_operation *own_operation(lua_State *L, struct ip_context *context) {
   struct ip_task *task = ip_context_task(context);
@@ -128,7 +141,7 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
   if (context != NULL && !yields) ip_context_check(L, runtime, type->name, context, true);
   if (deadline == IP_AT_ONCE && !yields) ip_error_raise(L, ETIMEDOUT, type->name);
   struct ip_operation *operation = own_operation(L, context);
-  if (operation == NULL) luaL_checkstack(L, 4, "too many arguments");
+  if (operation == NULL) check_depth(L);
   if (operation == NULL && runtime->free_operations == NULL) extend_pool(L, runtime);
   if (IP_UNLIKELY(ip_fork_check(runtime) != 0)) ip_error_raise(L, runtime->fork_error, IP_FORK_OPERATION);
   struct ip_timer *timer = new_timer(L, runtime, deadline);
@@ -345,6 +358,10 @@ static int continue_operation(lua_State *L, int status, lua_KContext operation_c
   if (IP_UNLIKELY(operation->state == IP_OPERATION_ARMED)) {
     ip_operation_release(L, operation);
     return ip_error_text(L, "resumed while waiting in %s", type->name);
+  }
+  if (IP_UNLIKELY(operation->runtime->closed)) { /* a finalizer resumes it: objects may be freed already */
+    ip_operation_release(L, operation);
+    return ip_error_text(L, "ip: the runtime is closed");
   }
   struct ip_result result = {operation->runtime, type, operation->object, operation->received,
                              operation->payload};

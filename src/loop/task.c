@@ -48,6 +48,13 @@ void ip_task_push(lua_State *L, const struct ip_task *task) {
   push(L, ip_task_thread(task));
 }
 
+/* The status of a running coroutine is LUA_OK, as that of a coroutine that has not begun or has ended. */
+bool ip_task_is_running(const struct ip_task *task) {
+  lua_State *thread = ip_task_thread(task);
+  lua_Debug frame;
+  return lua_status(thread) == LUA_OK && lua_getstack(thread, 0, &frame) != 0;
+}
+
 void ip_task_enqueue(struct ip_task *task) {
   if (task->operation.state == IP_OPERATION_FREE)
     ip_runtime_enqueue(task->operation.runtime, &task->operation.ready);

@@ -40,6 +40,9 @@ struct ip_task *ip_task_find(lua_State *L);
 /* Pushes the userdata of an anchored task. [-0, +1, -] */
 void ip_task_push(lua_State *L, const struct ip_task *task);
 
+/* Does the task's coroutine run, or wait for a coroutine that it has resumed itself? [-0, +0, -] */
+bool ip_task_is_running(const struct ip_task *task);
+
 /* Queues the task for the next iteration, which starts it, continues it or finds that its coroutine is dead.
    Does not call Lua. */
 void ip_task_enqueue(struct ip_task *task);
