@@ -175,10 +175,10 @@ function actions.send_many(r)
   if ok then
     if n ~= #numbers then world.fault(("send_many sent %s of %d"):format(tostring(n), #numbers)) end
     settle_several(numbers, n)
-  elseif getmetatable(n) == "ip.error" and n.sent == nil and n.operation == "with_timeout" then
+  elseif getmetatable(n) ~= "ip.error" then -- Lua's own errors (too many nested C calls) tell no number
     for _, number in ipairs(numbers) do world.ledger:uncertain(number) end
   else
-    settle_several(numbers, getmetatable(n) == "ip.error" and n.sent or 0, n)
+    settle_several(numbers, n.sent or 0, n)
   end
 end
 
