@@ -104,10 +104,11 @@ void ip_keyboard_interrupt_forget(struct ip_runtime *runtime) {
     uv_sleep(1);
 }
 
-/* Other threads, which may have been at it, have not come along. What came before the loop was made anew has woken
-   nobody. */
+/* Other threads, which may have been installing the handler or running it, do not exist in the child. A signal
+   that came before the loop was made anew has woken no loop. */
 void ip_keyboard_interrupt_forked(struct ip_runtime *runtime) {
   atomic_store(&handlers_running, 0);
-  atomic_flag_clear(&installing);
-  if (atomic_load(&runtime->signalled)) uv_async_send(&runtime->handles->wakeup);
+  atomic_store(&installing, 0);
+  if (atomic_load(&runtime->signalled))
+    (void)uv_async_send(&runtime->handles->wakeup); /* fails on no handle */
 }
