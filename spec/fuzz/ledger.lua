@@ -146,7 +146,7 @@ end
 --- that sends is pending.
 function ledger:close(index)
   local missing = self:missing(index)
-  if missing > 0 then
+  if missing > 0 and not self.may_lose then
     local numbers = {}
     for number, entry in pairs(self.entries) do
       local is_lost = entry.to == index and entry.state == "sent" and not entry.received

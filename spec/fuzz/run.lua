@@ -293,6 +293,7 @@ local function settle()
     drain(entry)
     world.ledger:close(entry.index)
   end
+  world.ledger.may_lose = nil
   step_quietly()
   local operations = core.fiber.statistics().operations
   if operations > 0 and plays("check_accounts") then

@@ -23,6 +23,14 @@
 /* Registry: the pool, which owns the operations in it. */
 static const char pool_key;
 
+/* Registry: a userdata whose __close does nothing. */
+static const char inert_key;
+
+static int do_nothing(lua_State *L) {
+  (void)L;
+  return 0;
+}
+
 /* --- checks before a call suspends --- */
 
 static int refuse(lua_State *L, const struct ip_runtime *runtime, const struct ip_operation_type *type) {
@@ -91,11 +99,6 @@ static struct ip_operation *pop_from_pool(lua_State *L, struct ip_runtime *runti
   operation->slot = lua_gettop(L);
   lua_toclose(L, operation->slot);
   return operation;
-}
-
-static int do_nothing(lua_State *L) {
-  (void)L;
-  return 0;
 }
 
 /* Raises where the stack or the limit of nested C calls has no place for the __close of a pooled operation: later, that
@@ -286,9 +289,21 @@ static int operation_mt_close(lua_State *L) {
   return 0;
 }
 
+/* The slot of a released operation has to be closed by Lua, which fails at the limit of nested C calls: the operation is
+   free before that, and an object without a purpose is closed in its place. */
+static void release_pooled(lua_State *L, struct ip_operation *operation) {
+  int slot = operation->slot;
+  end_call(L, operation);
+  lua_pushnil(L);
+  lua_setiuservalue(L, slot, 1);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &inert_key);
+  lua_replace(L, slot);
+  lua_closeslot(L, slot);
+}
+
 void ip_operation_release(lua_State *L, struct ip_operation *operation) {
   if (operation->is.pooled)
-    lua_closeslot(L, operation->slot); /* calls __close */
+    release_pooled(L, operation);
   else
     end_call(L, operation);
 }
@@ -406,6 +421,12 @@ void ip_operation_open(lua_State *L, int core) {
       .metamethods = metamethods,
   };
   ip_class_define(L, core, &definition);
+  lua_newuserdatauv(L, 0, 0);
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, do_nothing);
+  lua_setfield(L, -2, "__close");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &inert_key);
   lua_newtable(L);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &pool_key);
 }
