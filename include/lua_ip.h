@@ -20,8 +20,9 @@ extern "C" {
    not make one from a callback of that loop. lua_close runs the loop until the library's handles are closed:
    call it outside of the loop's callbacks, and before uv_loop_close.
 
-   In the child of a fork the library calls uv_loop_fork before it touches the loop for the first time. A host that runs
-   the loop in the child before it calls the library calls uv_loop_fork itself; it may do so in any case. */
+   In the child of a fork the library calls uv_loop_fork before it touches the loop for the first time. A host
+   that runs the loop in the child before it calls the library calls uv_loop_fork itself; it may do so in any
+   case. */
 int lua_ip_use_loop(lua_State *L, struct uv_loop_s *loop);
 
 #ifdef __cplusplus

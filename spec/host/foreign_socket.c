@@ -4,7 +4,8 @@
    usage: foreign_socket timestamps COMMAND...
              the system stamps every datagram that it sends (SO_TIMESTAMPING)
           foreign_socket twin COMMAND...
-             another process has it, too, and shuts it down when it gets a datagram with the side, "r", "w" or "b"
+             another process has it, too, and shuts it down when it gets a datagram with the side:
+             "r", "w" or "b"
 
    The descriptor is appended to the command, and the port to which that datagram goes. Linux. */
 #include <arpa/inet.h>

@@ -1,8 +1,9 @@
-/* fork_host.c: a C program that runs a Lua program which forks. With CORE, the path of ip/core.so, the library runs on a
-   loop of the host's, which goes on after PROGRAM until nothing is left in it, in both processes.
+/* fork_host.c: a C program that runs a Lua program which forks. With CORE, the path of ip/core.so, the
+   library runs on a loop of the host's, which goes on after PROGRAM until nothing is left in it, in both
+   processes.
 
-   Ctrl-C raises the error "interrupted!" in Lua, as in the standalone interpreter. The name slow.test is looked up for
-   SLOW_SECONDS, and is then that of localhost.
+   Ctrl-C raises the error "interrupted!" in Lua, as in the standalone interpreter. The name slow.test is
+   looked up for SLOW_SECONDS, and is then that of localhost.
 
    usage: fork_host PROGRAM [CORE] */
 #include <dlfcn.h>

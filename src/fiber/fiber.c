@@ -69,8 +69,9 @@ static int pack_results(lua_State *L) {
   return 1;
 }
 
-/* Moves several results of the coroutine to this stack as one table, or a memory error. The coroutine's stack is empty
-   before anything allocates: a finalizer could start the coroutine with its results otherwise. [-0, +1, -] */
+/* Moves several results of the coroutine to this stack as one table, or a memory error. The coroutine's stack
+   is empty before anything allocates: a finalizer could start the coroutine with its results otherwise.
+   [-0, +1, -] */
 static void push_packed(lua_State *L, struct fiber *fiber) {
   lua_State *thread = ip_task_thread(&fiber->task);
   if (!lua_checkstack(L, fiber->results + 2)) {

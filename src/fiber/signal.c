@@ -98,8 +98,8 @@ static void close_watches(struct ip_resource *resource) {
     ip_runtime_close_handle((uv_handle_t *)&watch_of(link)->uv, ip_runtime_free_handle);
 }
 
-/* A child has none of the signals that its parent has not looked at (fork(2)). libuv up to 1.44 goes on counting those
-   as caught, and would wait for ever for them before it closes the handle. */
+/* A child has none of the signals that its parent has not looked at (fork(2)). libuv up to 1.44 goes on
+   counting those as caught, and would wait for ever for them before it closes the handle. */
 static void forget_caught(struct ip_resource *resource) {
   const struct signals *signals = ip_container_of(resource, struct signals, resource);
   for (struct ip_queue *link = signals->watches.next; link != &signals->watches; link = link->next) {

@@ -1,10 +1,10 @@
 /* alarm.c: what wakes the loop for its timers.
 
-   libuv's timers count whole milliseconds. So on Linux one timerfd(2), on the clock of uv_hrtime, wakes the loop through
-   a uv_poll_t, on a grid of GRID nanoseconds: what is due within one wakes it once. It is set when the earliest deadline
-   becomes earlier, and before the loop polls, so that a call that ends before its deadline costs no system call as a
-   rule. An alarm that finds nothing due sets itself anew. Where no timerfd can be made, a uv_timer_t does the same on
-   a grid of a millisecond.
+   libuv's timers count whole milliseconds. So on Linux one timerfd(2), on the clock of uv_hrtime, wakes the
+   loop through a uv_poll_t, on a grid of GRID nanoseconds: what is due within one wakes it once. It is set
+   when the earliest deadline becomes earlier, and before the loop polls, so that a call that ends before its
+   deadline costs no system call as a rule. An alarm that finds nothing due sets itself anew. Where no timerfd
+   can be made, a uv_timer_t does the same on a grid of a millisecond.
 
    The runtime owns the alarm; the handles are closed with the loop. Nothing here calls Lua or raises. */
 #include "loop/alarm.h"
@@ -76,8 +76,8 @@ static int open_timerfd(void) {
   return timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 }
 
-/* Makes another timerfd under the same number, which the uv_poll_t watches. The old one is closed first: then there is a
-   number left. */
+/* Makes another timerfd under the same number, which the uv_poll_t watches. The old one is closed first: then
+   there is a number left. */
 static bool replace_timerfd(int fd) {
   close(fd);
   int fresh = open_timerfd();
@@ -87,8 +87,8 @@ static bool replace_timerfd(int fd) {
   return replaced;
 }
 
-/* Setting a timerfd makes it unreadable (Linux fs/timerfd.c, timerfd_setup). False: the descriptor is no timerfd any
-   more, for somebody has closed it. */
+/* Setting a timerfd makes it unreadable (Linux fs/timerfd.c, timerfd_setup). False: the descriptor is no
+   timerfd any more, for somebody has closed it. */
 static bool set_timerfd(struct ip_alarm *alarm, ip_deadline deadline) {
   struct itimerspec when = {.it_value = {0, 0}};
   alarm->set = IP_NEVER;
@@ -135,7 +135,8 @@ static void set(struct ip_alarm *alarm, ip_deadline deadline) {
   set_timer(alarm, deadline);
 }
 
-/* Most timers are followed by another one before the loop polls again, and then the alarm is set once for both. */
+/* Most timers are followed by another one before the loop polls again, and then the alarm is set once for
+   both. */
 static void on_rung(uv_poll_t *poll, int status, int events) {
   struct ip_alarm *alarm = ip_container_of(poll, struct ip_alarm, poll);
   (void)events;

@@ -7,8 +7,8 @@
 /* The alarm of a runtime whose loop is open; NULL when memory is short. */
 struct ip_alarm *ip_alarm_new(struct ip_runtime *runtime);
 
-/* `deadline` is the earliest: the alarm is set before the loop polls the next time, if it is not set for as early a time
-   already. */
+/* `deadline` is the earliest: the alarm is set before the loop polls the next time, if it is not set for as
+   early a time already. */
 void ip_alarm_hasten(struct ip_alarm *alarm, ip_deadline deadline);
 
 /* No timer runs any more. The alarm stays set, for to set it again would cost a system call. */

@@ -59,8 +59,8 @@ void ip_context_push_owner(lua_State *L, struct ip_runtime *runtime, struct ip_c
    removes the context. [-1, +0, m] */
 void ip_context_assign(lua_State *L, int thread);
 
-/* Lets the running coroutine's `context` bound the calls of the coroutine at `thread` until ip_context_leave. A
-   context that the coroutine has of its own goes on bounding it as well. [-0, +0, m] */
+/* Lets the running coroutine's `context` bound the calls of the coroutine at `thread` until ip_context_leave.
+   A context that the coroutine has of its own goes on bounding it as well. [-0, +0, m] */
 void ip_context_enter(lua_State *L, struct ip_runtime *runtime, int thread, struct ip_context *context);
 void ip_context_leave(lua_State *L, int thread);
 
@@ -85,8 +85,8 @@ void ip_context_check(lua_State *L, struct ip_runtime *runtime, const char *oper
 /* Pushes the error of the innermost expired deadline of `context`, which is to be raised. [-0, +1, m] */
 struct ip_error *ip_context_push_deadline(lua_State *L, struct ip_context *context);
 
-/* Pushes the error of a scope that has expired, or expires because the running coroutine is about to wait; NULL,
-   and nothing pushed: no scope ends the call. [-0, +(0|1), m] */
+/* Pushes the error of a scope that has expired, or expires because the running coroutine is about to wait;
+   NULL, and nothing pushed: no scope ends the call. [-0, +(0|1), m] */
 struct ip_error *ip_context_test_deadline(lua_State *L, struct ip_runtime *runtime);
 
 /* Creates the table of contexts of coroutines that somebody else has made. [-0, +0, m] */

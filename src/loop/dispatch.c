@@ -283,7 +283,8 @@ void ip_loop_on_prepare(uv_prepare_t *prepare) {
   if (!ip_queue_is_empty(&runtime->unprobed)) ip_watcher_probe(runtime);
 }
 
-/* The driver thread runs nothing itself: it is what coroutines are resumed from, and what handlers are called on. */
+/* The driver thread runs nothing itself: it is what coroutines are resumed from, and what handlers are called
+   on. */
 void ip_loop_on_check(uv_check_t *check) {
   struct ip_runtime *runtime = check->data;
   if (runtime->driving) return; /* our own uv_run is active, and its caller serves the batch */

@@ -1,10 +1,10 @@
 /* fork.c: what a child process does with the loop that it has inherited.
 
-   A runtime that has no loop yet needs nothing. One with a loop calls uv_loop_fork once: libuv closes this process's
-   copies of the descriptors that it shares with the parent, opens others, and registers all watched descriptors again.
-   What libuv 1.42 to 1.52 leave behind is mended here: marks of asynchronous handles that were on their way (cleared by
-   later versions), the queue of the thread pool's results with its mutex, and the count of its requests, whose threads
-   the child does not have.
+   A runtime that has no loop yet needs nothing. One with a loop calls uv_loop_fork once: libuv closes this
+   process's copies of the descriptors that it shares with the parent, opens others, and registers all watched
+   descriptors again. What libuv 1.42 to 1.52 leave behind is mended here: marks of asynchronous handles that
+   were on their way (cleared by later versions), the queue of the thread pool's results with its mutex, and
+   the count of its requests, whose threads the child does not have.
 
    Nothing here raises or calls Lua. */
 #include "loop/fork.h"
@@ -17,8 +17,8 @@
 #include <pthread.h>
 #include <string.h>
 
-/* 0: pthread_atfork has not been called. Static, like threads_generation, for the handler of a fork and a destructor have
-   no other data. */
+/* 0: pthread_atfork has not been called. Static, like threads_generation, for the handler of a fork and a
+   destructor have no other data. */
 atomic_uint ip_fork_generation;
 
 static void on_child(void) {
@@ -51,9 +51,9 @@ static void on_done(uv_work_t *work, int status) {
   *(size_t *)work->data = 0;
 }
 
-/* When libuv is unloaded or the process ends, its destructor joins its threads (src/threadpool.c). The child of a fork
-   has none, so that it would crash; work of its own gives it threads that can be joined. This runs before that, for this
-   library depends on libuv. */
+/* When libuv is unloaded or the process ends, its destructor joins its threads (src/threadpool.c). The child
+   of a fork has none, so that it would crash; work of its own gives it threads that can be joined. This runs
+   before that, for this library depends on libuv. */
 __attribute__((destructor)) static void restart_threads(void) {
   unsigned started = atomic_load(&threads_generation);
   if (started == 0 || started == atomic_load(&ip_fork_generation)) return;
@@ -75,7 +75,8 @@ static int mend_own_loop(uv_loop_t *loop) {
   return -uv_mutex_init(&loop->wq_mutex); /* a thread of the parent may have held it */
 }
 
-/* A mark that stays would keep uv_async_send from waking the loop for ever (libuv src/unix/async.c up to 1.45). */
+/* A mark that stays would keep uv_async_send from waking the loop for ever (libuv src/unix/async.c up to
+   1.45). */
 static int mend_loop(struct ip_runtime *runtime) {
   runtime->loop->wq_async.pending = 0;
   runtime->handles->wakeup.pending = 0;
@@ -106,7 +107,8 @@ static int adopt_loop(struct ip_runtime *runtime) {
   return 0;
 }
 
-/* A second uv_loop_fork after one that has failed would abort the process, for libuv would close a descriptor twice. */
+/* A second uv_loop_fork after one that has failed would abort the process, for libuv would close a descriptor
+   twice. */
 int ip_fork_follow(struct ip_runtime *runtime) {
   if (!runtime->opened) return 0;
   if (runtime->fork_error == 0) runtime->fork_error = adopt_loop(runtime);

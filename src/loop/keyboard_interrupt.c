@@ -5,8 +5,8 @@
    host's: it calls the host's handler and then wakes the loops that wait. Where the host has no handler (the
    default action, or SIG_IGN), it installs nothing.
 
-   Owns static mutable data, as fork.c does, because a signal handler has no other data: all of it is atomic, or
-   is written before it is published. Nothing here calls Lua or raises. */
+   Owns static mutable data, as fork.c does, because a signal handler has no other data: all of it is atomic,
+   or is written before it is published. Nothing here calls Lua or raises. */
 #include "loop/keyboard_interrupt.h"
 
 #include "base/util.h"
@@ -104,8 +104,8 @@ void ip_keyboard_interrupt_forget(struct ip_runtime *runtime) {
     uv_sleep(1);
 }
 
-/* Other threads, which may have been installing the handler or running it, do not exist in the child. A signal
-   that came before the loop was made anew has woken no loop. */
+/* Other threads, which may have been installing the handler or running it, do not exist in the child. A
+   signal that came before the loop was made anew has woken no loop. */
 void ip_keyboard_interrupt_forked(struct ip_runtime *runtime) {
   atomic_store(&handlers_running, 0);
   atomic_store(&installing, 0);

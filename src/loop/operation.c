@@ -101,8 +101,8 @@ static struct ip_operation *pop_from_pool(lua_State *L, struct ip_runtime *runti
   return operation;
 }
 
-/* Raises where the stack or the limit of nested C calls has no place for the __close of a pooled operation: later, that
-   would lose the result of the call. [-0, +0, e] */
+/* Raises where the stack or the limit of nested C calls has no place for the __close of a pooled operation:
+   later, that would lose the result of the call. [-0, +0, e] */
 static void check_depth(lua_State *L) {
   luaL_checkstack(L, 4, "too many arguments");
   lua_pushcfunction(L, do_nothing);
@@ -289,8 +289,8 @@ static int operation_mt_close(lua_State *L) {
   return 0;
 }
 
-/* The slot of a released operation has to be closed by Lua, which fails at the limit of nested C calls: the operation is
-   free before that, and an object without a purpose is closed in its place. */
+/* The slot of a released operation has to be closed by Lua, which fails at the limit of nested C calls: the
+   operation is free before that, and an object without a purpose is closed in its place. */
 static void release_pooled(lua_State *L, struct ip_operation *operation) {
   int slot = operation->slot;
   end_call(L, operation);
@@ -341,8 +341,9 @@ static int raise_deadline(lua_State *L, const struct ip_operation_type *type, st
   return ip_error_throw(L);
 }
 
-/* Somebody else has resumed a task, so the dispatcher does not see what becomes of it: it looks at the task in the
-   next iteration, when the coroutine has ended, or waits, or is suspended by a coroutine.yield of its own. */
+/* Somebody else has resumed a task, so the dispatcher does not see what becomes of it: it looks at the task
+   in the next iteration, when the coroutine has ended, or waits, or is suspended by a coroutine.yield of its
+   own. */
 static void notice_foreign_resume(const lua_State *L, struct ip_context *context) {
   struct ip_task *task = ip_context_task(context);
   if (task != NULL && ip_task_thread(task) == L) ip_task_enqueue(task);

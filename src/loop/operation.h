@@ -147,8 +147,8 @@ IP_NO_RETURN int ip_operation_fail(lua_State *L, struct ip_operation *operation,
 /* Releases the operation of the running call from any state. [-0, +0, -] */
 void ip_operation_release(lua_State *L, struct ip_operation *operation);
 
-/* Is the coroutine of an ARMED or READY operation still suspended in it? Its __close may not have been called: at the
-   limit of nested C calls Lua closes a coroutine without it. [-0, +0, -] */
+/* Is the coroutine of an ARMED or READY operation still suspended in it? Its __close may not have been
+   called: at the limit of nested C calls Lua closes a coroutine without it. [-0, +0, -] */
 bool ip_operation_is_suspended(const struct ip_operation *operation);
 
 /* Releases an operation whose coroutine is not suspended in it any more. [-0, +0, -] */

@@ -237,8 +237,9 @@ static void close_set(struct ip_resource *resource) {
   close_poll(set);
 }
 
-/* In the child of a fork the epoll is still the parent's: another one takes its number, which libuv watches already, and
-   the waits that are pending go on in it. A wait whose descriptor cannot be entered any more ends with that error. */
+/* In the child of a fork the epoll is still the parent's: another one takes its number, which libuv watches
+   already, and the waits that are pending go on in it. A wait whose descriptor cannot be entered any more
+   ends with that error. */
 static void renew(struct ip_resource *resource) {
   struct ip_poll_set *set = ip_container_of(resource, struct ip_poll_set, resource);
   int number = set->epoll;

@@ -32,8 +32,9 @@ struct ip_ready {
   uint8_t type; /* enum ip_ready_type */
   /* The others stand here because of the padding. */
   uint8_t fruitless; /* of a watcher: iterations in a row whose events brought nothing */
-  uint32_t
-      iteration; /* of the loop: when an operation was armed, or when a watcher's event last brought nothing */
+  /* Number of the iteration in which an operation was armed, or in which a watcher's event last brought
+     nothing. */
+  uint32_t iteration;
 };
 
 struct ip_resource;
@@ -42,8 +43,8 @@ struct ip_resource_type {
   const char *name;
   /* Closes the resource when the state ends, and removes it from the list. Does not call Lua. */
   void (*close)(struct ip_resource *resource);
-  /* In the child of a fork, whose loop has been made anew: makes what the kernel shares with the parent anew. It may
-     leave the list. NULL: nothing is shared but what libuv watches. No Lua. */
+  /* In the child of a fork, whose loop has been made anew: makes what the kernel shares with the parent anew.
+     It may leave the list. NULL: nothing is shared but what libuv watches. No Lua. */
   void (*forked)(struct ip_resource *resource);
 };
 

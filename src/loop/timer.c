@@ -1,9 +1,9 @@
-/* timer.c: pooled timers. The runtime owns all of them: a timer is in the chain of free ones, or lent to one owner.
-   Nothing here calls Lua or raises.
+/* timer.c: pooled timers. The runtime owns all of them: a timer is in the chain of free ones, or lent to one
+   owner. Nothing here calls Lua or raises.
 
-   Those that run are in a pairing heap (Fredman, Sedgewick, Sleator, Tarjan: The pairing heap, 1986): to start one takes
-   a comparison, and to stop one that has no children, as most have that are stopped before their deadline, a few
-   assignments. Whatever else is O(log n) in the long run. */
+   Those that run are in a pairing heap (Fredman, Sedgewick, Sleator, Tarjan: The pairing heap, 1986): to
+   start one takes a comparison, and to stop one that has no children, as most have that are stopped before
+   their deadline, a few assignments. Whatever else is O(log n) in the long run. */
 #include "loop/timer.h"
 
 #include "base/util.h"

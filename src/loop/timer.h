@@ -1,4 +1,5 @@
-/* timer.h: pooled timers with absolute deadlines. One alarm of the system's serves all timers of a runtime (alarm.h). */
+/* timer.h: pooled timers with absolute deadlines. One alarm of the system's serves all timers of a runtime
+   (alarm.h). */
 #ifndef IP_TIMER_H
 #define IP_TIMER_H
 
@@ -16,7 +17,8 @@ typedef uint64_t ip_deadline;
 #define IP_AT_ONCE 0        /* a call that would wait times out */
 
 struct ip_timer {
-  /* in the heap: its oldest child, its younger sibling, and its older sibling or, of a first child, its parent */
+  /* in the heap: its oldest child, its younger sibling, and its older sibling or, of a first child, its
+     parent */
   struct ip_timer *child;
   struct ip_timer *next; /* in the chain of free timers: the next one */
   struct ip_timer *previous;

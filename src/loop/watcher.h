@@ -107,8 +107,8 @@ void ip_watcher_probe(struct ip_runtime *runtime);
 /* The dispatcher's part: attempts the calls of those who waited before this iteration. Resumes coroutines. */
 void ip_watcher_dispatch(lua_State *L, struct ip_watcher *watcher);
 
-/* For the `forked` of a watcher's resource type: libuv registers the descriptor in the child's loop, and that is probed
-   first. Does not call Lua. */
+/* For the `forked` of a watcher's resource type: libuv registers the descriptor in the child's loop, and that
+   is probed first. Does not call Lua. */
 void ip_watcher_forked(struct ip_resource *resource);
 
 /* Removes the descriptor, which stays open, from the loop and the watcher from the runtime's resources. No

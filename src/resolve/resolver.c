@@ -134,8 +134,8 @@ static void leave_to_callback(struct ip_resource *resource) {
   ip_queue_remove(&resource->link);
 }
 
-/* No thread has come along to the child of a fork. What a thread had finished before is delivered by a host's loop, and
-   freed then; of the others nobody hears again, and the memory stays with libuv's queues. */
+/* No thread has come along to the child of a fork. What a thread had finished before is delivered by a host's
+   loop, and freed then; of the others nobody hears again, and the memory stays with libuv's queues. */
 static void lose(struct ip_resource *resource) {
   struct lookup *lookup = ip_container_of(resource, struct lookup, resource);
   struct ip_runtime *runtime = lookup->runtime;

@@ -53,8 +53,8 @@ struct ip_failure ip_send_path_failure(struct ip_channel *channel, int code, int
   return ip_error_queue_failure(channel, code, local_mtu);
 }
 
-/* An error of an older datagram makes the next send fail, whomever that is for, once. With an error queue it is in there,
-   unless it came too late for that or did not fit; an error of the send itself is met again. */
+/* An error of an older datagram makes the next send fail, whomever that is for, once. With an error queue it
+   is in there, unless it came too late for that or did not fit; an error of the send itself is met again. */
 static bool is_older(struct ip_channel *channel, struct ip_send_retry *retry, int code) {
   if (channel->errors == NULL && !retry->defers) return false;
   struct ip_drained drained = ip_error_queue_drain(channel);
