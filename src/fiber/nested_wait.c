@@ -41,9 +41,10 @@ static void close_generator(lua_State *L, struct ip_operation *delegate) {
   lua_State *thread = inner->thread;
   ip_pooled(inner)->delegate = NULL;
   delegate->object = NULL;
-  ip_operation_push_pooled(
-      L, inner);               /* its user value, the thread, is on this stack while the thread is closed: */
-  lua_getiuservalue(L, -1, 1); /* neither the operation nor the frame of the delegate holds it any more */
+  /* This stack anchors the thread while it is closed: neither the operation, whose user value it is, nor the
+     frame of the delegate holds it any more. */
+  ip_operation_push_pooled(L, inner);
+  lua_getiuservalue(L, -1, 1);
   ip_compat_close_thread(thread, L);
   lua_pop(L, 2);
 }
