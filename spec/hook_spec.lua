@@ -88,3 +88,48 @@ describe("a call hook that receives by itself", function()
     assert.equal("tiny", tostring(batch[1]))
   end))
 end)
+
+-- Calls fn on the main thread under a call hook that calls `act` at its nth event only. Returns whether it has, and
+-- what pcall(fn) returns.
+local function at_event(n, act, fn)
+  local events = 0
+  debug.sethook(function()
+    events = events + 1
+    if events == n then act() end
+  end, "c")
+  local ok, err = pcall(fn)
+  debug.sethook()
+  return events >= n, ok, err
+end
+
+describe("a call hook between the checks of a call and its wait", function()
+  it("cannot make a waiting call forget a deadline", support.on_main(function()
+    local sock <close> = support.bound()
+    local function outlast() pcall(fiber.sleep, 0.002) end
+    local n = 0
+    repeat
+      n = n + 1
+      local begin = fiber.now()
+      local reached, ok, err = at_event(n, outlast, function()
+        fiber.with_timeout(5, fiber.with_timeout, 0.001, sock.receive_string, sock)
+      end)
+      assert.is_true(fiber.now() - begin < 5, "the deadline of 5 seconds has ended the call")
+      assert.is_false(ok)
+      assert.equal(ip.error.ETIMEDOUT, err)
+    until not reached
+    assert.is_true(n > 10, "the hook has not run")
+  end))
+
+  it("may close the socket of the call, which then raises", support.on_main(function()
+    local n, closed = 0, 0
+    repeat
+      n = n + 1
+      local sock <close> = support.bound()
+      sock.receive_timeout = 0.001
+      local reached, ok, err = at_event(n, function() sock:close() end, function() sock:receive_string() end)
+      assert.is_false(ok)
+      if err == ip.error.EBADF or err == ip.error.ECANCELED then closed = closed + 1 end
+    until not reached
+    assert.is_true(closed > 0, "the hook has closed nothing")
+  end))
+end)

@@ -31,6 +31,9 @@ static int do_nothing(lua_State *L) {
   return 0;
 }
 
+/* The hooks that C functions run. */
+enum { HOOKS_OF_CALLS = LUA_MASKCALL | LUA_MASKRET };
+
 /* --- checks before a call suspends --- */
 
 static int refuse(lua_State *L, const struct ip_runtime *runtime, const struct ip_operation_type *type) {
@@ -101,12 +104,34 @@ static struct ip_operation *pop_from_pool(lua_State *L, struct ip_runtime *runti
   return operation;
 }
 
-/* Raises where the stack or the limit of nested C calls has no place for the __close of a pooled operation:
-   later, that would lose the result of the call. [-0, +0, e] */
-static void check_depth(lua_State *L) {
+static int ensure_pooled(lua_State *L) {
+  struct ip_runtime *runtime = lua_touserdata(L, 1);
+  if (runtime->free_operations == NULL) extend_pool(L, runtime);
+  return 0;
+}
+
+/* Puts an operation into the pool if there is none, in a call: that raises where the stack or the limit of
+   nested C calls has no place for the __close of a pooled operation, and later it would lose the result.
+   Hooks of calls and the collector are off meanwhile: a hook or a finalizer may wait, which lets a deadline
+   pass that has been looked at already, or close what the call is about. [-0, +0, e] */
+static void fill_pool(lua_State *L, struct ip_runtime *runtime) {
   luaL_checkstack(L, 4, "too many arguments");
-  lua_pushcfunction(L, do_nothing);
-  lua_call(L, 0, 0);
+  lua_pushcfunction(L, ensure_pooled);
+  lua_pushlightuserdata(L, runtime);
+  int mask = lua_gethookmask(L);
+  if (IP_LIKELY((mask & HOOKS_OF_CALLS) == 0 && runtime->free_operations != NULL)) {
+    lua_call(L, 1, 0);
+    return;
+  }
+  lua_Hook hook = lua_gethook(L);
+  int count = lua_gethookcount(L);
+  bool collects = lua_gc(L, LUA_GCISRUNNING) == 1;
+  lua_sethook(L, NULL, 0, 0);
+  if (collects) lua_gc(L, LUA_GCSTOP);
+  int status = lua_pcall(L, 1, 0, 0);
+  if (collects) lua_gc(L, LUA_GCRESTART);
+  lua_sethook(L, hook, mask, count);
+  if (status != LUA_OK) lua_error(L);
 }
 
 /* Returns the running task's own operation, or NULL when the caller is no task. */
@@ -144,8 +169,7 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
   if (context != NULL && !yields) ip_context_check(L, runtime, type->name, context, true);
   if (deadline == IP_AT_ONCE && !yields) ip_error_raise(L, ETIMEDOUT, type->name);
   struct ip_operation *operation = own_operation(L, context);
-  if (operation == NULL) check_depth(L);
-  if (operation == NULL && runtime->free_operations == NULL) extend_pool(L, runtime);
+  if (operation == NULL) fill_pool(L, runtime);
   if (IP_UNLIKELY(ip_fork_check(runtime) != 0)) ip_error_raise(L, runtime->fork_error, IP_FORK_OPERATION);
   struct ip_timer *timer = new_timer(L, runtime, deadline);
   /* nothing raises from here on */
@@ -349,15 +373,16 @@ static void notice_foreign_resume(const lua_State *L, struct ip_context *context
   if (task != NULL && ip_task_thread(task) == L) ip_task_enqueue(task);
 }
 
-/* Releasing a pooled operation calls __close, and therefore the debug hook: data that the hook receives would
+/* Releasing a pooled operation calls __close, and therefore a hook of calls: data that the hook receives would
    overwrite the result of this call (ip_runtime_scratch). */
 static void release_without_hook(lua_State *L, struct ip_operation *operation) {
-  lua_Hook hook = operation->is.pooled ? lua_gethook(L) : NULL;
-  if (IP_LIKELY(hook == NULL)) {
+  int mask = operation->is.pooled ? lua_gethookmask(L) : 0;
+  if (IP_LIKELY((mask & HOOKS_OF_CALLS) == 0)) {
     ip_operation_release(L, operation);
     return;
   }
-  int mask = lua_gethookmask(L), count = lua_gethookcount(L);
+  lua_Hook hook = lua_gethook(L);
+  int count = lua_gethookcount(L);
   lua_sethook(L, NULL, 0, 0);
   ip_operation_release(L, operation);
   lua_sethook(L, hook, mask, count);
