@@ -1,5 +1,5 @@
--- A call hook runs between any two steps of a call: what it receives by itself must not show in the results of that
--- call.
+-- A call hook runs between any two steps of a call: what it receives by itself must not show in the results
+-- of that call, and what it waits for must not hide a deadline.
 
 local ip = require "ip"
 local byte_span = require "byte_span"
@@ -13,7 +13,8 @@ local function new_pair()
   return sock, ip.udp.connect("127.0.0.1", port)
 end
 
--- Calls fn on the main thread under a call hook that receives a large datagram by itself, and returns what fn returns.
+-- Calls fn on the main thread under a call hook that receives a large datagram by itself, and returns what fn
+-- returns.
 local function under_hook(fn)
   local other, other_client = new_pair()
   other:set_option("receive_hops", true)
@@ -89,8 +90,8 @@ describe("a call hook that receives by itself", function()
   end))
 end)
 
--- Calls fn on the main thread under a call hook that calls `act` at its nth event only. Returns whether it has, and
--- what pcall(fn) returns.
+-- Calls fn on the main thread under a call hook that calls `act` at its nth event only. Returns whether it has,
+-- and what pcall(fn) returns.
 local function at_event(n, act, fn)
   local events = 0
   debug.sethook(function()

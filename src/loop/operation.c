@@ -373,8 +373,8 @@ static void notice_foreign_resume(const lua_State *L, struct ip_context *context
   if (task != NULL && ip_task_thread(task) == L) ip_task_enqueue(task);
 }
 
-/* Releasing a pooled operation calls __close, and therefore a hook of calls: data that the hook receives would
-   overwrite the result of this call (ip_runtime_scratch). */
+/* Releasing a pooled operation calls __close, and therefore a hook of calls: data that the hook receives
+   would overwrite the result of this call (ip_runtime_scratch). */
 static void release_without_hook(lua_State *L, struct ip_operation *operation) {
   int mask = operation->is.pooled ? lua_gethookmask(L) : 0;
   if (IP_LIKELY((mask & HOOKS_OF_CALLS) == 0)) {
