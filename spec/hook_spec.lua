@@ -90,8 +90,8 @@ describe("a call hook that receives by itself", function()
   end))
 end)
 
--- Calls fn on the main thread under a call hook that calls `act` at its nth event only. Returns whether it has,
--- and what pcall(fn) returns.
+-- Calls fn on the main thread under a call hook that calls `act` at its nth event only. Returns whether it
+-- has, and what pcall(fn) returns.
 local function at_event(n, act, fn)
   local events = 0
   debug.sethook(function()
@@ -132,5 +132,49 @@ describe("a call hook between the checks of a call and its wait", function()
       if err == ip.error.EBADF or err == ip.error.ECANCELED then closed = closed + 1 end
     until not reached
     assert.is_true(closed > 0, "the hook has closed nothing")
+  end))
+end)
+
+describe("a finalizer between the checks of a call and its wait", function()
+  local finalizers_on = false
+
+  -- Leaves garbage whose finalizer lets 2 ms pass and makes the library look at its deadlines.
+  local function leave_garbage()
+    setmetatable({}, { __gc = function()
+      if not finalizers_on then return end
+      local begin = fiber.now()
+      while fiber.now() - begin < 0.002 do end -- luacheck: ignore
+      fiber.loop:step(0)
+    end })
+  end
+
+  it("cannot make a waiting call forget a deadline", support.on_main(function()
+    local mode = collectgarbage("generational") -- an allocation collects all new garbage at once
+    finally(function()
+      finalizers_on = false
+      collectgarbage("restart")
+      collectgarbage(mode)
+    end)
+    local coroutines = {}
+    for i = 1, 40 do -- each needs an operation of its own, and so an allocation
+      local sock = support.bound()
+      coroutines[i] = coroutine.create(function()
+        return pcall(fiber.with_timeout, 0.001, function()
+          collectgarbage()
+          collectgarbage("stop")
+          leave_garbage()
+          finalizers_on = true
+          collectgarbage("restart")
+          return sock:receive_string()
+        end)
+      end)
+      coroutine.resume(coroutines[i])
+      finalizers_on = false
+    end
+    fiber.with_timeout(5, function()
+      for _, co in ipairs(coroutines) do
+        while coroutine.status(co) ~= "dead" do fiber.sleep(0.001) end
+      end
+    end)
   end))
 end)
