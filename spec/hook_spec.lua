@@ -3,6 +3,7 @@
 
 local ip = require "ip"
 local byte_span = require "byte_span"
+local library_coroutine = require "ip.coroutine"
 local support = require "spec.support"
 
 local fiber = ip.fiber
@@ -119,6 +120,30 @@ describe("a call hook between the checks of a call and its wait", function()
       assert.equal(ip.error.ETIMEDOUT, err)
     until not reached
     assert.is_true(n > 10, "the hook has not run")
+  end))
+
+  it("cannot make a waiting call forget an interruption", support.with_loop(function()
+    local n, reached = 0
+    repeat
+      n = n + 1
+      local sock <close> = support.bound()
+      local events, interrupted = 0, nil
+      interrupted = fiber.spawn(function()
+        local co = library_coroutine.create(function()
+          debug.sethook(coroutine.running(), function()
+            events = events + 1
+            if events == n then interrupted:interrupt() end
+          end, "c")
+          sock:receive_string()
+        end)
+        library_coroutine.resume(co) -- returns the interruption as an error
+      end)
+      fiber.yield()
+      reached = events >= n
+      if not reached then interrupted:interrupt() end
+      fiber.with_timeout(5, interrupted.join, interrupted)
+    until not reached
+    assert.is_true(n > 2, "the hook has not run")
   end))
 
   it("may close the socket of the call, which then raises", support.on_main(function()
