@@ -113,9 +113,10 @@ static int ensure_pooled(lua_State *L) {
 /* Puts an operation into the pool if there is none, in a call: that raises where the stack or the limit of
    nested C calls has no place for the __close of a pooled operation, and later it would lose the result.
    Hooks of calls and the collector are off meanwhile: a hook or a finalizer may wait, which lets a deadline
-   pass that has been looked at already, or close what the call is about. [-0, +0, e] */
+   pass that has been looked at already, or close what the call is about. So the stack gets all that the call
+   needs before: a call that makes it grow collects (Lua ldo.c, luaD_precall). [-0, +0, e] */
 static void fill_pool(lua_State *L, struct ip_runtime *runtime) {
-  luaL_checkstack(L, 4, "too many arguments");
+  luaL_checkstack(L, LUA_MINSTACK + 4, "too many arguments");
   lua_pushcfunction(L, ensure_pooled);
   lua_pushlightuserdata(L, runtime);
   int mask = lua_gethookmask(L);
