@@ -355,13 +355,25 @@ local function report(count)
     world.ledger.received_count, table.concat(modes, ", ")))
 end
 
+-- The number of a pipe's descriptor that the library does not own, so that no close of its own ends the wait.
+-- The pipe is closed after the library.
+local function descriptor_of_others()
+  local sock = ip.udp.bind("127.0.0.1", 0)
+  local lowest = sock.native_handle
+  sock:close()
+  oldest.pipe = io.popen("exec sleep 0.1") -- its descriptor is the lowest that is free
+  return lowest
+end
+
 -- Waits of every kind that last until the end, in coroutines of others and in fibers.
 local function start_last_waits(r)
+  local others = descriptor_of_others()
   local sock = ip.udp.bind("127.0.0.1", 0)
   local waits = {
     function() ip.fiber.sleep(100) end,
     function() ip.fiber.wait_fd(world.stable[1].sock.native_handle, "r") end,
     function() ip.fiber.wait_fd(sock:release(), "r") end,
+    function() ip.fiber.wait_fd(others, "r") end,
     function() ip.fiber.wait_signal("SIGUSR1") end,
     function() world.stable[2].sock:receive_string() end,
     function() world.stable[2].sock:receive_message(ip.byte_span.new(10)) end,
