@@ -16,7 +16,7 @@ end })
 local EPOCH = 150 -- steps
 local CHECKS = { -- what else has a name in FUZZ_WITHOUT
   "check_returned", "check_deadlines", "check_fibers", "resume_ready", "limit_of_c_calls", "collect_in_close",
-  "check_accounts", "quiet_steps",
+  "check_accounts", "quiet_steps", "closed_by_others",
   "first_use", "dirty_end" }
 
 local seed, steps = math.tointeger(tonumber(arg[1] or 1)), tonumber(arg[2] or 1500)
@@ -62,6 +62,7 @@ end
 local ip = require "ip"
 local core = require "ip.core"
 local api = require "spec.fuzz.api"
+local closed_by_others = require "spec.fuzz.closed_by_others"
 local contexts = require "spec.fuzz.contexts"
 local world = require "spec.fuzz.world"
 
@@ -295,6 +296,7 @@ local function settle()
   end
   world.ledger.may_lose = nil
   step_quietly()
+  if plays("closed_by_others") then closed_by_others(world.random(world.step, 2)) end
   local operations = core.fiber.statistics().operations
   if operations > 0 and plays("check_accounts") then
     world.fault(operations .. " operations are left" .. describe_operations() .. describe_suspended())
