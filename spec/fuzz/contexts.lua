@@ -181,7 +181,8 @@ function contexts.deep(r)
   local depth = r:one_in(3) and r:int(150, 199) or r:int(1, 150)
   if not world.plays("limit_of_c_calls") then depth = math.min(depth, 150) end
   world.log("at depth %d", depth)
-  -- the dispatcher resumes coroutines there that cannot call anything: their results go with Lua's error
+  -- the dispatcher resumes coroutines there that cannot call anything: their results go with Lua's error, and the
+  -- ledger's own entries, too
   world.ledger.may_lose = true
   world.try("gsub", deep, depth, function() contexts.main(r) end)
 end

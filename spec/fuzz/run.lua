@@ -286,6 +286,7 @@ local function settle()
     if over then break end
   end
   if not over and plays("check_fibers") then world.fault("never ends: " .. describe(left)) end
+  world.ledger.busy = 0 -- an error at the limit of nested C calls may have left an entry
   world.log("drains")
   for _, entry in ipairs(world.stable) do
     for _, name in ipairs { "coalesce", "receive_offload", "receive_errors" } do
