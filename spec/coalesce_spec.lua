@@ -15,6 +15,17 @@ local open_socket, coalescing, segments = kinds.open, kinds.coalescing, kinds.se
 
 local mixed = { "one", "", ("x"):rep(1400), "two", "two", ("y"):rep(9000), "", "", "z" }
 
+-- The kernel switches timestamps on in the background (net/core/dev.c, net_enable_timestamp); before, a datagram
+-- has the time of its read. Returns when datagrams have the time of their arrival.
+local function await_arrival_times(receiver, sender, address, port)
+  local buf, info = byte_span.new(1), {}
+  repeat
+    sender:send_to("?", address, port)
+    local before = fiber.time()
+    receiver:receive_message(buf, info)
+  until info.timestamp <= before
+end
+
 for _, kind in ipairs(kinds.all) do
   local it_kind = platform.it_family(kind.family)
   local it_joined = is_linux and it_kind or pending
@@ -107,6 +118,7 @@ for _, kind in ipairs(kinds.all) do
       local receiver <close>, port = coalescing(kind, { receive_hops = true, receive_packet_info = true,
         receive_timestamp = true, receive_dropped = true })
       local sender <close> = open_socket(kind)
+      await_arrival_times(receiver, sender, kind.loopback, port)
       for hops = 1, 40 do
         sender:send_message("to " .. hops, { address = kind.loopback, port = port, hops = hops, ecn = hops % 4 })
       end

@@ -203,3 +203,69 @@ describe("a finalizer between the checks of a call and its wait", function()
     end)
   end))
 end)
+
+-- Resumes `generator` in the running fiber, which a hook stops before ("c") or after ("r") the fiber waits
+-- together with it. The generator is left suspended in its call.
+local function leave_waiting(generator, event)
+  local wait_inside, running = require("ip.core").fiber.wait_inside, coroutine.running()
+  debug.sethook(running, function()
+    if debug.getinfo(2, "f").func ~= wait_inside then return end
+    debug.sethook(running)
+    error("stopped by the hook", 0)
+  end, event)
+  assert.same({ false, "stopped by the hook" }, { pcall(library_coroutine.resume, generator) })
+end
+
+-- A generator that receives from `sock`, left waiting by a fiber that has ended; and that fiber, weakly.
+local function outlive_a_fiber(sock)
+  local generator = coroutine.create(function() return sock:receive_string() end)
+  local weak = setmetatable({ fiber.spawn(leave_waiting, generator, "c") }, { __mode = "v" })
+  weak[1]:join()
+  for _ = 1, 2 do collectgarbage() end
+  return generator, weak
+end
+
+describe("a generator that waits when a hook stops its fiber", function()
+  it("can be closed after the end of the fiber, and lets go of it", support.with_loop(function()
+    local sock = new_pair()
+    local generator, weak = outlive_a_fiber(sock)
+    assert.is_true(coroutine.close(generator))
+    for _ = 1, 2 do collectgarbage() end
+    assert.is_nil(weak[1])
+    sock:close()
+  end))
+
+  it("gets its datagram after the end of the fiber", support.with_loop(function()
+    local sock, client = new_pair()
+    local generator = outlive_a_fiber(sock)
+    client:send("late")
+    support.wait_until(function() return coroutine.status(generator) == "dead" end)
+    assert.is_nil((sock:try_receive(byte_span.new(10))))
+    sock:close()
+    client:close()
+  end))
+
+  it("may be continued by another fiber, and the first fiber waits for other things", support.with_loop(function()
+    local sock, client = new_pair()
+    local generator = coroutine.create(function()
+      return fiber.with_timeout(60, sock.receive_string, sock)
+    end)
+    local continued = 0
+    local first = fiber.spawn(function()
+      leave_waiting(generator, "r")
+      local second = fiber.spawn(library_coroutine.resume, generator)
+      while second.status ~= "done" do coroutine.yield() end
+      assert.same({ true, "text" }, { table.unpack({ second:join() }, 1, 2) })
+      for _ = 1, 3 do
+        coroutine.yield() -- Lua's own: the loop continues the fiber unless it waits for something
+        continued = continued + 1
+      end
+    end)
+    fiber.yield()
+    client:send("text")
+    first:join()
+    assert.equal(3, continued)
+    sock:close()
+    client:close()
+  end))
+end)

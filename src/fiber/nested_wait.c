@@ -26,11 +26,12 @@ static struct ip_operation *check_operation(lua_State *L, int arg) {
   return operation;
 }
 
-/* Detaches the delegate when its operation ends before the generator's does; nothing else would resume the
-   generator then. */
+/* Detaches the delegate: its coroutine is about to continue, or has been closed. */
 static void on_unlinked(struct ip_operation *delegate) {
   struct ip_operation *inner = delegate->object;
   ip_pooled(inner)->delegate = NULL;
+  delegate->object = NULL;
+  ip_context_forget(delegate->context, delegate->payload.delegate.innermost);
 }
 
 /* Closes the generator when somebody closes the fiber that waits for it, or resumes the fiber: the fiber will
@@ -39,8 +40,7 @@ static void close_generator(lua_State *L, struct ip_operation *delegate) {
   struct ip_operation *inner = delegate->object;
   if (inner == NULL || lua_status(inner->thread) != LUA_YIELD) return;
   lua_State *thread = inner->thread;
-  ip_pooled(inner)->delegate = NULL;
-  delegate->object = NULL;
+  on_unlinked(delegate);
   /* This stack anchors the thread while it is closed: neither the operation, whose user value it is, nor the
      frame of the delegate holds it any more. */
   ip_operation_push_pooled(L, inner);
@@ -75,6 +75,9 @@ static void adopt(lua_State *L, struct ip_runtime *runtime, struct ip_operation 
   }
   if (inner->context != NULL && inner->context->waiting == inner) inner->context->waiting = NULL;
   inner->context = context;
+  ip_operation_push_pooled(L, inner);
+  ip_operation_anchor_context(L, runtime, context);
+  lua_pop(L, 1);
   context->waiting = inner;
   if (inner->is.foreign && (context == &runtime->main_context || context->is_task)) {
     inner->is.foreign = false;
@@ -97,7 +100,8 @@ static int coroutine_wait_inside(lua_State *L) {
   adopt(L, runtime, inner);
   struct ip_operation *delegate = ip_operation_acquire(L, runtime, &nested_wait_type, IP_NEVER, true);
   /* deadlines and interruption of the fiber end the generator's operation, not the delegate's */
-  if (delegate->context != NULL) delegate->context->waiting = innermost(inner);
+  delegate->payload.delegate.innermost = innermost(inner);
+  if (delegate->context != NULL) delegate->context->waiting = delegate->payload.delegate.innermost;
   delegate->object = inner;
   ip_pooled(inner)->delegate = delegate;
   return ip_operation_suspend(L, delegate);

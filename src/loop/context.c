@@ -52,10 +52,11 @@ struct ip_context *ip_context_of(lua_State *L, struct ip_runtime *runtime) {
 }
 
 void ip_context_push_owner(lua_State *L, struct ip_runtime *runtime, struct ip_context *context) {
+  struct ip_task *task = ip_context_task(context);
   if (context == &runtime->main_context)
     lua_pushlightuserdata(L, context);
-  else if (context->is_task)
-    ip_task_push(L, (const struct ip_task *)context);
+  else if (task != NULL && ip_task_thread(task) == L)
+    ip_task_push(L, task);
   else
     push_assigned(L);
 }
@@ -144,9 +145,12 @@ void ip_scope_expire(struct ip_runtime *runtime, struct ip_scope *scope) {
   runtime->pending_raises++;
 }
 
-struct ip_error *ip_context_push_deadline(lua_State *L, struct ip_context *context) {
+void ip_context_note_raised(struct ip_context *context) {
   struct ip_scope *scope = ip_context_find_expired(context, false);
   if (scope != NULL) scope->raised = true;
+}
+
+struct ip_error *ip_context_push_deadline(lua_State *L) {
   return ip_error_push(L, IP_ERROR_SYSTEM, ETIMEDOUT, "with_timeout");
 }
 
@@ -155,7 +159,8 @@ struct ip_error *ip_context_test_deadline(lua_State *L, struct ip_runtime *runti
   struct ip_scope *expired = context != NULL ? ip_context_find_expired(context, true) : NULL;
   if (expired == NULL) return NULL;
   ip_scope_expire(runtime, expired);
-  return ip_context_push_deadline(L, context);
+  ip_context_note_raised(context);
+  return ip_context_push_deadline(L);
 }
 
 void ip_context_check(lua_State *L, struct ip_runtime *runtime, const char *operation,
@@ -167,6 +172,7 @@ void ip_context_check(lua_State *L, struct ip_runtime *runtime, const char *oper
   struct ip_scope *expired = ip_context_find_expired(context, waits);
   if (expired == NULL) return;
   ip_scope_expire(runtime, expired);
-  ip_context_push_deadline(L, context);
+  ip_context_note_raised(context);
+  ip_context_push_deadline(L);
   ip_error_throw(L);
 }

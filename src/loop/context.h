@@ -82,8 +82,11 @@ bool ip_context_has_scope_at_once(const struct ip_context *context);
 void ip_context_check(lua_State *L, struct ip_runtime *runtime, const char *operation,
                       struct ip_context *context, bool waits);
 
-/* Pushes the error of the innermost expired deadline of `context`, which is to be raised. [-0, +1, m] */
-struct ip_error *ip_context_push_deadline(lua_State *L, struct ip_context *context);
+/* A call raises the innermost expired deadline of `context`. */
+void ip_context_note_raised(struct ip_context *context);
+
+/* Pushes the error of an expired deadline. [-0, +1, m] */
+struct ip_error *ip_context_push_deadline(lua_State *L);
 
 /* Pushes the error of a scope that has expired, or expires because the running coroutine is about to wait;
    NULL, and nothing pushed: no scope ends the call. [-0, +(0|1), m] */

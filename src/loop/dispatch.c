@@ -142,8 +142,7 @@ void ip_operation_resume(lua_State *L, struct ip_operation *operation) {
   if (IP_LIKELY(!operation->is.pooled)) { /* the table of tasks anchors the coroutine */
     resume(L, runtime, operation->thread, ip_context_task(operation->context), 0);
   } else if (delegate != NULL) {
-    ip_pooled(operation)->delegate = NULL;
-    delegate->object = NULL;
+    delegate->type->unlinked(delegate);
     ip_operation_resume(L, delegate);
   } else if (operation->is.on_main) {
     runtime->main_done = true; /* ends ip_loop_drive */

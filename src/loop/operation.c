@@ -4,8 +4,9 @@
    guard in the coroutine's first frame cancels the call when somebody closes the coroutine. For the main
    thread and for coroutines that somebody else has made, operations are userdata, pooled in a registry table
    that owns them. A coroutine that is suspended in a pooled operation holds it in a to-be-closed slot of its
-   frame, and the operation's user value holds the coroutine. So neither can be collected while the call is
-   pending, and coroutine.close cancels the call.
+   frame, and the operation's first user value holds the coroutine. So neither can be collected while the call
+   is pending, and coroutine.close cancels the call. The second user value holds what the context of the call
+   lives in: a coroutine may be left suspended by the fiber that has resumed it, and outlive that fiber.
 
    This file, dispatch.c, task.c, context.c and watcher.c are one mechanism and call each other. The comment
    of each function says what it may raise. */
@@ -73,7 +74,7 @@ void ip_operation_init(struct ip_operation *operation, struct ip_runtime *runtim
 /* Adds one more operation to the pool. [-0, +0, m] */
 static void extend_pool(lua_State *L, struct ip_runtime *runtime) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &pool_key);
-  struct ip_pooled_operation *pooled = lua_newuserdatauv(L, sizeof *pooled, 1);
+  struct ip_pooled_operation *pooled = lua_newuserdatauv(L, sizeof *pooled, 2);
   ip_operation_init(&pooled->operation, runtime, IP_READY_OPERATION);
   pooled->operation.is.pooled = true;
   pooled->delegate = NULL;
@@ -90,15 +91,32 @@ void ip_operation_push_pooled(lua_State *L, const struct ip_operation *operation
   lua_remove(L, -2);
 }
 
+void ip_operation_anchor_context(lua_State *L, struct ip_runtime *runtime, struct ip_context *context) {
+  if (context == NULL || context == &runtime->main_context) return;
+  ip_context_push_owner(L, runtime, context);
+  lua_setiuservalue(L, -2, 2);
+}
+
+/* Lets go of what the pooled operation at `index` anchors. [-0, +0, -] */
+static void drop_anchors(lua_State *L, int index) {
+  index = lua_absindex(L, index);
+  for (int value = 1; value <= 2; value++) {
+    lua_pushnil(L);
+    lua_setiuservalue(L, index, value);
+  }
+}
+
 /* Removes an operation from the pool, which is not empty, pushes it, anchors the running coroutine in it and
    marks it to-be-closed. [-0, +1, -] */
-static struct ip_operation *pop_from_pool(lua_State *L, struct ip_runtime *runtime) {
+static struct ip_operation *pop_from_pool(lua_State *L, struct ip_runtime *runtime,
+                                          struct ip_context *context) {
   struct ip_operation *operation = runtime->free_operations;
   runtime->free_operations = (struct ip_operation *)(void *)operation->ready.link.next;
   ip_queue_init(&operation->ready.link);
   ip_operation_push_pooled(L, operation);
   lua_pushthread(L);
   lua_setiuservalue(L, -2, 1);
+  ip_operation_anchor_context(L, runtime, context);
   operation->slot = lua_gettop(L);
   lua_toclose(L, operation->slot);
   return operation;
@@ -174,7 +192,7 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
   if (IP_UNLIKELY(ip_fork_check(runtime) != 0)) ip_error_raise(L, runtime->fork_error, IP_FORK_OPERATION);
   struct ip_timer *timer = new_timer(L, runtime, deadline);
   /* nothing raises from here on */
-  if (operation == NULL) operation = pop_from_pool(L, runtime);
+  if (operation == NULL) operation = pop_from_pool(L, runtime, context);
   operation->type = type;
   operation->object = NULL;
   operation->thread = L;
@@ -269,10 +287,7 @@ void ip_operation_time_out(struct ip_operation *operation) {
 /* Wakes the coroutine that waits for this operation as its delegate, so that it sees the end. */
 static void wake_delegate(struct ip_operation *operation) {
   struct ip_operation *delegate = ip_pooled(operation)->delegate;
-  ip_pooled(operation)->delegate = NULL;
-  if (delegate == NULL) return;
-  delegate->object = NULL;
-  ip_operation_succeed(delegate);
+  if (delegate != NULL) ip_operation_succeed(delegate);
 }
 
 /* Frees the operation from any state, and returns it to the pool if it came from there. */
@@ -293,24 +308,27 @@ static void make_free(struct ip_operation *operation) {
   runtime->free_operations = operation;
 }
 
+/* Returns the task whose own coroutine waits in the operation, or NULL. */
+static struct ip_task *task_of(const struct ip_operation *operation) {
+  struct ip_task *task = ip_context_task(operation->context);
+  return task != NULL && ip_task_thread(task) == operation->thread ? task : NULL;
+}
+
 /* Ends the call because its coroutine continues or because somebody closes it. A closed task is never resumed
    again, so the dispatcher has to examine it; otherwise a fiber that joins it would wait for ever. */
 static void end_call(lua_State *L, struct ip_operation *operation) {
   if (operation->state == IP_OPERATION_FREE) return;
-  struct ip_context *context = operation->context;
+  struct ip_task *task = task_of(operation);
   bool cancelled = operation->state == IP_OPERATION_ARMED || operation->state == IP_OPERATION_READY;
   if (cancelled && operation->type->cancelled != NULL) operation->type->cancelled(L, operation);
-  const lua_State *thread = operation->thread;
   make_free(operation);
-  struct ip_task *task = ip_context_task(context);
-  if (cancelled && task != NULL && ip_task_thread(task) == thread) ip_task_enqueue(task);
+  if (cancelled && task != NULL) ip_task_enqueue(task);
 }
 
 /* __close: called by ip_operation_release, and when somebody closes the coroutine. */
 static int operation_mt_close(lua_State *L) {
   end_call(L, lua_touserdata(L, 1));
-  lua_pushnil(L);
-  lua_setiuservalue(L, 1, 1);
+  drop_anchors(L, 1);
   return 0;
 }
 
@@ -319,8 +337,7 @@ static int operation_mt_close(lua_State *L) {
 static void release_pooled(lua_State *L, struct ip_operation *operation) {
   int slot = operation->slot;
   end_call(L, operation);
-  lua_pushnil(L);
-  lua_setiuservalue(L, slot, 1);
+  drop_anchors(L, slot);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &inert_key);
   lua_replace(L, slot);
   lua_closeslot(L, slot);
@@ -337,8 +354,7 @@ void ip_operation_abandon(lua_State *L, struct ip_operation *operation) {
   end_call(L, operation);
   if (!operation->is.pooled) return;
   ip_operation_push_pooled(L, operation);
-  lua_pushnil(L);
-  lua_setiuservalue(L, -2, 1);
+  drop_anchors(L, -1);
   lua_pop(L, 1);
 }
 
@@ -360,18 +376,10 @@ static int raise_failure(lua_State *L, const struct ip_operation_type *type, enu
   return ip_error_throw(L);
 }
 
-static int raise_deadline(lua_State *L, const struct ip_operation_type *type, struct ip_context *context) {
-  struct ip_error *error = ip_context_push_deadline(L, context);
+static int raise_deadline(lua_State *L, const struct ip_operation_type *type) {
+  struct ip_error *error = ip_context_push_deadline(L);
   if (type->describe != NULL) type->describe(L, error);
   return ip_error_throw(L);
-}
-
-/* Somebody else has resumed a task, so the dispatcher does not see what becomes of it: it looks at the task
-   in the next iteration, when the coroutine has ended, or waits, or is suspended by a coroutine.yield of its
-   own. */
-static void notice_foreign_resume(const lua_State *L, struct ip_context *context) {
-  struct ip_task *task = ip_context_task(context);
-  if (task != NULL && ip_task_thread(task) == L) ip_task_enqueue(task);
 }
 
 /* Releasing a pooled operation calls __close, and therefore a hook of calls: data that the hook receives
@@ -389,8 +397,8 @@ static void release_without_hook(lua_State *L, struct ip_operation *operation) {
   lua_sethook(L, hook, mask, count);
 }
 
-/* Copies everything before the release, because the operation may be reused from then on. A task's own
-   operation has received into the dispatcher's frame, which outlives this function. */
+/* Copies everything before the release, because the operation may be reused from then on, and its context may
+   be collected unless it is the coroutine's own. A task's own operation has received into the dispatcher's frame, which outlives this function. */
 static int continue_operation(lua_State *L, int status, lua_KContext operation_context) {
   (void)status;
   struct ip_operation *operation =
@@ -412,15 +420,19 @@ static int continue_operation(lua_State *L, int status, lua_KContext operation_c
     copy = *result.received;
     result.received = &copy;
   }
-  struct ip_context *context = operation->context;
+  struct ip_task *task = task_of(operation);
   struct ip_failure failure = operation->failure;
   enum ip_error_category category = operation->category;
   bool by_scope = operation->is.by_scope;
+  if (by_scope) ip_context_note_raised(operation->context);
   operation->state = IP_OPERATION_DONE; /* a resume by somebody else delivers the result, too */
   release_without_hook(L, operation);
-  if (IP_UNLIKELY(result.runtime->running != L)) notice_foreign_resume(L, context);
+  /* Somebody else has resumed a task, so the dispatcher does not see what becomes of it: it looks at the task
+     in the next iteration, when the coroutine has ended, or waits, or is suspended by a coroutine.yield of its
+     own. */
+  if (IP_UNLIKELY(result.runtime->running != L && task != NULL)) ip_task_enqueue(task);
   if (IP_LIKELY(failure.code == 0)) return type->push_results(L, &result);
-  return by_scope ? raise_deadline(L, type, context) : raise_failure(L, type, category, failure);
+  return by_scope ? raise_deadline(L, type) : raise_failure(L, type, category, failure);
 }
 
 static int drive(lua_State *L, struct ip_operation *operation) {

@@ -74,6 +74,9 @@ union ip_payload {
   struct {
     void *box; /* the look-up's box, which has the result */
   } lookup;
+  struct {
+    struct ip_operation *innermost; /* what the context waits in: deadlines and interruption end that one */
+  } delegate;
 };
 
 struct ip_operation_facts {
