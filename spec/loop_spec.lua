@@ -232,6 +232,26 @@ for name, loop in pairs(loops) do
       sock:close()
     end))
 
+    it("may be closed by somebody else while what it uses is collected", with_loop(function()
+      local sock = bound()
+      local stop = fiber.spawn(fiber.sleep, 60)
+      local thread
+      local looping = fiber.spawn(function()
+        thread = coroutine.running()
+        -- its __close runs before the library's, when the values of the frames below are gone already
+        local collects <close> = setmetatable({}, { __close = function() collectgarbage() end }) -- luacheck: ignore
+        loop(sock, error, { stop = stop })
+      end)
+      fiber.yield()
+      assert.is_true(coroutine.close(thread))
+      assert.equal(ip.error.ECANCELED, error_of(looping.join, looping))
+      stop:interrupt()
+      stop:join()
+      support.send(sock, sock.local_port, "next")
+      assert.equal("next", (sock:receive_string()))
+      sock:close()
+    end))
+
     it("lets one fiber stop several loops", with_loop(function()
       local enough = false
       local stop = fiber.spawn(support.wait_until, function() return enough end)

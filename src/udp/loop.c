@@ -18,10 +18,21 @@
 #include "value/byte_span.h"
 
 #include <errno.h>
+#include <stdlib.h>
+
+/* Ends a waiting receive when a fiber ends. It is the object of the receive's operation, so it is no memory of
+   Lua: when somebody closes the coroutine that waits, Lua may collect what its frames hold while the operation
+   is still waiting. */
+struct stop_watch {
+  struct ip_fiber_watch watch; /* on the fiber at STOP, while the receive waits */
+  struct ip_operation *operation;
+  struct ip_socket *socket;
+  bool waits;    /* it is the object of `operation` */
+  bool orphaned; /* its loop has been collected meanwhile */
+};
 
 struct loop {
-  struct ip_fiber_watch watch;    /* on the fiber at STOP, while the receive waits */
-  struct ip_operation *operation; /* of the waiting receive, while the fiber is watched */
+  struct stop_watch *stop_watch; /* NULL until a fiber at STOP needs it */
   const struct ip_operation_type *type;
   struct ip_runtime *runtime;
   struct ip_socket_box *box; /* the arguments or upvalues anchor the box and the span */
@@ -103,23 +114,25 @@ static const struct ip_operation_type types[] = {{.name = "datagrams",
 
 /* --- loops that a fiber stops --- */
 
-/* The object of a watched operation is the loop, so that the watch on the fiber ends with the wait. */
 static bool attempt_watched(struct ip_operation *operation) {
-  struct loop *loop = operation->object;
-  operation->object = loop->box->socket;
+  struct stop_watch *stop_watch = operation->object;
+  operation->object = stop_watch->socket;
   bool done = ip_receive_attempt(operation);
-  operation->object = loop;
+  operation->object = stop_watch;
   return done;
 }
 
 static void final_attempt_watched(struct ip_operation *operation) {
-  const struct loop *loop = operation->object;
-  ip_watcher_attempt_soon(&loop->box->socket->watcher, IP_SIDE_READ);
+  const struct stop_watch *stop_watch = operation->object;
+  ip_watcher_attempt_soon(&stop_watch->socket->watcher, IP_SIDE_READ);
 }
 
+/* The watch on the fiber ends with the wait. */
 static void unlink_watched(struct ip_operation *operation) {
-  struct loop *loop = operation->object;
-  ip_queue_remove(&loop->watch.link);
+  struct stop_watch *stop_watch = operation->object;
+  ip_queue_remove(&stop_watch->watch.link);
+  stop_watch->waits = false;
+  if (stop_watch->orphaned) free(stop_watch);
 }
 
 static const struct ip_operation_type watched_types[] = {{.name = "datagrams",
@@ -136,17 +149,39 @@ static const struct ip_operation_type watched_types[] = {{.name = "datagrams",
                                                           .push_failure = push_failure}};
 
 static void on_fiber_ended(struct ip_fiber_watch *watch) {
-  struct loop *loop = ip_container_of(watch, struct loop, watch);
-  ip_operation_complete(loop->operation, IP_ERROR_FIBER, ip_failure(IP_FIBER_ENDED));
+  const struct stop_watch *stop_watch = ip_container_of(watch, struct stop_watch, watch);
+  ip_operation_complete(stop_watch->operation, IP_ERROR_FIBER, ip_failure(IP_FIBER_ENDED));
 }
 
 /* Watches the fiber at `stop`. It has not ended, because only the dispatcher ends fibers. */
 static void watch_fiber(lua_State *L, int stop, struct loop *loop, struct ip_operation *operation) {
+  struct stop_watch *stop_watch = loop->stop_watch;
   operation->type = &watched_types[loop->type - types];
-  operation->object = loop;
-  loop->operation = operation;
-  loop->watch.ended = on_fiber_ended;
-  ip_fiber_watch(L, stop, &loop->watch);
+  operation->object = stop_watch;
+  stop_watch->operation = operation;
+  stop_watch->socket = loop->box->socket;
+  stop_watch->waits = true;
+  stop_watch->watch.ended = on_fiber_ended;
+  ip_fiber_watch(L, stop, &stop_watch->watch);
+}
+
+/* Prepares the watch on the fiber at STOP. [-0, +0, v] */
+static void prepare_stop_watch(lua_State *L, struct loop *loop) {
+  ip_fiber_has_ended(L, STOP); /* checks that it is a fiber */
+  if (loop->stop_watch != NULL) return;
+  loop->stop_watch = calloc(1, sizeof *loop->stop_watch);
+  if (loop->stop_watch == NULL) ip_error_memory(L);
+  ip_queue_init(&loop->stop_watch->watch.link);
+}
+
+static int loop_gc(lua_State *L) {
+  struct loop *loop = ip_check_class(L, 1, IP_CLASS_LOOP);
+  if (loop->stop_watch != NULL && loop->stop_watch->waits)
+    loop->stop_watch->orphaned = true;
+  else
+    free(loop->stop_watch);
+  loop->stop_watch = NULL;
+  return 0;
 }
 
 /* --- making a loop --- */
@@ -170,7 +205,6 @@ int ip_socket_loop_new(lua_State *L) {
   struct loop *loop = lua_newuserdatauv(L, sizeof *loop, 0);
   const struct ip_socket_box *box = ip_socket_check_open(L, type->name); /* last: a finalizer may close it */
   *loop = (struct loop){.type = type, .max_ready = max_ready, .generation = box->generation};
-  ip_queue_init(&loop->watch.link);
   ip_class_set(L, IP_CLASS_LOOP);
   return 1;
 }
@@ -216,7 +250,7 @@ static struct loop *check_arguments(lua_State *L) {
   loop->capacity = (size_t)ip_argument_integer(L, CAPACITY, 0, (lua_Integer)loop->span->capacity);
   lua_settop(L, STOP);
   loop->watches = !lua_isnil(L, STOP);
-  if (loop->watches) ip_fiber_has_ended(L, STOP); /* checks that it is a fiber */
+  if (loop->watches) prepare_stop_watch(L, loop);
   return loop;
 }
 
@@ -243,6 +277,8 @@ int ip_socket_loop_iterator(lua_State *L) {
 }
 
 void ip_socket_loop_open(lua_State *L, int core) {
-  static const struct ip_class_definition definition = {.name = "ip.loop", .id = IP_CLASS_LOOP};
+  static const luaL_Reg metamethods[] = {{"__gc", loop_gc}, {NULL, NULL}};
+  static const struct ip_class_definition definition = {
+      .name = "ip.loop", .id = IP_CLASS_LOOP, .metamethods = metamethods};
   ip_class_define(L, core, &definition);
 }
