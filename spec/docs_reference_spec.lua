@@ -323,7 +323,7 @@ it("A required first argument that is left out is refused under the function's o
     local receiver = on[entry.owner] or at_path((entry.owner:gsub("^byte", "ip.byte"):gsub("%.$", "")))
     local message = message_without_arguments(receiver, entry.name)
     local told = message and (message:find("bad argument #1 to '" .. entry.name .. "'", 1, true)
-      or message:find(": " .. entry.name .. ": .*%(EBADF%)$"))
+      or message:find(": " .. entry.name .. ": .*%(EBADF%)"))
     if not told then wrong[#wrong + 1] = ("%s: %s() says %s"):format(entry.where, key, message or "nothing") end
   end)
   for key in pairs(known) do wrong[#wrong + 1] = "no required argument is documented for " .. key end

@@ -147,7 +147,7 @@ void ip_send_read_call(lua_State *L, const char *operation, int needed, struct i
   if (IP_UNLIKELY(count < needed)) {
     lua_settop(L, count);
     struct ip_data data;
-    ip_argument_data(L, 2, &data); /* the first argument that is wrong is the one to name */
+    if (count < 2) ip_argument_data(L, 2, &data); /* the first argument that is missing is the one to name */
   }
   struct ip_send *send = &call->send;
   send->flags = IP_LIKELY(count <= needed) ? 0 : ip_message_flag_optional(L, needed + 1, false, operation);
