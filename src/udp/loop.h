@@ -83,6 +83,13 @@ static inline void ip_udp_loop_count(struct ip_udp_loop *loop) {
   loop->in_row++;
 }
 
+/* Counts an error that the loop goes on after. It spends the budget, too: an endless series of errors at once
+   must not starve others. */
+static inline void ip_udp_loop_count_error(struct ip_udp_loop *loop) {
+  ip_udp_loop_count(loop);
+  loop->runtime->budget--;
+}
+
 /* Receives one datagram, of which the span then shows the bytes. Returns code 0, an enum ip_udp_loop_end, EAGAIN
    where the loop has to wait (ip_udp_loop_wait), or another errno value. `stop` is the index of the fiber that
    stops the loop. [-0, +0, e] */

@@ -46,7 +46,7 @@ static bool is_askable(const struct ip_udp_loop *loop, int code) {
 
 /* Pushes false, error for a program that decides whether the loop goes on. */
 static int push_question(lua_State *L, struct ip_udp_loop *loop, struct ip_failure failure) {
-  ip_udp_loop_count(loop);
+  ip_udp_loop_count_error(loop);
   lua_pushboolean(L, false);
   ip_udp_loop_push_error(L, &loop->type->plain, failure);
   return 2;
@@ -128,7 +128,7 @@ static int continue_asked(lua_State *L, int status, lua_KContext context) {
 /* Asks on_error, which may wait, about a failure; raises it unless the loop goes on. [-0, +0, e] */
 static void ask(lua_State *L, struct ip_udp_loop *loop, struct ip_failure failure) {
   if (!is_askable(loop, failure.code)) ip_socket_raise(L, failure, loop->type->plain.name);
-  ip_udp_loop_count(loop);
+  ip_udp_loop_count_error(loop);
   lua_settop(L, 0);
   ip_udp_loop_push_error(L, &loop->type->plain, failure);
   lua_pushvalue(L, UPVALUE(ON_ERROR));

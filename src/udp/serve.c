@@ -318,7 +318,7 @@ static int report(lua_State *L, struct server *server) {
   lua_settop(L, STOPS);
   ip_udp_loop_push_error(L, server->of_answer ? &answer_type : &server_type.plain, server->failure);
   if (!is_transient(L) && !is_of_network(server)) return ip_error_throw(L);
-  if (!server->of_answer) ip_udp_loop_count(&server->loop);
+  if (!server->of_answer) ip_udp_loop_count_error(&server->loop);
   server->step = server->of_answer ? ASK_TO_STOP : RECEIVE;
   if (lua_isnil(L, ON_ERROR)) return GOES_ON;
   lua_pushvalue(L, ON_ERROR);
