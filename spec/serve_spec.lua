@@ -226,10 +226,11 @@ describe("serve", function()
   end))
 
   it("is withdrawn when its coroutine is closed: the next waiter gets the datagram", with_loop(function()
-    for _, workers in ipairs { 1, 2 } do
+    local function never() return false end
+    for _, config in ipairs { {}, { workers = 2 }, { workers = 2, stop = never } } do
       local sock, client = receiver()
       local co = coroutine.create(sock.serve)
-      assert(coroutine.resume(co, sock, error, { workers = workers }))
+      assert(coroutine.resume(co, sock, error, config))
       fiber.yield()
       assert.is_true(coroutine.close(co))
       fiber.yield()

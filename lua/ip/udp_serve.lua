@@ -36,16 +36,21 @@ end
 ---@field failed boolean
 ---@field err any the first error
 ---@field reason "closed"|"stopped"|nil
+---@field stopper ip.fiber? its end stops all workers
 local team_class = {}
 team_class.__index = team_class
 
 function team_class:finish()
   self.ending = true
   for _, member in ipairs(self) do member:interrupt() end
+  if self.stopper ~= nil then self.stopper:interrupt() end
 end
 
--- Where the call can no longer wait, because somebody closes its coroutine, its fibers end soon after it.
-team_class.__close = team_class.finish
+-- Held by the call alone. Where the call cannot wait any more, because somebody closes its coroutine, its fibers
+-- end soon after it; at the limit of nested C calls, Lua closes a coroutine without __close.
+local holder_class = {}
+function holder_class:__close() self.team:finish() end
+holder_class.__gc = holder_class.__close
 
 -- Notes how a worker has ended. The first error ends the others; what interrupts them is none.
 function team_class:note(ok, result)
@@ -68,13 +73,17 @@ end
 -- Waits until all have ended, although the caller is interrupted or its deadline is over.
 local function wait_for_all(team)
   for _, member in ipairs(team) do wait_for_end(member) end
+  if team.stopper == nil then return end
+  team.stopper:interrupt()
+  wait_for_end(team.stopper)
 end
 
--- The end of this fiber stops all workers: a stop function is asked by the worker that has served a datagram,
--- and the others may wait.
-local function stop_all_by(asks)
+-- A stop function is asked by the worker that has served a datagram, and the others may wait: the end of a
+-- fiber stops them.
+local function stop_all_by(team, asks)
   local stopper = fiber.spawn(fiber.sleep, math.huge)
-  return stopper, function()
+  team.stopper = stopper
+  return function()
     if not asks() then return false end
     stopper:interrupt()
     return true
@@ -83,12 +92,12 @@ end
 
 local function serve_with_team(sock, handler, config)
   check_server(sock, true) -- before there are fibers
-  local team <close> = setmetatable({ ending = false, failed = false }, team_class)
+  local team = setmetatable({ ending = false, failed = false }, team_class)
+  local holder <close> = setmetatable({ team = team }, holder_class) -- luacheck: ignore holder
   local asks, stop = loop_config.split_stop(config)
-  local stopper
   if asks ~= nil then
-    stopper, asks = stop_all_by(asks)
-    stop = stopper
+    asks = stop_all_by(team, asks)
+    stop = team.stopper
   end
   for i = 1, config.workers do
     local span, usable = loop_config.new_buffer(config)
@@ -96,10 +105,6 @@ local function serve_with_team(sock, handler, config)
     team[i] = fiber.spawn(work, team, sock, server, span, usable, stop, handler, config.on_error, asks)
   end
   local ok, err = pcall(join_all, team)
-  if stopper ~= nil then
-    stopper:interrupt()
-    team[#team + 1] = stopper
-  end
   if not ok then team:finish() end
   wait_for_all(team)
   if team.failed then error(team.err, 0) end
