@@ -433,6 +433,26 @@ describe("on_error of serve", function()
     client:close()
   end))
 
+  it("hears of an earlier answer with coalesce, whose error takes no other answer with it", with_loop(function()
+    local sock = ip.udp.bind("127.0.0.1", 0, { coalesce = true })
+    local client = ip.udp.connect("127.0.0.1", sock.local_port)
+    local heard = 0
+    local server = serving(sock, function(data) return #data == 0 and ("x"):rep(65508) or data end, {
+      on_error = function(err)
+        assert.equal(ip.error.EMSGSIZE, err)
+        heard = heard + 1
+      end })
+    for i = 1, 5 do
+      client:send("")
+      client:send(tostring(i))
+      assert.equal(tostring(i), (client:receive_string()))
+    end
+    support.wait_until(function() return heard == 5 end)
+    sock:close()
+    server:join()
+    client:close()
+  end))
+
   it("hears of a receive that fails, without a sender", with_loop(function()
     local sock = ip.udp.connect("127.0.0.1", support.dead_port())
     local heard

@@ -7,7 +7,7 @@ local loop_config = require("ip.udp_loop_config")
 local check_loop, new_loop, receive = core.check_loop, core.new_loop, core.loop_receive
 local new_iterator = core.loop_iterator
 
-require("ip.core").own_file()
+core.own_file()
 
 local udp_loop = {}
 

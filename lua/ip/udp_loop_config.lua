@@ -4,7 +4,7 @@ local core = require("ip.core")
 local check = require("ip.check")
 local new_span = core.byte_span.new
 
-require("ip.core").own_file()
+core.own_file()
 
 ---@class ip.udp.loop_config
 ---@field capacity integer? largest size of a datagram in bytes; default ip.udp.default_capacity
@@ -59,7 +59,7 @@ local function find_problem(config, tests)
     if test == nil then return ("unknown option '%s'"):format(tostring(name)) end
     local problem = test(value)
     if problem ~= nil then
-      return ("option '%s': %s, got %s"):format(name, problem, type(value) == "number" and value or type(value))
+      return ("option '%s': %s, got %s"):format(name, problem, core.value_text(value))
     end
   end
   local buffer, capacity = config.buffer, config.capacity
@@ -75,7 +75,7 @@ local no_config = {}
 ---@param tests table<string, function> the test of each option
 function loop_config.read(position, name, config, tests)
   if config == nil then return no_config end
-  if type(config) ~= "table" then check.fail(position, name, "table expected, got " .. type(config), 3) end
+  if type(config) ~= "table" then check.fail(position, name, "table expected, got " .. core.value_text(config), 3) end
   local problem = find_problem(config, tests)
   if problem ~= nil then check.fail(position, name, problem, 3) end
   return config

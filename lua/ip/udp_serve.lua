@@ -8,7 +8,7 @@ local loop_config = require("ip.udp_loop_config")
 local check_server, new_server, serve = core.check_server, core.new_server, core.serve
 local wait_for_end = core.fiber.wait_for_end
 
-require("ip.core").own_file()
+core.own_file()
 
 ---@class ip.udp.serve_config : ip.udp.loop_config
 ---@field workers integer? fibers that serve at once; default 1

@@ -230,6 +230,21 @@ static int wait_to_answer(lua_State *L, struct server *server, const struct ip_s
   return suspend(L, operation);
 }
 
+/* Tries once to send the answer. What an earlier datagram has caused must not take this answer with it, so it
+   is tried again; `older` is that failure. Only a connected socket gets the errors of earlier datagrams from
+   the system (udp(7)), and one with `coalesce` from its send queue. Does not call Lua. */
+static struct ip_failure try_to_answer(const struct ip_udp_loop *loop, struct ip_send *send,
+                                       struct ip_failure *older) {
+  size_t sent;
+  struct ip_socket *socket = loop->box->socket;
+  struct ip_failure failure = ip_send_try(socket, send, &sent);
+  *older = ip_failure(0);
+  if (IP_LIKELY(failure.code == 0) || failure.code == EAGAIN) return failure;
+  if (!failure.deferred && socket->channel.connection == NULL) return failure;
+  *older = failure;
+  return ip_send_try(socket, send, &sent);
+}
+
 /* Sends what the handler has returned, or goes on with that after a wait. */
 static int send_answer(lua_State *L, struct server *server) {
   struct ip_udp_loop *loop = &server->loop;
@@ -246,11 +261,10 @@ static int send_answer(lua_State *L, struct server *server) {
   bool yields = !server->woken && loop->runtime->budget <= 0;
   if (IP_UNLIKELY(yields || (!server->woken && ip_watcher_has_waiters(&socket->watcher, IP_SIDE_WRITE))))
     return wait_to_answer(L, server, &send, yields);
-  size_t sent;
-  struct ip_failure failure = ip_send_try(socket, &send, &sent);
+  struct ip_failure older, failure = try_to_answer(loop, &send, &older);
   if (IP_LIKELY(failure.code == 0)) {
     loop->runtime->budget--;
-    return GOES_ON;
+    return IP_LIKELY(older.code == 0) ? GOES_ON : fail(server, older, true);
   }
   if (failure.code != EAGAIN) return fail(server, failure, true);
   if (server->woken) ip_watcher_note_fruitless(&socket->watcher);
@@ -304,7 +318,7 @@ static bool is_transient(lua_State *L) {
 }
 
 static void push_sender(lua_State *L, const struct server *server) {
-  if (!server->of_answer) {
+  if (!server->of_answer || server->failure.deferred) { /* deferred: of an earlier answer */
     lua_pushnil(L);
     lua_pushnil(L);
     return;
