@@ -50,7 +50,8 @@ static void put_ip_header(struct packet *packet, size_t payload, int protocol, c
 }
 
 /* RFC 768; a checksum of 0 is none. */
-static void put_datagram(struct packet *packet, const char *from_port, const char *to_port, const char *text) {
+static void put_datagram(struct packet *packet, const char *from_port, const char *to_port,
+                         const char *text) {
   size_t length = strlen(text);
   if (length > LARGEST_TEXT) fail("text");
   put16(packet, (unsigned)atoi(from_port));
