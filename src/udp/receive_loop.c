@@ -70,7 +70,7 @@ static int push_failure(lua_State *L, enum ip_error_category category, struct ip
 int ip_socket_loop_receive(lua_State *L) {
   struct ip_udp_loop *loop = ip_udp_loop_check(L);
   struct ip_received received;
-  bool yields;
+  bool yields = false;
   lua_settop(L, IP_LOOP_STOP);
   struct ip_failure failure = ip_udp_loop_try(L, IP_LOOP_STOP, loop, &received, &yields);
   if (IP_LIKELY(failure.code == 0)) return push_next(L, IP_LOOP_SPAN, IP_LOOP_BOX, loop, &received.datagram);
@@ -104,7 +104,7 @@ static int push_iterated_failure(lua_State *L, enum ip_error_category category, 
 static int iterate(lua_State *L) {
   struct ip_udp_loop *loop = lua_touserdata(L, UPVALUE(IP_LOOP_SELF));
   struct ip_received received;
-  bool yields;
+  bool yields = false;
   struct ip_failure failure = ip_udp_loop_try(L, UPVALUE(IP_LOOP_STOP), loop, &received, &yields);
   if (IP_LIKELY(failure.code == 0))
     return push_next(L, UPVALUE(IP_LOOP_SPAN), UPVALUE(IP_LOOP_BOX), loop, &received.datagram);

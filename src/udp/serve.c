@@ -102,7 +102,7 @@ static const struct ip_udp_loop_type server_type = IP_LOOP_TYPE("serve", continu
 
 static int receive(lua_State *L, struct server *server) {
   struct ip_received received;
-  bool yields;
+  bool yields = false;
   lua_settop(L, STOPS);
   struct ip_failure failure = ip_udp_loop_try(L, IP_LOOP_STOP, &server->loop, &received, &yields);
   if (IP_LIKELY(failure.code == 0)) {
@@ -301,10 +301,10 @@ static bool is_of_network(const struct server *server) {
   case EACCES:
   case EPROTO:
   case ENOPROTOOPT:
-  case EOPNOTSUPP: return true;
 #ifdef ENONET
-  case ENONET: return true;
+  case ENONET:
 #endif
+  case EOPNOTSUPP: return true;
   default: return false;
   }
 }
