@@ -206,6 +206,14 @@ static bool is_circle(lua_State *L, struct ip_runtime *runtime, const struct fib
   return target != NULL;
 }
 
+static void check_joinable(lua_State *L, const struct fiber *fiber, const char *operation) {
+  const char *hint = fiber->joined           ? "the fiber has been joined"
+                     : fiber->detached       ? "the fiber has been detached"
+                     : fiber->joiner != NULL ? "another fiber is joining it"
+                                             : NULL;
+  if (hint != NULL) ip_error_raise_with_hint(L, EINVAL, operation, hint);
+}
+
 /* fiber:join() -> results: waits for the end of the fiber and returns the results of its function, or raises
    its error. Returns nothing for an interrupted fiber. EDEADLK for oneself and in a circle; EINVAL for a
    second join, while another join waits, or after detach. A join that was interrupted or timed out may be
@@ -215,7 +223,7 @@ static int fiber_join(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   ip_operation_check(L, runtime, &join_type);
   if (is_circle(L, runtime, fiber)) return ip_error_raise(L, EDEADLK, "join");
-  if (fiber->joined || fiber->detached || fiber->joiner != NULL) return ip_error_raise(L, EINVAL, "join");
+  check_joinable(L, fiber, "join");
   lua_settop(L, 1);
   if (fiber->state != FIBER_ALIVE) return push_end_of_fiber(L, fiber);
   struct ip_operation *operation = ip_operation_acquire(L, runtime, &join_type, IP_NEVER, false);
@@ -247,7 +255,7 @@ static int fiber_wait_for_end(lua_State *L) {
 /* fiber:detach(): run() no longer waits for the fiber, and it cannot be joined. Suspends: no. */
 static int fiber_detach(lua_State *L) {
   struct fiber *fiber = check_fiber(L, 1);
-  if (fiber->detached || fiber->joined || fiber->joiner != NULL) return ip_error_raise(L, EINVAL, "detach");
+  check_joinable(L, fiber, "detach");
   fiber->detached = true;
   if (fiber->state == FIBER_ALIVE) ip_runtime(L)->attached_tasks--;
   return 0;

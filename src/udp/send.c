@@ -11,6 +11,7 @@
 #include "binding/error.h"
 #include "binding/raise.h"
 #include "net/datagram_io.h"
+#include "udp/association.h"
 #include "udp/error_queue.h"
 #include "udp/message_flag.h"
 #include "udp/send_queue.h"
@@ -149,7 +150,11 @@ void ip_send_read_call(lua_State *L, const char *operation, int needed, struct i
   else if (count > needed)
     lua_settop(L, needed + 1);
   call->box = ip_socket_peek_open(L, ip_runtime(L), operation);
-  if (IP_UNLIKELY(count < needed)) lua_settop(L, count);
+  if (IP_UNLIKELY(count < needed)) {
+    lua_settop(L, count);
+    struct ip_data data;
+    ip_argument_data(L, 2, &data); /* the first argument that is wrong is the one to name */
+  }
   struct ip_send *send = &call->send;
   send->flags = IP_LIKELY(count <= needed) ? 0 : ip_message_flag_optional(L, needed + 1, false, operation);
   send->control.items = 0;
@@ -185,6 +190,11 @@ static void read_send_to(lua_State *L, const char *operation, struct ip_send_cal
   call->send.to = &call->send.remote;
 }
 
+static bool is_for_v6_only(const struct ip_channel *channel) {
+  bool dual_stack = false;
+  return channel->is_v6 && ip_association_is_dual_stack(channel, &dual_stack) == 0 && !dual_stack;
+}
+
 void ip_send_describe_endpoint(lua_State *L, int address, int port, struct ip_error_detail *detail) {
   struct ip_address parsed;
   const struct ip_address *found = ip_test_class(L, address, IP_CLASS_ADDRESS);
@@ -194,6 +204,9 @@ void ip_send_describe_endpoint(lua_State *L, int address, int port, struct ip_er
     if (ip_address_parse(&parsed, text, length) == NULL) found = &parsed;
   }
   if (found == NULL) return;
+  const struct ip_socket_box *box = ip_test_class(L, 1, IP_CLASS_SOCKET);
+  if (found->version == 4 && box != NULL && box->socket != NULL && is_for_v6_only(&box->socket->channel))
+    detail->hint = "the socket is for IPv6 addresses only";
   lua_Integer number = lua_tointeger(L, port);
   ip_error_set_endpoint(detail, found, (uint16_t)number);
   detail->error.to_port_0 = number == 0;
