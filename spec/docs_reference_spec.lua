@@ -289,8 +289,8 @@ local harmless = {
   ["ip.fiber."] = "shield sleep spawn wait_fd wait_signal with_timeout",
   ["ip.udp."] = "bind connect get_name_info",
   ["socket:"] = "assign bind connect get_option io_control open receive receive_from receive_loop receive_many "
-    .. "receive_message reply_message send send_many send_message send_to send_to_with send_with set_option shutdown "
-    .. "try_receive try_receive_from try_send try_send_to",
+    .. "receive_message reply_message send send_many send_message send_to send_to_with send_with serve set_option "
+    .. "shutdown try_receive try_receive_from try_send try_send_to",
 }
 
 -- What a method is called on: open and closed objects do.

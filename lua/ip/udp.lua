@@ -4,6 +4,8 @@ local core = require("ip.core")
 local check = require("ip.check")
 local fill = require("ip.udp_fill")
 local loop = require("ip.udp_loop")
+local loop_config = require("ip.udp_loop_config")
+local serve = require("ip.udp_serve")
 
 require("ip.core").own_file()
 
@@ -30,7 +32,7 @@ local udp = {
   socket = core.socket,
   batch = core.batch,
   --- The largest payload in an Ethernet frame: 1500 bytes without the headers of IP (20) and UDP (8).
-  default_capacity = loop.default_capacity,
+  default_capacity = loop_config.default_capacity,
 }
 
 -- Adds the Lua methods to the class, once. Afterwards the class cannot be changed.
@@ -38,6 +40,7 @@ if core.add_methods then
   core.add_methods {
     datagrams = loop.datagrams,
     receive_loop = loop.receive_loop,
+    serve = serve.serve,
     send_with = fill.send_with,
     send_to_with = fill.send_to_with,
   }

@@ -232,6 +232,26 @@ static int fiber_join(lua_State *L) {
   return ip_operation_suspend(L, operation);
 }
 
+static int push_no_results(lua_State *L, struct ip_result *result) {
+  (void)L, (void)result;
+  return 0;
+}
+
+static const struct ip_operation_type wait_for_end_type = {
+    .name = "wait_for_end", .unlinked = on_join_unlinked, .push_results = push_no_results, .endures = true};
+
+/* wait_for_end(fiber): waits for the end of the fiber, which nothing joins. An interruption or an expired
+   deadline of the caller is raised by a later call. Suspends: yes. */
+static int fiber_wait_for_end(lua_State *L) {
+  struct fiber *fiber = check_fiber(L, 1);
+  if (fiber->state != FIBER_ALIVE) return 0;
+  if (fiber->joiner != NULL) return ip_error_raise(L, EINVAL, wait_for_end_type.name);
+  struct ip_operation *operation = ip_operation_acquire(L, ip_runtime(L), &wait_for_end_type, IP_NEVER, true);
+  operation->object = fiber;
+  fiber->joiner = operation;
+  return ip_operation_suspend(L, operation);
+}
+
 /* fiber:detach(): run() no longer waits for the fiber, and it cannot be joined. Suspends: no. */
 static int fiber_detach(lua_State *L) {
   struct fiber *fiber = check_fiber(L, 1);
@@ -249,7 +269,7 @@ static int fiber_interrupt(lua_State *L) {
   if (fiber->state != FIBER_ALIVE || context->interrupted) return 0;
   context->interrupted = true;
   ip_runtime(L)->pending_raises++;
-  if (context->waiting != NULL && context->shields == 0)
+  if (context->waiting != NULL && context->shields == 0 && !context->waiting->type->endures)
     ip_operation_complete(context->waiting, IP_ERROR_FIBER, ip_failure(IP_FIBER_INTERRUPTED));
   return 0;
 }
@@ -422,6 +442,7 @@ static const luaL_Reg functions[] = {
     {"spawn", fiber_spawn},
     {"sleep", fiber_sleep},
     {"yield", fiber_yield},
+    {"wait_for_end", fiber_wait_for_end},
     {"run_all", fiber_run_all},
     {"check_main", fiber_check_main},
     {"current", fiber_current},

@@ -11,7 +11,9 @@
 #include "udp/property.h"
 #include "udp/receive.h"
 #include "udp/receive_error.h"
+#include "udp/receive_loop.h"
 #include "udp/send.h"
+#include "udp/serve.h"
 #include "udp/socket.h"
 
 static const luaL_Reg methods[] = {
@@ -66,6 +68,9 @@ static const luaL_Reg internals[] = {
     {"new_loop", ip_socket_loop_new},
     {"loop_iterator", ip_socket_loop_iterator},
     {"loop_receive", ip_socket_loop_receive},
+    {"check_server", ip_socket_check_server},
+    {"new_server", ip_socket_new_server},
+    {"serve", ip_socket_serve},
     {"option_names", ip_socket_option_names},
     {"prepare_fill", ip_socket_prepare_fill},
     {"send_filled", ip_socket_send_filled},
@@ -100,6 +105,6 @@ void ip_socket_open_class(lua_State *L, int core) {
 
 void ip_socket_add_internals(lua_State *L, int core) {
   core = lua_absindex(L, core);
-  ip_socket_loop_open(L, core);
+  ip_udp_loop_open(L, core);
   ip_class_functions(L, core, internals);
 }

@@ -46,12 +46,17 @@ int ip_send_suspend(lua_State *L, const struct ip_operation_type *type, const st
   return ip_operation_suspend(L, operation);
 }
 
+union ip_payload ip_send_payload(const struct ip_send *send, ip_deadline deadline) {
+  return (union ip_payload){.send = {
+                                .size = ip_data_size(&send->data) - send->done,
+                                .done = send->done,
+                                .deadline = deadline,
+                            }};
+}
+
 static int wait_to_send(lua_State *L, const struct ip_send_type *type, const struct ip_send_call *call,
                         ip_deadline deadline, enum ip_wait wait) {
-  union ip_payload payload = {.send = {.size = ip_data_size(&call->send.data) - call->send.done,
-                                       .done = call->send.done,
-                                       .deadline = deadline}};
-  return ip_send_suspend(L, &type->operation, call->box, payload, wait);
+  return ip_send_suspend(L, &type->operation, call->box, ip_send_payload(&call->send, deadline), wait);
 }
 
 /* --- one attempt --- */
@@ -68,24 +73,25 @@ static struct ip_failure send_by_path(struct ip_socket *socket, struct ip_send *
   return failure;
 }
 
+static inline struct ip_failure try_once(struct ip_socket *socket, struct ip_send *send, size_t *sent) {
+  struct ip_channel *channel = &socket->channel;
+  if (IP_UNLIKELY(channel->shut_send)) return ip_failure(EPIPE);
+  if (IP_UNLIKELY(channel->send != NULL || send->control.items != 0)) return send_by_path(socket, send, sent);
+  int error = ip_datagram_send(channel->fd, send->data.parts, send->data.count, send->to, send->flags, sent);
+  return IP_LIKELY(error == 0) ? ip_failure(0) : ip_send_path_failure(channel, error, 0);
+}
+
+struct ip_failure ip_send_try(struct ip_socket *socket, struct ip_send *send, size_t *sent) {
+  return try_once(socket, send, sent);
+}
+
 /* Tries once; true, and the number of bytes, when the system has accepted the datagram. Raises any error
    except EAGAIN. [-0, +0, e] */
 static bool try_to_send(lua_State *L, const struct ip_operation_type *type, struct ip_send_call *call,
                         size_t *sent) {
-  struct ip_socket *socket = call->box->socket;
-  struct ip_channel *channel = &socket->channel;
-  struct ip_send *send = &call->send;
-  struct ip_failure failure;
-  if (IP_UNLIKELY(channel->shut_send)) ip_operation_raise(L, type, IP_ERROR_SYSTEM, ip_failure(EPIPE));
-  if (IP_LIKELY(channel->send == NULL && send->control.items == 0)) {
-    int error =
-        ip_datagram_send(channel->fd, send->data.parts, send->data.count, send->to, send->flags, sent);
-    if (IP_LIKELY(error == 0)) return true;
-    failure = ip_send_path_failure(channel, error, 0);
-  } else {
-    failure = send_by_path(socket, send, sent);
-  }
-  if (failure.code != 0 && failure.code != EAGAIN) ip_operation_raise(L, type, IP_ERROR_SYSTEM, failure);
+  struct ip_failure failure = try_once(call->box->socket, &call->send, sent);
+  if (IP_UNLIKELY(failure.code != 0 && failure.code != EAGAIN))
+    ip_operation_raise(L, type, IP_ERROR_SYSTEM, failure);
   return failure.code == 0;
 }
 
