@@ -1,8 +1,8 @@
 /* option.c: set_option, get_option. A table describes every option; small functions read and write the
    values.
 
-   Owns nothing. The table has only the options of the platform, so an option that the platform lacks raises
-   ENOTSUP like an unknown name. Each method says what it raises. */
+   Owns nothing. An option that the platform lacks is in the table as one that can neither be read nor set, so
+   that its error names it. Each method says what it raises. */
 #include "udp/option.h"
 
 #include "base/util.h"
@@ -283,6 +283,8 @@ static void set_segment_size(lua_State *L, struct ip_socket *socket, const struc
 
 #define BOOLEAN get_boolean_option, set_boolean_option
 #define INTEGER get_integer_option, set_integer_option
+#define LACKING(name)                                                                                        \
+  { (name), NULL, NULL, 0, 0, 0, 0, 0 }
 
 static const struct option options[] = {
     {"debug", BOOLEAN, SOL_SOCKET, SO_DEBUG, 0, 0, 0},
@@ -305,9 +307,16 @@ static const struct option options[] = {
     {"leave_multicast_group", NULL, change_membership, 0, MCAST_LEAVE_GROUP, 0, 0, 0},
     {"join_source_group", NULL, change_membership, 0, MCAST_JOIN_SOURCE_GROUP, 0, 0, 0},
     {"leave_source_group", NULL, change_membership, 0, MCAST_LEAVE_SOURCE_GROUP, 0, 0, 0},
+#else
+    LACKING("join_multicast_group"),
+    LACKING("leave_multicast_group"),
+    LACKING("join_source_group"),
+    LACKING("leave_source_group"),
 #endif
 #ifdef SO_BINDTODEVICE
     {"bind_to_device", get_device, set_device, SOL_SOCKET, SO_BINDTODEVICE, 0, 0, 0},
+#else
+    LACKING("bind_to_device"),
 #endif
 #ifdef __linux__
     {"path_mtu_discovery", get_path_mtu_discovery, set_path_mtu_discovery, IPPROTO_IP, IP_MTU_DISCOVER,
@@ -324,9 +333,24 @@ static const struct option options[] = {
     {"receive_dropped", get_boolean_option, set_receive_dropped, SOL_SOCKET, SO_RXQ_OVFL, 0, 0, 0},
     {"receive_offload", get_receive_offload, set_receive_offload, IPPROTO_UDP, UDP_GRO, 0, 0, 0},
     {"segment_size", get_segment_size, set_segment_size, IPPROTO_UDP, UDP_SEGMENT, 0, 0, 65507},
+#else
+    LACKING("path_mtu_discovery"),
+    LACKING("multicast_all"),
+    LACKING("busy_poll"),
+    LACKING("mtu"),
+    LACKING("dropped"),
+    LACKING("receive_packet_info"),
+    LACKING("receive_hops"),
+    LACKING("receive_traffic_class"),
+    LACKING("receive_timestamp"),
+    LACKING("receive_errors"),
+    LACKING("receive_dropped"),
+    LACKING("receive_offload"),
+    LACKING("segment_size"),
 #endif
 };
 
+/* Raises ENOTSUP for an unknown name. [-0, +0, e] */
 static const struct option *check_option(lua_State *L, const char *operation) {
   size_t length;
   const char *name = ip_argument_string(L, 2, &length);
@@ -343,7 +367,7 @@ static const struct option *check_option(lua_State *L, const char *operation) {
 int ip_socket_set_option(lua_State *L) {
   struct ip_socket *socket = ip_socket_check_open(L, "set_option")->socket;
   const struct option *option = check_option(L, "set_option");
-  if (option->set == NULL) return ip_error_raise(L, ENOTSUP, "set_option");
+  if (option->set == NULL) return ip_error_raise(L, ENOTSUP, option->name);
   ip_flusher_flush(socket->flusher); /* the option applies to later sends only */
   option->set(L, socket, option);
   socket = ip_socket_check(L, 1)->socket; /* a finalizer may have closed it */
@@ -356,17 +380,19 @@ int ip_socket_set_option(lua_State *L) {
 int ip_socket_get_option(lua_State *L) {
   const struct ip_socket *socket = ip_socket_check_open(L, "get_option")->socket;
   const struct option *option = check_option(L, "get_option");
-  if (option->get == NULL) return ip_error_raise(L, ENOTSUP, "get_option");
+  if (option->get == NULL) return ip_error_raise(L, ENOTSUP, option->name);
   return option->get(L, socket, option);
 }
 
 /* option_names() -> list of the names of all options on this platform. A spec compares them with the
    documentation. Suspends: no. */
 int ip_socket_option_names(lua_State *L) {
+  lua_Integer count = 0;
   lua_createtable(L, (int)ip_count_of(options), 0);
   for (size_t i = 0; i < ip_count_of(options); i++) {
+    if (options[i].get == NULL && options[i].set == NULL) continue;
     lua_pushstring(L, options[i].name);
-    lua_rawseti(L, -2, (lua_Integer)i + 1);
+    lua_rawseti(L, -2, ++count);
   }
   return 1;
 }

@@ -1,0 +1,73 @@
+--- The options of ip.udp.bind and ip.udp.connect: the order in which they are set, and errors that name them.
+
+local core = require("ip.core")
+local check = require("ip.check")
+
+local udp_options = {}
+
+--- The options of a table are set in this order, which docs/reference/options.md explains: each after those
+--- that decide what it does or whether it is permitted. Options that can only be read are at the end, and
+--- refused there.
+udp_options.order = {
+  "v6_only", -- which families the others are set for
+  "reuse_address", "reuse_port",
+  "bind_to_device", -- decides which interfaces there are
+  "debug", "broadcast", "do_not_route",
+  "send_buffer_size", "receive_buffer_size", "busy_poll",
+  "unicast_hops", "path_mtu_discovery", "traffic_class",
+  "multicast_hops", "multicast_loop", "multicast_all", "multicast_interface",
+  "receive_packet_info", "receive_hops", "receive_traffic_class", "receive_timestamp", "receive_errors",
+  "receive_dropped", "receive_offload", "segment_size", "coalesce",
+  "receive_timeout", "send_timeout",
+  "join_multicast_group", "join_source_group", "leave_source_group", "leave_multicast_group",
+  "dropped", "error", "mtu",
+}
+
+-- Those that are properties of the socket.
+local properties = { receive_timeout = true, send_timeout = true }
+
+local known = {}
+for _, names in ipairs { udp_options.order, core.option_names() } do
+  for _, name in ipairs(names) do known[name] = true end
+end
+
+local function set_property(sock, name, value)
+  sock[name] = value
+end
+
+--- Returns the result of fn(...). A bad argument becomes the bad argument of the function `call` that has the
+--- table of options, and names `option`; other errors stay as they are.
+function udp_options.named(call, option, fn, ...)
+  local ok, result = pcall(fn, ...)
+  if ok then return result end
+  local problem = type(result) == "string" and result:match("bad argument #%d+ to '[^']*' %((.*)%)$")
+  if not problem then error(result, 0) end
+  check.fail(3, call, ("option '%s': %s"):format(option, problem), 1)
+end
+
+--- Raises unless the function `call` has all options of the table. `own` has those that it uses itself: true,
+--- or a text that says why it cannot use the option now.
+function udp_options.check(call, options, own)
+  local wrong
+  for name in pairs(options) do
+    local is_wrong = not known[name] and own[name] ~= true
+    name = type(name) == "string" and name or ("[%s]"):format(name)
+    if is_wrong and (wrong == nil or name < wrong) then wrong = name end -- one answer for one table
+  end
+  if wrong == nil then return end
+  if own[wrong] then check.fail(3, call, ("option '%s': %s"):format(wrong, own[wrong]), 1) end
+  check.fail(3, call, ("unknown option '%s'"):format(wrong), 1)
+end
+
+--- Sets the options of the table on a socket, for the function `call`.
+function udp_options.set(call, sock, options)
+  if next(options) == nil then return end
+  for _, name in ipairs(udp_options.order) do
+    local value = options[name]
+    if value ~= nil then
+      udp_options.named(call, name, properties[name] and set_property or sock.set_option, sock, name, value)
+    end
+  end
+end
+
+return udp_options
