@@ -72,12 +72,6 @@ static void note_traffic_class(const struct item *item, struct ip_control *contr
   if (control->items & IP_CONTROL_TRAFFIC_CLASS) control->traffic_class &= 0xff;
 }
 
-/* Is the address unique on one interface only (RFC 4007 section 4)? Then its scope is that interface. */
-static bool has_scope(const struct ip_address *address) {
-  int scope = ip_address_multicast_scope(address);
-  return ip_address_is_link_local(address) || scope == 1 || scope == 2;
-}
-
 static void note_interface(struct ip_control *control, uint32_t index) {
   control->interface_index = index;
   control->items |= IP_CONTROL_ADDRESS;
@@ -125,7 +119,7 @@ static void note_v6_info(const struct item *item, struct ip_control *control) {
   if (!read_value(item, &info, sizeof info)) return;
   control->address = (struct ip_address){.version = 6};
   memcpy(control->address.bytes, &info.ipi6_addr, sizeof info.ipi6_addr);
-  if (has_scope(&control->address)) control->address.scope_id = (uint32_t)info.ipi6_ifindex;
+  if (ip_address_needs_scope(&control->address)) control->address.scope_id = (uint32_t)info.ipi6_ifindex;
   note_interface(control, (uint32_t)info.ipi6_ifindex);
 }
 

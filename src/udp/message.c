@@ -369,12 +369,18 @@ void ip_message_read_control(lua_State *L, const char *operation, struct ip_send
   lua_call(L, 3, 0);
 }
 
+static void use_scope(lua_State *L, const char *operation, struct ip_send_call *call) {
+  int error = ip_send_path_use_scope(&call->send);
+  if (error != 0) ip_error_raise(L, error, operation);
+}
+
 static void read_send_message(lua_State *L, const char *operation, struct ip_send_call *call) {
   struct target target;
   check_call(L, operation, call);
   read_target(L, false, call->box->socket->peer, &target);
   set_target(L, operation, &target, call);
   read_control(L, operation, call);
+  use_scope(L, operation, call);
 }
 
 /* Is it an address that no single host owns (a group, a broadcast, the wildcard)? */
@@ -398,6 +404,7 @@ static void read_reply_message(lua_State *L, const char *operation, struct ip_se
   bool local_source =
       (control->items & IP_CONTROL_ADDRESS) != 0 && ip_address_is_link_local(&control->address);
   if (local_source || ip_address_is_link_local(&target.address)) read_interface(L, control);
+  use_scope(L, operation, call);
 }
 
 static const struct ip_send_type send_message_type = IP_SEND_TYPE("send_message", read_send_message);

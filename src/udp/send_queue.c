@@ -334,6 +334,8 @@ static bool can_wait(const struct ip_channel *channel, const struct ip_send_queu
     return false;
   if (!channel->has_port && channel->connection == NULL)
     return false; /* the port is visible after the first send */
+  if (call->to == NULL && channel->connection != NULL && channel->connection->interface != 0)
+    return false; /* the interface would change with the peer */
   const struct ip_endpoint *to = call->to;
   bool v4_path = ip_channel_is_v4_path(channel, to);
   if (size > (v4_path ? IP_LARGEST_V4 : IP_LARGEST_V6)) return false;
