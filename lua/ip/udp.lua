@@ -6,6 +6,8 @@ local fill = require("ip.udp_fill")
 local loop = require("ip.udp_loop")
 local options_of = require("ip.udp_options")
 
+require("ip.core").own_file()
+
 ---@class ip.udp.address_info
 ---@field address ip.address
 ---@field port integer
