@@ -3,6 +3,8 @@
 local core = require("ip.core")
 local check = require("ip.check")
 
+require("ip.core").own_file()
+
 local udp_options = {}
 
 --- The options of a table are set in this order, which docs/reference/options.md explains: each after those
