@@ -72,6 +72,12 @@ static void note_traffic_class(const struct item *item, struct ip_control *contr
   if (control->items & IP_CONTROL_TRAFFIC_CLASS) control->traffic_class &= 0xff;
 }
 
+static void note_local(struct ip_control *control, const struct ip_address *address) {
+  if (ip_address_is_multicast(address) || ip_address_is_unspecified(address)) return;
+  control->local = *address;
+  control->items |= IP_CONTROL_LOCAL;
+}
+
 static void note_interface(struct ip_control *control, uint32_t index) {
   control->interface_index = index;
   control->items |= IP_CONTROL_ADDRESS;
@@ -87,6 +93,9 @@ static void note_v4_info(const struct item *item, bool is_v6, struct ip_control 
   memcpy(address.bytes, &info.ipi_addr, sizeof info.ipi_addr);
   control->address = is_v6 ? ip_address_to_v6(&address) : address;
   note_interface(control, (uint32_t)info.ipi_ifindex);
+  memcpy(address.bytes, &info.ipi_spec_dst, sizeof info.ipi_spec_dst);
+  note_local(control, &address);
+  if (is_v6) control->local = ip_address_to_v6(&control->local);
 }
 
 #endif
@@ -121,6 +130,7 @@ static void note_v6_info(const struct item *item, struct ip_control *control) {
   memcpy(control->address.bytes, &info.ipi6_addr, sizeof info.ipi6_addr);
   if (ip_address_needs_scope(&control->address)) control->address.scope_id = (uint32_t)info.ipi6_ifindex;
   note_interface(control, (uint32_t)info.ipi6_ifindex);
+  note_local(control, &control->address);
 }
 
 #endif
