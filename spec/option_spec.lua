@@ -346,6 +346,22 @@ describe("dropped", function()
     assert.equal(0, client:get_option("dropped"))
   end))
 
+  for _, option in ipairs { "coalesce", "receive_offload" } do
+    it_linux("is a lower bound with " .. option, with_loop(function()
+      local sock <close> = ip.udp.bind("127.0.0.1", 0, { receive_buffer_size = 4096, receive_dropped = true })
+      sock:set_option(option, true)
+      local client <close> = ip.udp.connect("127.0.0.1", sock.local_port)
+      for _ = 1, 20 do client:send_message(("x"):rep(10000), { segment_size = 1000 }) end
+      local received, buf = 0, byte_span.new(65535)
+      while sock:try_receive(buf) do received = received + 1 end
+      local dropped = sock:get_option("dropped")
+      assert.is_true(dropped > 0 and dropped <= 200 - received, dropped .. " of " .. 200 - received)
+      client:send("last")
+      local _, info = sock:receive_message(buf)
+      assert.equal(dropped, info.dropped)
+    end))
+  end
+
   it_linux("stays 0 while everything is received", with_loop(function()
     local a, b = pair()
     for _ = 1, 100 do
