@@ -12,6 +12,13 @@ local with_loop = support.with_loop
 local assert_raises, assert_bad_argument = assertions.assert_raises, assertions.assert_bad_argument
 local is_linux, has_v6 = platform.is_linux, platform.has_v6
 
+-- The options that need a privilege.
+local may_mark = is_linux and pcall(function()
+  local sock <close> = ip.udp.bind("127.0.0.1", 0)
+  sock:set_option("mark", 7)
+  sock:set_option("transparent", true)
+end)
+
 -- A value for each option that this process may set.
 local function values_for(kind)
   local values = {
@@ -24,7 +31,8 @@ local function values_for(kind)
     for name, value in pairs {
       bind_to_device = "lo", path_mtu_discovery = "do", multicast_all = false, receive_packet_info = true,
       receive_hops = true, receive_traffic_class = true, receive_timestamp = true, receive_errors = true,
-      receive_dropped = true, receive_offload = true, segment_size = 1000,
+      receive_dropped = true, receive_offload = true, segment_size = 1000, priority = 5, incoming_cpu = 0,
+      max_pacing_rate = 100000000, free_bind = true, mark = may_mark and 7 or nil, transparent = may_mark or nil,
     } do
       values[name] = value
     end

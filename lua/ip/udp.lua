@@ -122,7 +122,7 @@ end
 --- multicast group, with the options `interface` (name, index or v4 address) and `source` (addr).
 ---@param addr ip.addr
 ---@param port integer
----@param options table? option name -> value; also receive_timeout and send_timeout
+---@param options ip.udp.options?
 ---@return ip.udp.socket
 function udp.bind(addr, port, options)
   addr = check.address(1, "bind", addr)
@@ -134,7 +134,7 @@ end
 --- Opens a socket, sets the options in the order of docs/reference/options.md, and connects it.
 ---@param addr ip.addr
 ---@param port integer
----@param options table? as for bind; also local_address (addr) and local_port, which the socket is bound to before
+---@param options ip.udp.options?
 ---@return ip.udp.socket
 function udp.connect(addr, port, options)
   addr = check.address(1, "connect", addr)

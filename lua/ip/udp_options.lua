@@ -5,6 +5,49 @@ local check = require("ip.check")
 
 require("ip.core").own_file()
 
+---@alias ip.interface_argument string|integer|ip.address an interface's name, its index, or one of its v4 addresses
+
+---@class ip.udp.options options of ip.udp.bind and ip.udp.connect; docs/reference/options.md describes each
+---@field v6_only boolean?
+---@field reuse_address boolean?
+---@field reuse_port boolean?
+---@field free_bind boolean?
+---@field transparent boolean?
+---@field bind_to_device string? the name of an interface
+---@field mark integer? 0..4294967295
+---@field debug boolean?
+---@field broadcast boolean?
+---@field do_not_route boolean?
+---@field send_buffer_size integer? bytes
+---@field receive_buffer_size integer? bytes
+---@field busy_poll integer? microseconds
+---@field incoming_cpu integer? -1: none
+---@field max_pacing_rate integer? bytes per second
+---@field unicast_hops integer? 1..255
+---@field path_mtu_discovery "dont"|"want"|"do"|"probe"|nil
+---@field traffic_class integer? 0..255
+---@field priority integer? 0..4294967295
+---@field multicast_hops integer? 0..255
+---@field multicast_loop boolean?
+---@field multicast_all boolean?
+---@field multicast_interface ip.interface_argument?
+---@field receive_packet_info boolean?
+---@field receive_hops boolean?
+---@field receive_traffic_class boolean?
+---@field receive_timestamp boolean?
+---@field receive_errors boolean?
+---@field receive_dropped boolean?
+---@field receive_offload boolean?
+---@field segment_size integer? 0..65507
+---@field coalesce boolean?
+---@field receive_timeout number? seconds
+---@field send_timeout number? seconds
+---@field join_multicast_group ip.addr?
+---@field interface ip.interface_argument? of bind on a multicast group: where the group is joined
+---@field source ip.addr? of bind on a multicast group: the one source to hear
+---@field local_address ip.addr? of connect: the address to send from
+---@field local_port integer? of connect: the port to send from
+
 local udp_options = {}
 
 --- The options of a table are set in this order, which docs/reference/options.md explains: each after those
@@ -12,11 +55,12 @@ local udp_options = {}
 --- refused there.
 udp_options.order = {
   "v6_only", -- which families the others are set for
-  "reuse_address", "reuse_port",
-  "bind_to_device", -- decides which interfaces there are
+  "reuse_address", "reuse_port", "free_bind", "transparent",
+  "bind_to_device", "mark", -- decide which interfaces and routes there are
   "debug", "broadcast", "do_not_route",
-  "send_buffer_size", "receive_buffer_size", "busy_poll",
+  "send_buffer_size", "receive_buffer_size", "busy_poll", "incoming_cpu", "max_pacing_rate",
   "unicast_hops", "path_mtu_discovery", "traffic_class",
+  "priority", -- behind traffic_class, from which the system derives a priority on v4
   "multicast_hops", "multicast_loop", "multicast_all", "multicast_interface",
   "receive_packet_info", "receive_hops", "receive_traffic_class", "receive_timestamp", "receive_errors",
   "receive_dropped", "receive_offload", "segment_size", "coalesce",

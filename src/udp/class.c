@@ -9,6 +9,7 @@
 #include "udp/message.h"
 #include "udp/option.h"
 #include "udp/property.h"
+#include "udp/raw_option.h"
 #include "udp/receive.h"
 #include "udp/receive_error.h"
 #include "udp/send.h"
@@ -38,6 +39,8 @@ static const luaL_Reg methods[] = {
     {"send_many", ip_socket_send_many},
     {"set_option", ip_socket_set_option},
     {"get_option", ip_socket_get_option},
+    {"set_raw_option", ip_socket_set_raw_option},
+    {"get_raw_option", ip_socket_get_raw_option},
     {"assign", ip_socket_assign},
     {"release", ip_socket_release},
     {NULL, NULL},

@@ -27,6 +27,14 @@
 #ifdef __linux__
 #include <linux/sock_diag.h>
 #include <netinet/udp.h>
+
+/* From linux/in6.h; the headers of older C libraries lack them. */
+#ifndef IPV6_TRANSPARENT
+#define IPV6_TRANSPARENT 75
+#endif
+#ifndef IPV6_FREEBIND
+#define IPV6_FREEBIND 78
+#endif
 #endif
 
 enum { NO_OPTION = -1 };
@@ -103,6 +111,20 @@ static int get_integer_option(lua_State *L, const struct ip_socket *socket, cons
 static void set_integer_option(lua_State *L, struct ip_socket *socket, const struct option *option) {
   write_integer(L, socket, option, (int)ip_argument_integer(L, 3, option->low, option->high));
 }
+
+#ifdef __linux__
+
+static int get_unsigned_option(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  lua_pushinteger(L, (lua_Integer)(uint32_t)read_integer(L, socket, option));
+  return 1;
+}
+
+static void set_unsigned_option(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  uint32_t value = (uint32_t)ip_argument_integer(L, 3, 0, UINT32_MAX);
+  write_integer(L, socket, option, (int)value);
+}
+
+#endif
 
 /* --- multicast --- */
 
@@ -231,6 +253,47 @@ static void set_path_mtu_discovery(lua_State *L, struct ip_socket *socket, const
   write_integer(L, socket, option, ip_argument_choice(L, 3, path_mtu_modes));
 }
 
+/* The rate is an unsigned long since Linux 4.20, and had 32 bits before: the system says its width. All bits
+   set: no limit (sk_getsockopt in net/core/sock.c). */
+struct pacing_rate {
+  unsigned long rate, no_limit;
+};
+
+static struct pacing_rate read_pacing_rate(lua_State *L, const struct ip_socket *socket,
+                                           const struct option *option) {
+  union {
+    unsigned long wide;
+    uint32_t narrow;
+  } value;
+  socklen_t length = sizeof value;
+  if (getsockopt(socket->channel.fd, option->level, option->number, &value, &length) != 0)
+    ip_error_raise(L, errno == ENOPROTOOPT ? ENOTSUP : errno, option->name);
+  if (length == sizeof value.wide) return (struct pacing_rate){value.wide, ULONG_MAX};
+  return (struct pacing_rate){value.narrow, UINT32_MAX};
+}
+
+static int get_pacing_rate(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  struct pacing_rate pacing = read_pacing_rate(L, socket, option);
+  if (pacing.rate == pacing.no_limit)
+    lua_pushnil(L);
+  else
+    lua_pushinteger(L, (lua_Integer)pacing.rate);
+  return 1;
+}
+
+/* nil removes the limit. EINVAL for a rate that the system has no bits for. */
+static void set_pacing_rate(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  lua_Integer rate = lua_isnil(L, 3) ? 0 : ip_argument_integer(L, 3, 1, LUA_MAXINTEGER);
+  struct pacing_rate pacing = read_pacing_rate(L, socket, option);
+  if ((lua_Unsigned)rate >= pacing.no_limit) ip_error_raise(L, EINVAL, option->name);
+  unsigned long wide = rate == 0 ? pacing.no_limit : (unsigned long)rate;
+  uint32_t narrow = (uint32_t)wide;
+  bool is_wide = pacing.no_limit == ULONG_MAX;
+  if (setsockopt(socket->channel.fd, option->level, option->number, is_wide ? (void *)&wide : &narrow,
+                 is_wide ? sizeof wide : sizeof narrow) != 0)
+    ip_error_raise(L, errno, option->name);
+}
+
 /* Reads an array of counters by SO_MEMINFO, since Linux 4.12. */
 static int get_dropped(lua_State *L, const struct ip_socket *socket, const struct option *option) {
   uint32_t counters[SK_MEMINFO_VARS] = {0};
@@ -283,6 +346,7 @@ static void set_segment_size(lua_State *L, struct ip_socket *socket, const struc
 
 #define BOOLEAN get_boolean_option, set_boolean_option
 #define INTEGER get_integer_option, set_integer_option
+#define UNSIGNED get_unsigned_option, set_unsigned_option
 #define LACKING(name)                                                                                        \
   { (name), NULL, NULL, 0, 0, 0, 0, 0 }
 
@@ -323,6 +387,12 @@ static const struct option options[] = {
      IPV6_MTU_DISCOVER, 0, 0},
     {"multicast_all", BOOLEAN, IPPROTO_IP, IP_MULTICAST_ALL, IPV6_MULTICAST_ALL, 0, 0},
     {"busy_poll", INTEGER, SOL_SOCKET, SO_BUSY_POLL, 0, 0, INT_MAX},
+    {"mark", UNSIGNED, SOL_SOCKET, SO_MARK, 0, 0, 0},
+    {"priority", UNSIGNED, SOL_SOCKET, SO_PRIORITY, 0, 0, 0},
+    {"incoming_cpu", INTEGER, SOL_SOCKET, SO_INCOMING_CPU, 0, -1, INT_MAX},
+    {"max_pacing_rate", get_pacing_rate, set_pacing_rate, SOL_SOCKET, SO_MAX_PACING_RATE, 0, 0, 0},
+    {"free_bind", BOOLEAN, IPPROTO_IP, IP_FREEBIND, IPV6_FREEBIND, 0, 0},
+    {"transparent", BOOLEAN, IPPROTO_IP, IP_TRANSPARENT, IPV6_TRANSPARENT, 0, 0},
     {"mtu", get_mtu, NULL, IPPROTO_IP, IP_MTU, IPV6_MTU, 0, 0},
     {"dropped", get_dropped, NULL, SOL_SOCKET, SO_MEMINFO, 0, 0, 0},
     {"receive_packet_info", BOOLEAN, IPPROTO_IP, IP_PKTINFO, IPV6_RECVPKTINFO, 0, 0},
@@ -337,6 +407,12 @@ static const struct option options[] = {
     LACKING("path_mtu_discovery"),
     LACKING("multicast_all"),
     LACKING("busy_poll"),
+    LACKING("mark"),
+    LACKING("priority"),
+    LACKING("incoming_cpu"),
+    LACKING("max_pacing_rate"),
+    LACKING("free_bind"),
+    LACKING("transparent"),
     LACKING("mtu"),
     LACKING("dropped"),
     LACKING("receive_packet_info"),
