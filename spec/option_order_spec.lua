@@ -93,6 +93,20 @@ describe("the order of options", function()
     if is_linux then assert.equal(#core.option_names(), settable) end
   end)
 
+  it("is that of the reference", function()
+    local documented, in_table = {}, false
+    for line in io.lines("docs/reference/options.md") do
+      in_table = in_table and line:sub(1, 1) == "|" or line:find("^| step |") ~= nil
+      local names = in_table and line:match("^| %d+ | (.-) |")
+      for name in (names or ""):gmatch("`([%w_]+)`") do documented[#documented + 1] = name end
+    end
+    local settable = {}
+    for _, name in ipairs(options_of.order) do
+      if name ~= "dropped" and name ~= "error" and name ~= "mtu" then settable[#settable + 1] = name end
+    end
+    assert.same(settable, documented)
+  end)
+
   for _, kind in ipairs(kinds) do
     local it_kind = platform.it_where(kind.name == "v4" or has_v6)
 
@@ -193,6 +207,15 @@ describe("a table of options with a mistake", function()
     for _ = 1, 10 do
       assert_bad_argument(3, "option 'reuse_port'", calls.bind, { unicast_hops = 0, coalesce = 1, reuse_port = 1 })
     end
+  end))
+
+  it("is looked for in what pairs() gives, and so is every option", with_loop(function()
+    local defaults = setmetatable({}, { __index = { broadcast = true, no_such_option = true } })
+    local sock <close> = ip.udp.bind("127.0.0.1", 0, defaults)
+    assert.is_false(sock:get_option("broadcast"))
+    local proxy = setmetatable({}, { __pairs = function() return next, { broadcast = true } end })
+    local other <close> = ip.udp.bind("127.0.0.1", 0, proxy)
+    assert.is_true(other:get_option("broadcast"))
   end))
 
   it("names local_address and local_port", with_loop(function()

@@ -2,6 +2,8 @@
 -- whichever call sends it.
 local network = require "spec.support.namespaces"
 local platform = require "spec.support.platform"
+local process = require "spec.support.process"
+local support = require "spec.support"
 
 local permitted = platform.is_linux and platform.has_v6 and network.is_permitted()
 local it_wire = platform.it_where(permitted, "network namespaces")
@@ -198,6 +200,21 @@ describe("a scope", function()
     a:run "clean()"
   end)
 
+  it_wire("of the source is an interface, too, which must be the same", function()
+    for _, case in ipairs {
+      { "fec0::1%one", "fec0::2%one", "none", "one" }, { "fec0::1%one", "fec0::2%two", "EINVAL", "" },
+      { "fec0::1", "fec0::2%two", "none", "two" }, { "fec0::3%two", "fec0::2", "none", "two" },
+      { "fec0::3%two", "ff05::7:1", "none", "two" }, { "fec0::1%one", "ff05::7:1%two", "EINVAL", "" },
+    } do
+      assert.equal(case[3], a:run([[
+        local source, address, port = ...
+        local sock <close> = ip.udp.bind("::", 0)
+        return error_of(sock.send_message, sock, "x", { address = address, port = port, source = source })
+      ]], case[1], case[2], port()))
+      assert.equal(case[4], heard())
+    end
+  end)
+
   it_wire("of a peer is left with the peer", function()
     local words = a:run([[
       local port = ...
@@ -271,4 +288,47 @@ describe("a scope", function()
       return error_of(v4.send_to, v4, "x", "ff05::7:1%one", ...), mapped
     ]], port()))
   end)
+end)
+
+-- strace(1) lets a setsockopt of the program fail: the first sets the interface of a peer, the second clears it.
+describe("a system that refuses", function()
+  local it_traced = platform.it_where(platform.has_v6 and platform.can_trace() and platform.mode ~= "sanitize",
+    "strace")
+
+  local function run(program, which)
+    local path = support.write_file(program)
+    local words = { "strace", "-qq", "-o", "/dev/null", "-e", "trace=setsockopt", "-e",
+      ("inject=setsockopt:error=ENOBUFS:when=%d"):format(which) }
+    table.move(process.lua(path), 1, 2, #words + 1, words)
+    local running <close> = process.start(words)
+    running:wait(30)
+    os.remove(path)
+    return running:output() .. running:errors()
+  end
+
+  it_traced("the interface of a peer leaves the former peer", support.with_loop(function()
+    assert.equal("ENOBUFS\tfirst\n", run([[
+      local ip = require "ip"
+      local first, second = ip.udp.bind("::1", 0), ip.udp.bind("::1", 0)
+      local sock = ip.udp.connect("::1", first.local_port)
+      local ok, err = pcall(sock.connect, sock, "::1%lo", second.local_port)
+      assert(sock.remote_port == first.local_port)
+      sock:send("first")
+      print(err.name, (first:receive_string()))
+    ]], 1))
+  end))
+
+  it_traced("to clear the interface of a peer is an error of disconnect; the peer is gone", support.with_loop(function()
+    assert.equal("ENOBUFS\tENOTCONN\tx\n", run([[
+      local ip = require "ip"
+      local peer = ip.udp.bind("::1", 0)
+      local sock = ip.udp.connect("::1%lo", peer.local_port)
+      local port = sock.local_port
+      local _, err = pcall(sock.disconnect, sock)
+      assert(sock.local_port == port)
+      local _, gone = pcall(function() return sock.remote_port end)
+      sock:send_to("x", "::1", peer.local_port)
+      print(err.name, gone.name, (peer:receive_string()))
+    ]], 2))
+  end))
 end)

@@ -74,7 +74,7 @@ local function join(sock, group, source, interface)
 end
 
 local function bind_group(sock, group, port, options)
-  options_of.check("bind", options, group_options)
+  options = options_of.read("bind", options, group_options)
   local interface, source = options.interface, options.source
   if interface ~= nil then interface = options_of.named("bind", "interface", core.interface_index, interface) end
   if source ~= nil then source = options_of.named("bind", "source", check.address, 1, "bind", source) end
@@ -87,14 +87,14 @@ end
 
 local function bind(sock, addr, port, options)
   if is_group(addr) then return bind_group(sock, addr, port, options) end
-  options_of.check("bind", options, bind_options)
+  options = options_of.read("bind", options, bind_options)
   sock:open(addr)
   options_of.set("bind", sock, options)
   sock:bind(addr, port)
 end
 
 local function connect(sock, addr, port, options)
-  options_of.check("connect", options, connect_options)
+  options = options_of.read("connect", options, connect_options)
   local from, from_port = options.local_address, options.local_port
   if from ~= nil then from = options_of.named("connect", "local_address", check.address, 1, "connect", from) end
   if from_port ~= nil then

@@ -91,25 +91,33 @@ function udp_options.named(call, option, fn, ...)
   check.fail(3, call, ("option '%s': %s"):format(option, problem), 1)
 end
 
---- Raises unless the function `call` has all options of the table. `own` has those that it uses itself: true,
---- or a text that says why it cannot use the option now.
-function udp_options.check(call, options, own)
-  local wrong
-  for name in pairs(options) do
-    local is_wrong = not known[name] and own[name] ~= true
-    name = type(name) == "string" and name or ("[%s]"):format(name)
-    if is_wrong and (wrong == nil or name < wrong) then wrong = name end -- one answer for one table
-  end
-  if wrong == nil then return end
-  if own[wrong] then check.fail(3, call, ("option '%s': %s"):format(wrong, own[wrong]), 1) end
-  check.fail(3, call, ("unknown option '%s'"):format(wrong), 1)
+local function refuse(call, name, own)
+  if own[name] then check.fail(3, call, ("option '%s': %s"):format(name, own[name]), 1) end
+  check.fail(3, call, ("unknown option '%s'"):format(name), 1)
 end
 
---- Sets the options of the table on a socket, for the function `call`.
-function udp_options.set(call, sock, options)
-  if next(options) == nil then return end
+--- Returns what pairs() gives of a table of options, for the function `call`; raises a bad argument for what is
+--- no option. `own` has the options that `call` uses itself: true, or a text that says why it cannot use the
+--- option now.
+function udp_options.read(call, options, own)
+  local given, wrong = {}, nil
+  for name, value in pairs(options) do
+    if known[name] or own[name] == true then
+      given[name] = value
+    else
+      name = type(name) == "string" and name or ("[%s]"):format(name)
+      if wrong == nil or name < wrong then wrong = name end -- one answer for one table
+    end
+  end
+  if wrong ~= nil then refuse(call, wrong, own) end
+  return given
+end
+
+--- Sets options that udp_options.read has returned on a socket, for the function `call`.
+function udp_options.set(call, sock, given)
+  if next(given) == nil then return end
   for _, name in ipairs(udp_options.order) do
-    local value = options[name]
+    local value = given[name]
     if value ~= nil then
       udp_options.named(call, name, properties[name] and set_property or sock.set_option, sock, name, value)
     end

@@ -241,7 +241,10 @@ static int append_v6_source(struct msghdr *message, const struct ip_control *con
     memcpy(&info.ipi6_addr, control->address.bytes, sizeof info.ipi6_addr);
     info.ipi6_ifindex = control->address.scope_id;
   }
-  if (control->items & IP_CONTROL_INTERFACE) info.ipi6_ifindex = control->interface_index;
+  if (control->items & IP_CONTROL_INTERFACE) {
+    if (info.ipi6_ifindex != 0 && info.ipi6_ifindex != control->interface_index) return EINVAL;
+    info.ipi6_ifindex = control->interface_index;
+  }
   append(message, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
   return 0;
 #else
