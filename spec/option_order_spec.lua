@@ -184,7 +184,8 @@ describe("a table of options with a mistake", function()
 
     it("is refused by " .. name .. " where nobody has that option, before a socket is made", with_loop(function()
       local before = support.descriptors()
-      assert_bad_argument(3, to:format("unknown option 'reuseaddr'"), call, { reuseaddr = true })
+      assert_bad_argument(3, to:format("unknown option 'reuseaddr'; did you mean 'reuse_address'?"), call,
+        { reuseaddr = true })
       assert_bad_argument(3, to:format("unknown option 'reuseaddr'"), call, { reuse_address = 1, reuseaddr = true })
       assert_bad_argument(3, to:format("unknown option '[1]'"), call, { "broadcast" })
       assert_bad_argument(3, to:format("unknown option 'aa'"), call, { zz = 1, aa = 1, mm = 1 })
@@ -193,11 +194,12 @@ describe("a table of options with a mistake", function()
 
     it("raises under the option's name what the system says to " .. name, with_loop(function()
       assert_raises("ENOTSUP", "v6_only", call, { v6_only = true })
-      assert_raises("ENOTSUP", "error", call, { error = 5 })
+      assertions.assert_contains(assert_raises("ENOTSUP", nil, call, { error = 5 }), "'error'")
       if is_linux then
         assert_raises("ENODEV", "bind_to_device", call, { bind_to_device = "nosuch0" })
-        assert_raises("ENOTSUP", "mtu", call, { mtu = 1500 })
-        assert_raises("ENOTSUP", "dropped", call, { dropped = 0 })
+        for _, option in ipairs { "mtu", "dropped" } do
+          assertions.assert_contains(assert_raises("ENOTSUP", nil, call, { [option] = 5 }), ("'%s'"):format(option))
+        end
       end
       assert_raises("EINVAL", "join_multicast_group", call, { join_multicast_group = "127.0.0.1" })
     end))

@@ -81,19 +81,28 @@ local function set_property(sock, name, value)
   sock[name] = value
 end
 
+-- What is wrong with a value, from the error of the call that refused it; nil for any other error.
+local function problem_of(err)
+  if type(err) ~= "string" then return nil end
+  local problem = err:match("bad argument #%d+ to '[^']*' %((.*)%)$")
+  return problem and problem:gsub("^option '[^']*': ", "") or err:match("property '[^']*' of [%w_.]+: (.*)$")
+end
+
 --- Returns the result of fn(...). A bad argument becomes the bad argument of the function `call` that has the
 --- table of options, and names `option`; other errors stay as they are.
 function udp_options.named(call, option, fn, ...)
   local ok, result = pcall(fn, ...)
   if ok then return result end
-  local problem = type(result) == "string" and result:match("bad argument #%d+ to '[^']*' %((.*)%)$")
+  local problem = problem_of(result)
   if not problem then error(result, 0) end
   check.fail(3, call, ("option '%s': %s"):format(option, problem), 1)
 end
 
 local function refuse(call, name, own)
   if own[name] then check.fail(3, call, ("option '%s': %s"):format(name, own[name]), 1) end
-  check.fail(3, call, ("unknown option '%s'"):format(name), 1)
+  local similar = core.similar_option(name)
+  local hint = similar and ("; did you mean '%s'?"):format(similar) or ""
+  check.fail(3, call, ("unknown option '%s'%s"):format(name, hint), 1)
 end
 
 --- Returns what pairs() gives of a table of options, for the function `call`; raises a bad argument for what is

@@ -70,6 +70,7 @@ static const luaL_Reg internals[] = {
     {"loop_iterator", ip_socket_loop_iterator},
     {"loop_receive", ip_socket_loop_receive},
     {"option_names", ip_socket_option_names},
+    {"similar_option", ip_socket_similar_option},
     {"prepare_fill", ip_socket_prepare_fill},
     {"send_filled", ip_socket_send_filled},
     {"send_to_filled", ip_socket_send_to_filled},
@@ -95,6 +96,7 @@ void ip_socket_open_class(lua_State *L, int core) {
   };
   core = lua_absindex(L, core);
   ip_class_define(L, core, &definition);
+  ((struct ip_core *)lua_touserdata(L, core))->option_setter = ip_socket_set_option;
   add_message_methods(L, core);
   lua_newtable(L);
   ip_class_functions(L, core, functions);
