@@ -188,6 +188,7 @@ static void read_send_to(lua_State *L, const char *operation, struct ip_send_cal
   ip_send_read_data(L, operation, call);
   ip_endpoint_set(&call->send.remote, ip_channel_family(&call->box->socket->channel), &address, port);
   call->send.to = &call->send.remote;
+  if (IP_UNLIKELY(address.scope_id != 0)) (void)ip_send_path_use_scope(&call->send); /* the one interface */
 }
 
 static bool is_for_v6_only(const struct ip_channel *channel) {
