@@ -262,6 +262,7 @@ function actions.receive_many(r)
   local entry, flags = r:pick(world.stable), peek_of(r)
   local size = r:pick { 2000, 65535, 100, 8, 3 }
   local batch = api.udp.new_batch(r:int(1, size > 2000 and 4 or 40), size)
+  if r:one_in(3) then batch.max_ready = r:int(1, 5) end
   local ok, count = world.try("receive_many", S.receive_many, entry.sock, batch, flags)
   if not ok then return end
   for i = 1, count do

@@ -97,6 +97,9 @@ function actions.batch_properties(r)
     world.keep(world.spans, own[i]) -- it outlives its batch
     world.try("resize", api.batch.resize, own, i, r:int(0, own.capacity))
   end
+  local max_ready = r:pick { 1, 3, math.maxinteger, 0, "1" }
+  local ok = pcall(function() own.max_ready = max_ready end)
+  if ok ~= (math.type(max_ready) == "integer" and max_ready > 0) then world.fault("max_ready") end
 end
 
 function actions.error_values(r)

@@ -167,24 +167,37 @@ static bool attempt_fill(struct ip_operation *operation) {
   failure = ip_receive_look_for_errors(&socket->channel, failure);
   if (failure.code == EAGAIN) return false;
   operation->failure = failure;
-  if (failure.code == 0) operation->runtime->budget -= (int)batch->count;
   return true;
 }
 
-static int push_count(lua_State *L, struct ip_result *result) {
-  const struct ip_batch *batch = result->payload.receive.data;
+/* Pushes the result of receive_many, and counts the batch and its datagrams among those in a row. */
+static int push_count(lua_State *L, struct ip_runtime *runtime, struct ip_batch *batch) {
+  runtime->budget -= (int)batch->count;
+  if (batch->iteration != runtime->iteration) batch->in_row = 0;
+  batch->iteration = runtime->iteration;
+  batch->in_row++;
   lua_pushinteger(L, (lua_Integer)batch->count);
   return 1;
+}
+
+static int push_received(lua_State *L, struct ip_result *result) {
+  return push_count(L, result->runtime, result->payload.receive.data);
+}
+
+static bool has_had_its_share(const struct ip_runtime *runtime, const struct ip_batch *batch) {
+  return runtime->budget <= 0 ||
+         (batch->iteration == runtime->iteration && batch->in_row >= batch->max_ready);
 }
 
 static const struct ip_operation_type receive_many_type = {.name = "receive_many",
                                                            .attempt = attempt_fill,
                                                            .final_attempt = ip_receive_final_attempt,
-                                                           .push_results = push_count};
+                                                           .push_results = push_received};
 
 /* sock:receive_many(batch[, flags]) -> count: waits for at least one datagram and receives all that are
    queued, up to the batch's slots, into its entries from the first on. flags: ip.message_flag.peek, which
-   peeks at one datagram. Raises the errors of receive_from. Suspends: yes. Source: recvmmsg(2). */
+   peeks at one datagram. After batch.max_ready calls in a row, or the datagrams that a fiber may receive in a
+   row, others run first. Raises the errors of receive_from. Suspends: yes. Source: recvmmsg(2). */
 int ip_socket_receive_many(lua_State *L) {
   const struct ip_operation_type *type = &receive_many_type;
   struct ip_receive_call call = {.box = ip_socket_check_open(L, type->name)};
@@ -195,15 +208,13 @@ int ip_socket_receive_many(lua_State *L) {
   ip_operation_check(L, runtime, type);
   struct ip_socket *socket = call.box->socket;
   if (socket->channel.shut_receive) return ip_error_raise(L, ESHUTDOWN, type->name);
-  bool yields = runtime->budget <= 0;
+  bool yields = has_had_its_share(runtime, batch);
   if (yields || ip_watcher_has_waiters(&socket->watcher, IP_SIDE_READ))
     return ip_receive_wait(L, type, &call, yields);
   struct ip_failure failure = fill(&socket->channel, batch, call.receive.flags);
   if (failure.code == EAGAIN) return ip_receive_wait(L, type, &call, false);
   if (failure.code != 0) return ip_socket_raise(L, failure, type->name);
-  runtime->budget -= (int)batch->count;
-  lua_pushinteger(L, (lua_Integer)batch->count);
-  return 1;
+  return push_count(L, runtime, batch);
 }
 
 /* --- sending segment trains --- */

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/uio.h>
 
 /* One userdata holds this struct, then the arrays, then the memory of the slots. */
@@ -26,6 +27,9 @@ struct ip_batch {
   bool *has_info;                   /* of each entry: the table IP_BATCH_INFOS has an info to send with it */
   void *messages;                   /* an array of the system's struct, for the file that makes the calls */
   unsigned char *memory;            /* of all slots */
+  lua_Integer max_ready;            /* batches in a row before receive_many lets other fibers run */
+  lua_Integer in_row;               /* batches received in `iteration` */
+  uint32_t iteration;               /* of the loop: it changes when other coroutines have run */
 };
 
 /* The user values of a batch: for each entry its span, its cached address object, its info. */
