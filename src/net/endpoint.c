@@ -124,6 +124,8 @@ const char *ip_address_parse_with_port(struct ip_address *address, uint16_t *por
   uint32_t number;
   if (rest[0] != ':' || !parse_decimal(rest + 1, rest_length - 1, UINT16_MAX, &number))
     return "the port is not a decimal number within 0..65535";
+  /* some parsers take such digits for octal, and an endpoint has one text only */
+  if (rest[1] == '0' && rest_length > 2) return "the port has a leading zero";
   *address = result;
   *port = (uint16_t)number;
   return NULL;
