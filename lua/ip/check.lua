@@ -3,6 +3,8 @@
 
 local core = require("ip.core")
 
+require("ip.core").own_file()
+
 local check = {}
 
 local function bad_argument(position, name, problem, level)

@@ -5,6 +5,8 @@
 local core = require("ip.core").fiber
 local check_type = require("ip.check").type
 
+require("ip.core").own_file()
+
 local raw = coroutine
 
 local resume_inside

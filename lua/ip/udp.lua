@@ -5,6 +5,8 @@ local check = require("ip.check")
 local fill = require("ip.udp_fill")
 local loop = require("ip.udp_loop")
 
+require("ip.core").own_file()
+
 ---@class ip.udp.address_info
 ---@field address ip.address
 ---@field port integer

@@ -7,6 +7,8 @@ local check_loop, new_loop, receive = core.check_loop, core.new_loop, core.loop_
 local new_iterator = core.loop_iterator
 local new_span = core.byte_span.new
 
+require("ip.core").own_file()
+
 ---@class ip.udp.loop_config
 ---@field capacity integer? largest size of a datagram in bytes; default ip.udp.default_capacity
 ---@field buffer byte_span? buffer for datagrams, instead of a new one

@@ -130,6 +130,23 @@ int ip_class_members(lua_State *L) {
   return 1;
 }
 
+static void check_text(lua_State *L, int index) {
+  int type = lua_type(L, index);
+  if (type == LUA_TSTRING || type == LUA_TNUMBER) return;
+  if (luaL_getmetafield(L, index, "__tostring") == LUA_TNIL)
+    ip_error_text(L, "attempt to concatenate a %s value", lua_typename(L, type));
+  lua_pop(L, 1);
+}
+
+int ip_class_concat(lua_State *L) {
+  check_text(L, 1);
+  check_text(L, 2);
+  luaL_tolstring(L, 1, NULL);
+  luaL_tolstring(L, 2, NULL);
+  lua_concat(L, 2);
+  return 1;
+}
+
 static const struct ip_class_definition *upvalue_definition(lua_State *L) {
   return (const struct ip_class_definition *)lua_touserdata(L, lua_upvalueindex(3));
 }

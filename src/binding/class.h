@@ -33,6 +33,7 @@ struct ip_core {
   /* Called before an object closes its descriptor, and when the system has given a new one: whoever waits for
      that number waits for what is closed. Set by the layer that waits. No Lua. */
   void (*end_waits)(struct ip_core *core, int fd);
+  struct ip_places *places; /* see place.h */
 };
 
 struct ip_property {
@@ -110,6 +111,10 @@ void ip_class_add_methods(lua_State *L, enum ip_class class, int methods);
    spec that compares them with the documentation. `name`: string, the Lua path of a class that is defined.
    Errors: bad argument. Suspends: no. */
 int ip_class_members(lua_State *L);
+
+/* __concat of values that have a text: `"failed: " .. err`. The other operand is a string, a number or a value
+   with a text, too; any other raises as Lua's own concatenation does. [-2, +1, e] */
+int ip_class_concat(lua_State *L);
 
 /* __index and __newindex of every class: methods, then properties, else an error that names the key.
    Upvalues: core, members (name -> function, or property number), definition. [-0, +1, e] */

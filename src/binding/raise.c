@@ -1,6 +1,8 @@
 /* raise.c: Lua's own errors, raised by functions that never return. Owns nothing. Every function raises. */
 #include "binding/raise.h"
 
+#include "binding/place.h"
+
 #include <stdarg.h>
 
 int ip_error_throw(lua_State *L) {
@@ -11,7 +13,7 @@ int ip_error_throw(lua_State *L) {
 int ip_error_text(lua_State *L, const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
-  luaL_where(L, 1);
+  ip_place_push_prefix(L);
   lua_pushvfstring(L, format, arguments);
   va_end(arguments);
   lua_concat(L, 2);

@@ -366,20 +366,33 @@ int ip_operation_fail(lua_State *L, struct ip_operation *operation, int code) {
 
 /* --- suspend and continue --- */
 
+static struct ip_error *push_error(lua_State *L, const struct ip_operation_type *type,
+                                   enum ip_error_category category, int code) {
+  if (type->describe == NULL) return ip_error_push(L, category, code, type->name);
+  struct ip_error_detail *detail = ip_error_push_detail(L, category, code, type->name);
+  type->describe(L, detail);
+  return &detail->error;
+}
+
+int ip_operation_raise(lua_State *L, const struct ip_operation_type *type, enum ip_error_category category,
+                       struct ip_failure failure) {
+  struct ip_error *error = push_error(L, type, category, failure.code);
+  error->mtu = failure.mtu;
+  error->of_send = type->sends;
+  ip_error_throw_new(L, error);
+}
+
 static int raise_failure(lua_State *L, const struct ip_operation_type *type, enum ip_error_category category,
                          struct ip_failure failure) {
   int results = type->push_failure != NULL ? type->push_failure(L, category, failure.code) : -1;
   if (results >= 0) return results;
-  struct ip_error *error = ip_error_push(L, category, failure.code, type->name);
-  error->mtu = failure.mtu;
-  if (type->describe != NULL) type->describe(L, error);
-  return ip_error_throw(L);
+  return ip_operation_raise(L, type, category, failure);
 }
 
 static int raise_deadline(lua_State *L, const struct ip_operation_type *type) {
-  struct ip_error *error = ip_context_push_deadline(L);
-  if (type->describe != NULL) type->describe(L, error);
-  return ip_error_throw(L);
+  struct ip_error_detail *detail = ip_context_push_deadline(L);
+  if (type->describe != NULL) type->describe(L, detail);
+  return ip_error_throw_new(L, &detail->error);
 }
 
 /* Releasing a pooled operation calls __close, and therefore a hook of calls: data that the hook receives

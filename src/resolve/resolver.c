@@ -377,8 +377,7 @@ static int look_up_addresses(lua_State *L, const struct ip_operation_type *type,
   read_host(L, 1, &question);
   ip_operation_check(L, runtime, type);
   if (question.refusal != 0) {
-    ip_error_push(L, IP_ERROR_RESOLVER, question.refusal, type->name);
-    return ip_error_throw(L);
+    return ip_error_throw_new(L, ip_error_push(L, IP_ERROR_RESOLVER, question.refusal, type->name));
   }
   check_threads(L, runtime, type);
   struct lookup *lookup = push_lookup(L);
@@ -432,13 +431,28 @@ static int push_names(lua_State *L, struct ip_result *result) {
   return 1;
 }
 
+/* Names the endpoint of a look-up of names in its errors. */
+static void describe_names(lua_State *L, struct ip_error_detail *detail) {
+  struct ip_address address;
+  const struct ip_address *object = ip_test_class(L, 1, IP_CLASS_ADDRESS);
+  size_t length;
+  const char *text = lua_tolstring(L, 1, &length);
+  if (object != NULL)
+    address = *object;
+  else if (text == NULL || ip_address_parse(&address, text, length) != NULL)
+    return;
+  ip_error_set_endpoint(detail, &address, (uint16_t)lua_tointeger(L, 2));
+}
+
 /* ip.udp.get_name_info(address, port) -> list of one {host_name, service_name}
    address: ip.address or its text. port: integer 0..65535. An address or a port without a name is returned as
    text in numbers. Raises EAI_AGAIN, EAI_FAIL and other errors of getnameinfo(3), ETIMEDOUT of with_timeout.
    Suspends: yes, always. Source: getnameinfo(3) with NI_DGRAM: the service is one of UDP. */
 static int resolver_get_name_info(lua_State *L) {
-  static const struct ip_operation_type type = {
-      .name = "get_name_info", .unlinked = cancel_lookup, .push_results = push_names};
+  static const struct ip_operation_type type = {.name = "get_name_info",
+                                                .unlinked = cancel_lookup,
+                                                .push_results = push_names,
+                                                .describe = describe_names};
   struct ip_runtime *runtime = ip_runtime(L);
   struct ip_address address;
   struct ip_endpoint endpoint;

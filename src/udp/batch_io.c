@@ -407,33 +407,45 @@ static struct ip_failure send_entries(lua_State *L, struct ip_socket_box *box, s
 /* --- send_many --- */
 
 static int continue_send_many(lua_State *L, struct ip_result *result);
-static void note_sent(lua_State *L, struct ip_error *error);
+static void note_sent(lua_State *L, struct ip_error_detail *detail);
 
 static const struct ip_operation_type send_many_type = {.name = "send_many",
                                                         .attempt = ip_send_attempt,
                                                         .final_attempt = ip_send_final_attempt,
                                                         .push_results = continue_send_many,
-                                                        .describe = note_sent};
+                                                        .describe = note_sent,
+                                                        .sends = true};
 
-/* Adds the number of entries sent, which the frame has, to the error that ends a wait. */
-static void note_sent(lua_State *L, struct ip_error *error) {
-  error->sent = (int)(lua_tointeger(L, NEXT) - lua_tointeger(L, FIRST));
+/* Adds the number of entries sent, which the frame has, and the endpoint of the entry that was not. */
+static void note_sent(lua_State *L, struct ip_error_detail *detail) {
+  const struct ip_batch *batch = lua_touserdata(L, BATCH);
+  size_t next = (size_t)lua_tointeger(L, NEXT);
+  detail->sent = (int)(lua_tointeger(L, NEXT) - lua_tointeger(L, FIRST));
+  if (next >= batch->slots || batch->peers[next].length == 0) return;
+  struct ip_address address;
+  ip_endpoint_get_address(&batch->peers[next], &address);
+  uint16_t port = ip_endpoint_port(&batch->peers[next]);
+  ip_error_set_endpoint(detail, &address, port);
+  detail->error.to_port_0 = port == 0;
 }
 
-/* Raises the failure, with the number of entries sent before. [-0, +0, e] */
-static int fail_to_send(lua_State *L, struct ip_failure failure, size_t sent) {
-  struct ip_error *error = ip_error_push(L, IP_ERROR_SYSTEM, failure.code, send_many_type.name);
-  error->sent = (int)sent;
-  error->mtu = failure.mtu;
-  return ip_error_throw(L);
+static void set_next(lua_State *L, size_t next) {
+  lua_pushinteger(L, (lua_Integer)next);
+  lua_replace(L, NEXT);
+}
+
+/* Raises the failure of the entry `next`. [-0, +0, e] */
+static int fail_to_send(lua_State *L, struct ip_failure failure, size_t next) {
+  set_next(L, next);
+  return ip_operation_raise(L, &send_many_type, IP_ERROR_SYSTEM, failure);
 }
 
 /* Raises the deadline that has come: an enclosing with_timeout's, or the call's own. [-0, +0, e] */
-static int time_out(lua_State *L, size_t sent) {
-  struct ip_error *error = ip_context_test_deadline(L, ip_runtime(L));
-  if (error == NULL) return fail_to_send(L, ip_failure(ETIMEDOUT), sent);
-  error->sent = (int)sent;
-  return ip_error_throw(L);
+static int time_out(lua_State *L, size_t next) {
+  struct ip_error_detail *detail = ip_context_test_deadline(L, ip_runtime(L));
+  if (detail == NULL) return fail_to_send(L, ip_failure(ETIMEDOUT), next);
+  note_sent(L, detail);
+  return ip_error_throw_new(L, &detail->error);
 }
 
 /* Counts the bytes of the entries that are still to be sent. */
@@ -457,17 +469,16 @@ static int send_rest(lua_State *L, ip_deadline deadline, size_t done, enum ip_wa
   struct ip_batch *batch = ip_batch_check(L, BATCH);
   size_t first = (size_t)lua_tointeger(L, FIRST), end = (size_t)lua_tointeger(L, LAST);
   size_t start = (size_t)lua_tointeger(L, NEXT), next = start;
-  if (box->socket->channel.shut_send) return fail_to_send(L, ip_failure(EPIPE), next - first);
+  if (box->socket->channel.shut_send) return fail_to_send(L, ip_failure(EPIPE), next);
   struct ip_failure failure = send_entries(L, box, batch, &next, end, &done);
   if (box->socket != NULL) ip_send_finish(box->socket);
   if (failure.code == EAGAIN) {
-    lua_pushinteger(L, (lua_Integer)next);
-    lua_replace(L, NEXT);
+    set_next(L, next);
     if (wait == IP_WAIT_FIRST && next == start) ip_watcher_note_fruitless(&box->socket->watcher);
-    if (deadline == IP_AT_ONCE && next > first) return time_out(L, next - first);
+    if (deadline == IP_AT_ONCE && next > first) return time_out(L, next);
     return wait_to_send(L, box, deadline, done, wait);
   }
-  if (failure.code != 0) return fail_to_send(L, failure, next - first);
+  if (failure.code != 0) return fail_to_send(L, failure, next);
   lua_pushinteger(L, (lua_Integer)(end - first));
   return 1;
 }

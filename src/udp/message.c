@@ -400,8 +400,20 @@ static void read_reply_message(lua_State *L, const char *operation, struct ip_se
   if (local_source || ip_address_is_link_local(&target.address)) read_interface(L, control);
 }
 
-static const struct ip_send_type send_message_type = IP_SEND_TYPE("send_message", read_send_message);
-static const struct ip_send_type reply_message_type = IP_SEND_TYPE("reply_message", read_reply_message);
+/* Names the endpoint in info. */
+static void describe_message(lua_State *L, struct ip_error_detail *detail) {
+  if (lua_type(L, INFO) != LUA_TTABLE) return;
+  get_field(L, ADDRESS);
+  get_field(L, PORT);
+  int port = lua_gettop(L);
+  ip_send_describe_endpoint(L, port - 1, port, detail);
+  lua_pop(L, 2);
+}
+
+static const struct ip_send_type send_message_type =
+    IP_SEND_TYPE("send_message", read_send_message, describe_message);
+static const struct ip_send_type reply_message_type =
+    IP_SEND_TYPE("reply_message", read_reply_message, describe_message);
 
 /* sock:send_message(data, info[, flags]) -> n: sends `data` with the fields of `info`: address and port
    (absent: the connected peer, else EDESTADDRREQ), source (address to send from; EINVAL unless it is this

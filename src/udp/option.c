@@ -142,7 +142,7 @@ static int get_mtu(lua_State *L, const struct ip_socket *socket, const struct op
 static int get_error(lua_State *L, const struct ip_socket *socket, const struct option *option) {
   struct ip_error *value = ip_error_push(L, IP_ERROR_SYSTEM, 0, NULL);
   socket = ip_socket_check_open(L, "get_option")->socket;
-  value->code = get_integer(L, socket, option->level, option->number, option->name);
+  value->code = (int16_t)get_integer(L, socket, option->level, option->number, option->name);
   if (value->code == EMSGSIZE && ip_association_path_mtu(&socket->channel, &value->mtu) != 0) value->mtu = 0;
   if (value->code == 0) lua_pushnil(L);
   return 1;

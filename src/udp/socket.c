@@ -41,8 +41,9 @@ static void check_result(lua_State *L, int error, const char *operation) {
 }
 
 int ip_socket_raise(lua_State *L, struct ip_failure failure, const char *operation) {
-  ip_error_push(L, IP_ERROR_SYSTEM, failure.code, operation)->mtu = failure.mtu;
-  ip_error_throw(L);
+  struct ip_error *error = ip_error_push(L, IP_ERROR_SYSTEM, failure.code, operation);
+  error->mtu = failure.mtu;
+  ip_error_throw_new(L, error);
 }
 
 struct ip_socket *ip_socket_tie(lua_State *L, struct ip_operation *operation,
@@ -209,15 +210,26 @@ int ip_socket_open(lua_State *L) {
   return 0;
 }
 
-/* Reads (addr, port) at 2 and 3, opens the socket if it is not open, and fills the endpoint. [-0, +0, e] */
-static struct ip_socket *prepare(lua_State *L, struct ip_endpoint *endpoint, const char *operation) {
-  struct ip_socket_box *box = ip_socket_check(L, 1);
+/* The arguments (addr, port) at 2 and 3, and the endpoint that they make for the socket. */
+struct target {
   struct ip_address address;
-  ip_address_argument(L, 2, &address);
-  uint16_t port = ip_argument_port(L, 3);
+  uint16_t port;
+  struct ip_endpoint endpoint;
+};
+
+static void check_target(lua_State *L, int error, const char *operation, const struct target *target) {
+  if (error != 0) ip_error_raise_with_endpoint(L, error, operation, &target->address, target->port);
+}
+
+/* Reads the arguments, and opens the socket if it is not open. [-0, +0, e] */
+static struct ip_socket *prepare(lua_State *L, struct target *target, const char *operation) {
+  struct ip_socket_box *box = ip_socket_check(L, 1);
+  ip_address_argument(L, 2, &target->address);
+  target->port = ip_argument_port(L, 3);
   ip_runtime_check(L, ip_runtime(L));
-  if (box->socket == NULL) open_box(L, box, address.version == 6, operation);
-  ip_endpoint_set(endpoint, ip_channel_family(&box->socket->channel), &address, port);
+  if (box->socket == NULL) open_box(L, box, target->address.version == 6, operation);
+  ip_endpoint_set(&target->endpoint, ip_channel_family(&box->socket->channel), &target->address,
+                  target->port);
   return box->socket;
 }
 
@@ -225,9 +237,9 @@ static struct ip_socket *prepare(lua_State *L, struct ip_endpoint *endpoint, con
    the system chooses one. Raises EADDRINUSE, EADDRNOTAVAIL, EACCES, EINVAL (bound already) and other errors
    of bind(2). Suspends: no. */
 int ip_socket_bind(lua_State *L) {
-  struct ip_endpoint local;
+  struct target local;
   struct ip_socket *socket = prepare(L, &local, "bind");
-  check_result(L, ip_datagram_bind(socket->channel.fd, &local), "bind");
+  check_target(L, ip_datagram_bind(socket->channel.fd, &local.endpoint), "bind", &local);
   socket->channel.has_port = true;
   forget_addresses(L);
   return 0;
@@ -238,12 +250,12 @@ int ip_socket_bind(lua_State *L) {
    datagrams that were queued before are not delivered. Raises ENETUNREACH, EAFNOSUPPORT and other errors of
    connect(2). Suspends: no. */
 int ip_socket_connect(lua_State *L) {
-  struct ip_endpoint remote;
+  struct target remote;
   struct ip_socket *socket = prepare(L, &remote, "connect");
   forget_addresses(L);
   ip_send_queue_leave_peer(&socket->channel);
   ip_flusher_wake_receives(&socket->watcher, &socket->channel);
-  check_result(L, ip_association_connect(&socket->channel, &remote), "connect");
+  check_target(L, ip_association_connect(&socket->channel, &remote.endpoint), "connect", &remote);
   return 0;
 }
 

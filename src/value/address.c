@@ -416,6 +416,7 @@ static const luaL_Reg methods[] = {
 
 static const luaL_Reg metamethods[] = {
     {"__tostring", address_mt_tostring},
+    {"__concat", ip_class_concat},
     {"__eq", address_mt_eq},
     {"__lt", address_mt_lt},
     {"__le", address_mt_le},
