@@ -347,7 +347,7 @@ local accepted = {
   ["address:"] = { to_bytes = {}, to_v6 = {}, with_scope_id = { 1 } },
   ["ip.udp."] = {
     get_address_info = { "127.0.0.1", 9, 0 }, get_address_v4_info = { "127.0.0.1", 9, 0 },
-    get_address_v6_info = { "::1", 9, 0 }, get_name_info = { "127.0.0.1", 9 },
+    get_address_v6_info = { "::1", 9, 0 }, get_name_info = { "127.0.0.1", 9, 0 },
   },
   ["ip.udp.batch."] = { new = { 1, 1 } },
   ["batch:"] = { clear = {}, get = { 1 }, info = { 1, {} }, resize = { 1, 1 }, set = { 1, "x", "::1", 9, {} } },

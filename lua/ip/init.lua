@@ -15,12 +15,24 @@ local core = require("ip.core")
 ---@field dup fun(self: ip.file_descriptor): ip.file_descriptor a second descriptor of the same open file
 ---@field release fun(self: ip.file_descriptor): integer passes it to the caller, who has to close it
 
+--- Flags of look-ups. An unknown name raises an error.
+---@class ip.address_info_flag
+---@field address_configured integer only families that this machine has an address of
+---@field all_matching integer with v4_mapped: v4 addresses in any case
+---@field canonical_name integer also the canonical name
+---@field name_required integer get_name_info: an address without a name is an error
+---@field numeric_host integer hosts are addresses
+---@field numeric_service integer services are port numbers
+---@field passive integer addresses to bind to
+---@field v4_mapped integer v4 addresses in their v6 form
+
 ---@class ip.file_descriptor.module
 ---@field new fun(number: integer): ip.file_descriptor takes ownership of an open descriptor
 
 local ip = {
   _VERSION = "lua-ip scm",
   address = core.address,
+  ---@type ip.address_info_flag
   address_info_flag = core.address_info_flag,
   byte_span = core.byte_span,
   endpoint_from_key = core.endpoint_from_key,

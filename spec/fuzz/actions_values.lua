@@ -110,14 +110,24 @@ end
 
 local hosts = { "127.0.0.1", "::1", "localhost", "no such host", "", "%" }
 
+local flag_names = {}
+for name in pairs(ip.address_info_flag) do flag_names[#flag_names + 1] = name end
+table.sort(flag_names)
+
+local function lookup_flags(r)
+  local flags = 0
+  while r:one_in(2) do flags = flags | ip.address_info_flag[r:pick(flag_names)] end
+  return flags
+end
+
 function actions.look_up(r)
   local name = r:pick { "get_address_info", "get_address_v4_info", "get_address_v6_info" }
   world.try(name, api.udp[name], r:pick(hosts), r:pick { 53, "domain", "no service" },
-    r:one_in(2) and ip.address_info_flag.numeric_host or 0)
+    lookup_flags(r))
 end
 
 function actions.look_up_name(r)
-  world.try("get_name_info", api.udp.get_name_info, r:pick { "127.0.0.1", "::1" }, r:int(0, 65535))
+  world.try("get_name_info", api.udp.get_name_info, r:pick { "127.0.0.1", "::1" }, r:int(0, 65535), lookup_flags(r))
 end
 
 function actions.machine()
