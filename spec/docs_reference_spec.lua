@@ -337,7 +337,8 @@ local accepted = {
     unpack = { "B", 1 },
   },
   ["ip."] = {
-    endpoint_from_key = { ip.endpoint_key("::1", 9) }, endpoint_key = { "::1", 9 }, host_name = {}, interfaces = {},
+    endpoint_from_key = { ip.endpoint_key("::1", 9) }, endpoint_key = { "::1", 9 }, host_name = {},
+    interfaces = { true },
     toendpoint = { "[::1]:9" }, tostring = { "::1", 9 },
   },
   ["ip.address."] = {

@@ -5,9 +5,14 @@ local core = require("ip.core")
 ---@class ip.interface
 ---@field name string
 ---@field index integer the interface index that scope ids and options use
----@field address ip.address with its scope if it is link-local
----@field netmask ip.address
+---@field address ip.address? with its scope if it is link-local; nil for an interface without an address
+---@field netmask ip.address? of the address
+---@field broadcast ip.address? v4 only
 ---@field is_internal boolean a loopback interface
+---@field is_up boolean
+---@field is_running boolean it has a carrier
+---@field is_multicast boolean
+---@field mtu integer bytes
 ---@field hardware_address string "02:fc:00:00:00:01"; all zeros if there is none
 --- An object that owns an open descriptor. The garbage collector closes the descriptor.
 ---@class ip.file_descriptor
@@ -41,7 +46,8 @@ local ip = {
   fiber = require("ip.fiber"),
   ---@type fun(): string the host name of this machine
   host_name = core.host_name,
-  ---@type fun(): ip.interface[] one entry for each address of each interface that is up
+  ---@type fun(all: boolean?): ip.interface[] one entry for each address of each interface that is up; with `all`
+  --- also those that are down or have no address
   interfaces = core.interfaces,
   ---@type ip.file_descriptor.module
   file_descriptor = core.file_descriptor,

@@ -130,9 +130,9 @@ function actions.look_up_name(r)
   world.try("get_name_info", api.udp.get_name_info, r:pick { "127.0.0.1", "::1" }, r:int(0, 65535), lookup_flags(r))
 end
 
-function actions.machine()
+function actions.machine(r)
   if #api.ip.host_name() == 0 then world.fault("no host name") end
-  world.try("interfaces", api.ip.interfaces)
+  world.try("interfaces", api.ip.interfaces, r:pick { true, false, 1 })
 end
 
 return actions
