@@ -193,8 +193,9 @@ local function at_path(path)
   local value = { ip = ip }
   for step in path:gmatch("[^.]+") do
     if type(value) ~= "table" then return nil end
-    value = value[step]
-    if value == nil then return nil end
+    local known, found = pcall(function() return value[step] end) -- ip.error raises for what it does not have
+    if not known or found == nil then return nil end
+    value = found
   end
   return value
 end
@@ -211,7 +212,9 @@ local function check_code(where, code, wrong)
     end
   end
   local constant = code:match("^E[A-Z][A-Z0-9_]+$")
-  if constant and ip.error[constant] == nil then wrong[#wrong + 1] = where .. ": there is no error " .. constant end
+  if constant and at_path("ip.error." .. constant) == nil then
+    wrong[#wrong + 1] = where .. ": there is no error " .. constant
+  end
 end
 
 it("The text of all pages names only methods, functions and errors that exist", function()
@@ -320,7 +323,7 @@ it("A required first argument that is left out is refused under the function's o
     local receiver = on[entry.owner] or at_path((entry.owner:gsub("^byte", "ip.byte"):gsub("%.$", "")))
     local message = message_without_arguments(receiver, entry.name)
     local told = message and (message:find("bad argument #1 to '" .. entry.name .. "'", 1, true)
-      or message:find("^" .. entry.name .. ": .*%(EBADF%)$"))
+      or message:find(": " .. entry.name .. ": .*%(EBADF%)$"))
     if not told then wrong[#wrong + 1] = ("%s: %s() says %s"):format(entry.where, key, message or "nothing") end
   end)
   for key in pairs(known) do wrong[#wrong + 1] = "no required argument is documented for " .. key end

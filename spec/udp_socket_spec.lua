@@ -343,7 +343,7 @@ describe("timeouts", function()
       local sock <close> = bound()
       sock[name] = 7
       for _, value in ipairs { -1, -0.001, -math.huge, 0 / 0, "1", true, {} } do
-        assert_message("bad argument", set, sock, name, value)
+        assert_message(("property '%s' of ip.udp.socket: "):format(name), set, sock, name, value)
         assert.equal(7, sock[name])
       end
     end))

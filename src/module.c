@@ -4,6 +4,7 @@
 #include "binding/class.h"
 #include "binding/error.h"
 #include "binding/place.h"
+#include "binding/value_text.h"
 #include "fiber/fiber.h"
 #include "fiber/host_loop.h"
 #include "fiber/nested_wait.h"
@@ -28,8 +29,10 @@ IP_EXPORT int luaopen_ip_core(lua_State *L);
    package.loaded was cleared, say) returns the same table. */
 static const char module_key;
 
-static const luaL_Reg functions[] = {
-    {"class_members", ip_class_members}, {"own_file", ip_place_own_file}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"class_members", ip_class_members},
+                                     {"own_file", ip_place_own_file},
+                                     {"value_text", ip_value_text},
+                                     {NULL, NULL}};
 
 IP_EXPORT int luaopen_ip_core(lua_State *L) {
   luaL_checkversion(L);

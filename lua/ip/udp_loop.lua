@@ -53,7 +53,7 @@ local function find_problem(config)
     if test == nil then return ("unknown option '%s'"):format(tostring(name)) end
     local problem = test(value)
     if problem ~= nil then
-      return ("option '%s': %s, got %s"):format(name, problem, type(value) == "number" and value or type(value))
+      return ("option '%s': %s, got %s"):format(name, problem, core.value_text(value))
     end
   end
   local buffer, capacity = config.buffer, config.capacity

@@ -173,6 +173,11 @@ void ip_error_set_endpoint(struct ip_error_detail *detail, const struct ip_addre
   detail->port = port;
 }
 
+void ip_error_forget_endpoint(struct ip_error_detail *detail) {
+  detail->address.version = 0;
+  detail->error.to_port_0 = false;
+}
+
 int ip_error_throw_new(lua_State *L, struct ip_error *error) {
   struct ip_place place = ip_place_note(L);
   error->line = place.line;
@@ -184,10 +189,13 @@ int ip_error_raise(lua_State *L, int code, const char *operation) {
   ip_error_throw_new(L, ip_error_push(L, IP_ERROR_SYSTEM, code, operation));
 }
 
-int ip_error_raise_with_endpoint(lua_State *L, int code, const char *operation,
-                                 const struct ip_address *address, uint16_t port) {
+int ip_error_raise_about_name(lua_State *L, int code, const char *operation, int arg, const char *similar) {
   struct ip_error_detail *detail = ip_error_push_detail(L, IP_ERROR_SYSTEM, code, operation);
-  ip_error_set_endpoint(detail, address, port);
+  size_t length;
+  const char *name = lua_tolstring(L, arg, &length);
+  if (length < sizeof detail->subject) memcpy(detail->subject, name, length);
+  detail->hint = similar;
+  detail->error.similar = similar != NULL;
   ip_error_throw_new(L, &detail->error);
 }
 
@@ -353,16 +361,44 @@ static int error_togeneric(lua_State *L) {
   return 1;
 }
 
-static void add_endpoint(luaL_Buffer *text, const struct ip_error *error) {
+/* Adds the endpoint of the call, or the name that it is about. */
+static void add_subject(luaL_Buffer *text, const struct ip_error *error) {
   const struct ip_error_detail *detail = endpoint_of(error);
-  if (detail == NULL) return;
+  if (detail == NULL) {
+    detail = detail_of(error);
+    if (detail == NULL || detail->subject[0] == '\0') return;
+    luaL_addstring(text, " '");
+    luaL_addstring(text, detail->subject);
+    luaL_addchar(text, '\'');
+    return;
+  }
   char endpoint[IP_ENDPOINT_TEXT_SIZE];
   size_t length = ip_address_format_with_port(&detail->address, detail->port, endpoint);
   luaL_addchar(text, ' ');
   luaL_addlstring(text, endpoint, length);
 }
 
-/* "server.lua:12: bind 127.0.0.1:53: permission denied (EACCES)" */
+/* What is behind a code that says little by itself, or NULL. */
+static const char *hint_of(const struct ip_error *error) {
+  const struct ip_error_detail *detail = detail_of(error);
+  if (detail != NULL && detail->hint != NULL) return detail->hint;
+  if (error->operation == NULL || error->category != IP_ERROR_SYSTEM) return NULL;
+  if (error->code == EDESTADDRREQ) return "the socket is not connected";
+  if (error->code == EINVAL && error->to_port_0) return "port 0 is no destination";
+  if (error->code == EACCES && endpoint_of(error) != NULL && error->of_send)
+    return "a broadcast address needs the option broadcast";
+  return NULL;
+}
+
+static void add_hint(luaL_Buffer *text, const struct ip_error *error) {
+  const char *hint = hint_of(error);
+  if (hint == NULL) return;
+  luaL_addstring(text, error->similar ? ": did you mean '" : ": ");
+  luaL_addstring(text, hint);
+  if (error->similar) luaL_addstring(text, "'?");
+}
+
+/* "server.lua:12: bind 127.0.0.1:53: permission denied (EACCES)", and a hint where there is one */
 static int error_mt_tostring(lua_State *L) {
   const struct ip_error *error = check_error(L);
   luaL_Buffer text;
@@ -374,7 +410,7 @@ static int error_mt_tostring(lua_State *L) {
   }
   if (error->operation != NULL) {
     luaL_addstring(&text, error->operation);
-    add_endpoint(&text, error);
+    add_subject(&text, error);
     luaL_addstring(&text, ": ");
   }
   push_message(L, error);
@@ -383,6 +419,7 @@ static int error_mt_tostring(lua_State *L) {
   push_name(L, error);
   luaL_addvalue(&text);
   luaL_addstring(&text, ")");
+  add_hint(&text, error);
   luaL_pushresult(&text);
   return 1;
 }

@@ -41,13 +41,18 @@ struct ip_error {
   bool of_send : 1;   /* of a call that sends */
   bool of_scope : 1;  /* a with_timeout's deadline */
   bool to_port_0 : 1; /* of a call that sends to port 0 */
+  bool similar : 1;   /* the hint of the detail is a name that the program may have meant */
 };
 
+enum { IP_ERROR_SUBJECT_SIZE = 32 };
+
 struct ip_error_detail {
-  struct ip_error error;     /* first */
-  int sent;                  /* the entries of a batch that were sent before; negative: no batch */
-  uint16_t port;             /* with `address` */
-  struct ip_address address; /* of the endpoint in the call; version 0: there was none */
+  struct ip_error error;               /* first */
+  int sent;                            /* the entries of a batch that were sent before; negative: no batch */
+  const char *hint;                    /* static text: more about the mistake; NULL: nothing */
+  char subject[IP_ERROR_SUBJECT_SIZE]; /* the name in the call that the error is about; empty: none */
+  uint16_t port;                       /* with `address` */
+  struct ip_address address;           /* of the endpoint in the call; version 0: there was none */
 };
 
 /* Defines the class (core at stack index `core`) and pushes the module table ip.error. [-0, +1, m] */
@@ -62,6 +67,8 @@ struct ip_error_detail *ip_error_push_detail(lua_State *L, enum ip_error_categor
 /* Sets the endpoint that the call had. */
 void ip_error_set_endpoint(struct ip_error_detail *detail, const struct ip_address *address, uint16_t port);
 
+void ip_error_forget_endpoint(struct ip_error_detail *detail);
+
 /* Raises the error value on top of the stack, which has just been made, and notes the place of the call in
    it. [-1, +0, v] */
 IP_NO_RETURN int ip_error_throw_new(lua_State *L, struct ip_error *error);
@@ -69,9 +76,10 @@ IP_NO_RETURN int ip_error_throw_new(lua_State *L, struct ip_error *error);
 /* Raises a system error. The type lets callers write `return ip_error_raise(...)`. [-0, +0, v] */
 IP_NO_RETURN int ip_error_raise(lua_State *L, int code, const char *operation);
 
-/* The same for a call with an endpoint. [-0, +0, v] */
-IP_NO_RETURN int ip_error_raise_with_endpoint(lua_State *L, int code, const char *operation,
-                                              const struct ip_address *address, uint16_t port);
+/* The same for a call about the name at `arg`, an option that does not exist. `similar`: a name that does, or
+   NULL. [-0, +0, v] */
+IP_NO_RETURN int ip_error_raise_about_name(lua_State *L, int code, const char *operation, int arg,
+                                           const char *similar);
 
 /* Raises the error or, for EAGAIN with IP_ERROR_RETURN_AGAIN, pushes nil and ip.error.EAGAIN and returns 2,
    which allocates nothing. [-0, +2, v] */

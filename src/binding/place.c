@@ -6,7 +6,7 @@
 #include "binding/place.h"
 
 #include "base/util.h"
-#include "binding/class.h"
+#include "binding/core.h"
 
 #include <stdlib.h>
 #include <string.h>

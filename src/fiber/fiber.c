@@ -136,7 +136,7 @@ static void end_fiber(lua_State *L, struct ip_runtime *runtime, struct ip_task *
 /* spawn(fn, ...) -> fiber: starts fn(...) in the next iteration of the loop. Suspends: no. */
 static int fiber_spawn(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
-  luaL_checktype(L, 1, LUA_TFUNCTION);
+  ip_argument_check_type(L, 1, LUA_TFUNCTION);
   ip_runtime_check(L, runtime);
   luaL_checkstack(L, 4, "too many arguments to spawn");
   int arguments = lua_gettop(L) - 1;
@@ -375,7 +375,7 @@ static int fiber_time(lua_State *L) {
 
 /* set_reporter(function(err, traceback, fiber)): sets the handler of errors in fibers that nothing joins. */
 static int fiber_set_reporter(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TFUNCTION);
+  ip_argument_check_type(L, 1, LUA_TFUNCTION);
   lua_settop(L, 1);
   ip_loop_set_reporter(L);
   return 0;

@@ -186,7 +186,7 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
                                           bool yields) {
   struct ip_context *context = ip_context_of(L, runtime);
   if (context != NULL && !yields) ip_context_check(L, runtime, type->name, context, true);
-  if (deadline == IP_AT_ONCE && !yields) ip_error_raise(L, ETIMEDOUT, type->name);
+  if (deadline == IP_AT_ONCE && !yields) ip_operation_raise(L, type, IP_ERROR_SYSTEM, ip_failure(ETIMEDOUT));
   struct ip_operation *operation = own_operation(L, context);
   if (operation == NULL) fill_pool(L, runtime);
   if (IP_UNLIKELY(ip_fork_check(runtime) != 0)) ip_error_raise(L, runtime->fork_error, IP_FORK_OPERATION);
@@ -359,24 +359,25 @@ void ip_operation_abandon(lua_State *L, struct ip_operation *operation) {
 }
 
 int ip_operation_fail(lua_State *L, struct ip_operation *operation, int code) {
-  const char *name = operation->type->name;
+  const struct ip_operation_type *type = operation->type;
   ip_operation_release(L, operation);
-  ip_error_raise(L, code, name);
+  ip_operation_raise(L, type, IP_ERROR_SYSTEM, ip_failure(code));
 }
 
 /* --- suspend and continue --- */
 
 static struct ip_error *push_error(lua_State *L, const struct ip_operation_type *type,
-                                   enum ip_error_category category, int code) {
-  if (type->describe == NULL) return ip_error_push(L, category, code, type->name);
-  struct ip_error_detail *detail = ip_error_push_detail(L, category, code, type->name);
+                                   enum ip_error_category category, struct ip_failure failure) {
+  if (type->describe == NULL) return ip_error_push(L, category, failure.code, type->name);
+  struct ip_error_detail *detail = ip_error_push_detail(L, category, failure.code, type->name);
   type->describe(L, detail);
+  if (failure.deferred) ip_error_forget_endpoint(detail); /* the datagram was another call's */
   return &detail->error;
 }
 
 int ip_operation_raise(lua_State *L, const struct ip_operation_type *type, enum ip_error_category category,
                        struct ip_failure failure) {
-  struct ip_error *error = push_error(L, type, category, failure.code);
+  struct ip_error *error = push_error(L, type, category, failure);
   error->mtu = failure.mtu;
   error->of_send = type->sends;
   ip_error_throw_new(L, error);

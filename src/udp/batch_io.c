@@ -524,7 +524,7 @@ int ip_socket_send_many(lua_State *L) {
 static int batch_info(lua_State *L) {
   struct ip_batch *batch = ip_batch_check(L, 1);
   size_t index = ip_batch_check_entry(L, batch, 2);
-  if (!lua_isnoneornil(L, 3)) luaL_checktype(L, 3, LUA_TTABLE);
+  if (!lua_isnoneornil(L, 3)) ip_argument_check_type(L, 3, LUA_TTABLE);
   ip_message_prepare_info(L);
   bool known = batch->peers[index].length != 0;
   ip_batch_push_address(L, batch, index);

@@ -92,6 +92,7 @@ void ip_socket_open_class(lua_State *L, int core) {
   };
   core = lua_absindex(L, core);
   ip_class_define(L, core, &definition);
+  ((struct ip_core *)lua_touserdata(L, core))->option_setter = ip_socket_set_option;
   add_message_methods(L, core);
   lua_newtable(L);
   ip_class_functions(L, core, functions);

@@ -9,6 +9,7 @@
 #include "binding/argument.h"
 #include "binding/error.h"
 #include "binding/raise.h"
+#include "binding/value_text.h"
 #include "net/datagram_io.h"
 #include "udp/receive.h"
 #include "value/address.h"
@@ -200,7 +201,7 @@ static void make_info(lua_State *L) {
 static void check_receive(lua_State *L, const char *operation, struct ip_receive_call *call) {
   if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) make_info(L);
   ip_receive_read(L, operation, FLAGS, IP_WANTS_SOURCE | IP_WANTS_CONTROL | IP_WANTS_JOINED, call);
-  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) luaL_checktype(L, INFO, LUA_TTABLE);
+  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) ip_argument_check_type(L, INFO, LUA_TTABLE);
 }
 
 /* sock:receive_message(buf[, info[, flags]]) -> n, info: like receive_from, with ancillary data in the table
@@ -225,7 +226,7 @@ static int field_error(lua_State *L, enum key key, const char *problem) {
 }
 
 static int field_type_error(lua_State *L, enum key key, const char *expected) {
-  return field_error(L, key, lua_pushfstring(L, "%s expected, got %s", expected, luaL_typename(L, -1)));
+  return field_error(L, key, lua_pushfstring(L, "%s expected, got %s", expected, ip_value_text_push(L, -1)));
 }
 
 /* Reads an integer field; false if it is absent. [-0, +1, v] */
@@ -235,7 +236,7 @@ static bool read_integer(lua_State *L, enum key key, lua_Integer low, lua_Intege
   if (IP_UNLIKELY(type != LUA_TNUMBER)) field_type_error(L, key, "integer");
   int exact;
   *value = lua_tointegerx(L, -1, &exact);
-  if (IP_UNLIKELY(!exact)) field_error(L, key, "number has no integer representation");
+  if (IP_UNLIKELY(!exact)) field_type_error(L, key, "integer");
   if (IP_UNLIKELY(*value < low || *value > high))
     field_error(L, key, lua_pushfstring(L, "%I is outside %I..%I", *value, low, high));
   return true;
@@ -255,7 +256,7 @@ static bool read_address(lua_State *L, enum key key, const struct ip_address *li
     size_t length;
     const char *text = lua_tolstring(L, -1, &length);
     const char *problem = ip_address_parse(address, text, length);
-    if (problem != NULL) field_error(L, key, problem);
+    if (problem != NULL) field_error(L, key, ip_address_push_problem(L, lua_gettop(L), problem));
   } else {
     field_type_error(L, key, "ip.address or string");
   }
@@ -326,7 +327,7 @@ static void read_sizes(lua_State *L, struct ip_control *control) {
 /* Checks the arguments (self, data, info[, flags]) except the fields. [-?, +?, e] */
 static void check_call(lua_State *L, const char *operation, struct ip_send_call *call) {
   ip_send_read_call(L, operation, INFO, call);
-  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) luaL_checktype(L, INFO, LUA_TTABLE);
+  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) ip_argument_check_type(L, INFO, LUA_TTABLE);
   ip_send_read_data(L, operation, call);
 }
 

@@ -17,6 +17,7 @@
 #include "udp/send_queue.h"
 #include "udp/socket.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <net/if.h>
@@ -327,13 +328,32 @@ static const struct option options[] = {
 #endif
 };
 
+/* Does one name begin with the other where underscores do not count? */
+static bool is_similar(const char *one, const char *other) {
+  for (;; one++, other++) {
+    while (*one == '_')
+      one++;
+    while (*other == '_')
+      other++;
+    if (*one == '\0' || *other == '\0') return true;
+    if (tolower((unsigned char)*one) != tolower((unsigned char)*other)) return false;
+  }
+}
+
+/* Returns the name of an option that the program may have meant, or NULL. */
+static const char *find_similar(const char *name) {
+  if (*name == '\0') return NULL;
+  for (size_t i = 0; i < ip_count_of(options); i++)
+    if (is_similar(options[i].name, name)) return options[i].name;
+  return NULL;
+}
+
 static const struct option *check_option(lua_State *L, const char *operation) {
   size_t length;
   const char *name = ip_argument_string(L, 2, &length);
   for (size_t i = 0; i < ip_count_of(options); i++)
     if (strlen(options[i].name) == length && memcmp(options[i].name, name, length) == 0) return &options[i];
-  ip_error_raise(L, ENOTSUP, operation);
-  return NULL;
+  ip_error_raise_about_name(L, ENOTSUP, operation, 2, find_similar(name));
 }
 
 /* sock:set_option(name, value...): EBADF when the socket is not open; ENOTSUP for an unknown name, for a
@@ -343,7 +363,7 @@ static const struct option *check_option(lua_State *L, const char *operation) {
 int ip_socket_set_option(lua_State *L) {
   struct ip_socket *socket = ip_socket_check_open(L, "set_option")->socket;
   const struct option *option = check_option(L, "set_option");
-  if (option->set == NULL) return ip_error_raise(L, ENOTSUP, "set_option");
+  if (option->set == NULL) return ip_error_raise_about_name(L, ENOTSUP, "set_option", 2, NULL);
   ip_flusher_flush(socket->flusher); /* the option applies to later sends only */
   option->set(L, socket, option);
   socket = ip_socket_check(L, 1)->socket; /* a finalizer may have closed it */
@@ -356,7 +376,7 @@ int ip_socket_set_option(lua_State *L) {
 int ip_socket_get_option(lua_State *L) {
   const struct ip_socket *socket = ip_socket_check_open(L, "get_option")->socket;
   const struct option *option = check_option(L, "get_option");
-  if (option->get == NULL) return ip_error_raise(L, ENOTSUP, "get_option");
+  if (option->get == NULL) return ip_error_raise_about_name(L, ENOTSUP, "get_option", 2, NULL);
   return option->get(L, socket, option);
 }
 

@@ -238,7 +238,9 @@ int ip_socket_prepare_fill(lua_State *L) {
   size_t length;
   const char *text = lua_tolstring(L, 2, &length);
   struct ip_address address;
-  lua_pushstring(L, ip_address_parse(&address, text, length));
+  const char *problem = ip_address_parse(&address, text, length);
+  if (problem == NULL) return 1;
+  ip_address_push_problem(L, 2, problem);
   return 2;
 }
 

@@ -46,7 +46,9 @@ static struct ip_send_queue *queue_of(const struct ip_channel *channel) {
 /* --- deferred failures --- */
 
 void ip_send_queue_defer(struct ip_channel *channel, struct ip_failure failure) {
-  if (channel->send->deferred.code == 0) channel->send->deferred = failure;
+  if (channel->send->deferred.code != 0) return;
+  channel->send->deferred = failure;
+  channel->send->deferred.deferred = true;
 }
 
 struct ip_failure ip_send_queue_pop_failure(struct ip_channel *channel) {

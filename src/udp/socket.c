@@ -217,8 +217,13 @@ struct target {
   struct ip_endpoint endpoint;
 };
 
-static void check_target(lua_State *L, int error, const char *operation, const struct target *target) {
-  if (error != 0) ip_error_raise_with_endpoint(L, error, operation, &target->address, target->port);
+static void check_target(lua_State *L, int error, const char *operation, const struct target *target,
+                         const char *hint) {
+  if (error == 0) return;
+  struct ip_error_detail *detail = ip_error_push_detail(L, IP_ERROR_SYSTEM, error, operation);
+  ip_error_set_endpoint(detail, &target->address, target->port);
+  if (error == EINVAL) detail->hint = hint;
+  ip_error_throw_new(L, &detail->error);
 }
 
 /* Reads the arguments, and opens the socket if it is not open. [-0, +0, e] */
@@ -239,7 +244,8 @@ static struct ip_socket *prepare(lua_State *L, struct target *target, const char
 int ip_socket_bind(lua_State *L) {
   struct target local;
   struct ip_socket *socket = prepare(L, &local, "bind");
-  check_target(L, ip_datagram_bind(socket->channel.fd, &local.endpoint), "bind", &local);
+  const char *hint = socket->channel.has_port ? "the socket is bound already" : NULL;
+  check_target(L, ip_datagram_bind(socket->channel.fd, &local.endpoint), "bind", &local, hint);
   socket->channel.has_port = true;
   forget_addresses(L);
   return 0;
@@ -255,7 +261,8 @@ int ip_socket_connect(lua_State *L) {
   forget_addresses(L);
   ip_send_queue_leave_peer(&socket->channel);
   ip_flusher_wake_receives(&socket->watcher, &socket->channel);
-  check_target(L, ip_association_connect(&socket->channel, &remote.endpoint), "connect", &remote);
+  const char *hint = remote.port == 0 ? "port 0 is no destination" : NULL;
+  check_target(L, ip_association_connect(&socket->channel, &remote.endpoint), "connect", &remote, hint);
   return 0;
 }
 
@@ -303,7 +310,8 @@ int ip_socket_cancel(lua_State *L) {
 int ip_socket_io_control(lua_State *L) {
   struct ip_socket *socket = ip_socket_check_open(L, "io_control")->socket;
   static const char *const commands[] = {"bytes_readable", NULL};
-  if (ip_argument_find(L, 2, commands) < 0) return ip_error_raise(L, ENOTSUP, "io_control");
+  if (ip_argument_find(L, 2, commands) < 0)
+    return ip_error_raise_about_name(L, ENOTSUP, "io_control", 2, commands[0]);
   int bytes;
   check_result(L, ip_receive_path_bytes_readable(&socket->channel, &bytes), "io_control");
   lua_pushinteger(L, bytes);

@@ -230,7 +230,7 @@ static int batch_set(lua_State *L) {
   size_t index = ip_batch_check_entry(L, batch, 2);
   struct ip_endpoint peer;
   check_peer(L, &peer);
-  if (!lua_isnoneornil(L, 6)) luaL_checktype(L, 6, LUA_TTABLE);
+  if (!lua_isnoneornil(L, 6)) ip_argument_check_type(L, 6, LUA_TTABLE);
   lua_settop(L, 6);
   batch->parts[index].iov_len = fill_slot(L, batch, index);
   batch->peers[index] = peer;
