@@ -290,7 +290,8 @@ local harmless = {
   ["ip.udp."] = "bind connect get_name_info",
   ["socket:"] = "assign bind connect get_option io_control open receive receive_from receive_loop receive_many "
     .. "receive_message reply_message send send_many send_message send_to send_to_with send_with set_option shutdown "
-    .. "try_receive try_receive_from try_send try_send_to",
+    .. "try_receive try_receive_from try_receive_many try_receive_message try_send try_send_many try_send_message "
+    .. "try_send_to",
 }
 
 -- What a method is called on: open and closed objects do.
@@ -365,7 +366,9 @@ local accepted = {
     send = { "x", 0 }, send_many = { ip.udp.batch.new(1, 1), 1, 1 },
     send_message = { "x", { address = "127.0.0.1", port = 9 }, 0 }, send_to = { "x", "127.0.0.1", 9, 0 },
     shutdown = { "both" }, try_receive = { ip.byte_span.new(1), 0 }, try_receive_from = { ip.byte_span.new(1), 0 },
-    try_send = { "x", 0 }, try_send_to = { "x", "127.0.0.1", 9, 0 },
+    try_receive_many = { ip.udp.batch.new(1, 1), 0 }, try_receive_message = { ip.byte_span.new(1), {}, 0 },
+    try_receive_string = { 1, 0 }, try_send = { "x", 0 }, try_send_many = { ip.udp.batch.new(1, 1), 1, 1 },
+    try_send_message = { "x", { address = "127.0.0.1", port = 9 }, 0 }, try_send_to = { "x", "127.0.0.1", 9, 0 },
   },
 }
 

@@ -19,7 +19,8 @@ local bad_ports, bad_addresses = sockets.bad_ports, sockets.bad_addresses
 -- Every method that needs an open socket, with arguments that are all wrong.
 local methods_of_open_sockets = {
   "disconnect", "shutdown", "cancel", "io_control", "receive", "receive_from", "receive_string", "send", "send_to",
-  "try_receive", "try_receive_from", "try_send", "try_send_to", "set_option", "get_option",
+  "try_receive", "try_receive_from", "try_receive_string", "try_receive_message", "try_receive_many", "try_send",
+  "try_send_to", "try_send_message", "try_send_many", "set_option", "get_option",
 }
 
 describe("a new socket", function()
