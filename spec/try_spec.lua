@@ -7,7 +7,7 @@ local programs = require "spec.support.blocked_programs"
 local support = require "spec.support"
 
 local fiber, udp, byte_span, flag = ip.fiber, ip.udp, ip.byte_span, ip.message_flag
-local with_loop, error_of, bound, pair = support.with_loop, support.error_of, support.bound, support.pair
+local with_loop, bound, pair = support.with_loop, support.bound, support.pair
 local assert_raises, assert_bad_method_argument = assertions.assert_raises, assertions.assert_bad_method_argument
 local it_blocked, passes = programs.it_blocked, programs.passes
 

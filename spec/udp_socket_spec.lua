@@ -201,6 +201,13 @@ describe("bind", function()
     assert_method_raises("EAFNOSUPPORT", sock, "bind", "::1", 0)
   end))
 
+  it("takes a v4-mapped address on a v4 socket for the v4 address in it", with_loop(function()
+    local sock <close> = new_socket()
+    sock:open("v4")
+    sock:bind("::ffff:127.0.0.1", 0)
+    assert.equal("127.0.0.1", tostring(sock.local_address))
+  end))
+
   it_v6("takes a v4 address on a v6 socket v4-mapped", with_loop(function()
     local sock <close> = new_socket()
     sock:open("v6")

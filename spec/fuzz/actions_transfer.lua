@@ -46,6 +46,7 @@ end
 -- A sender to a stable socket, which is now and then a wild one that is used for this send alone.
 local function route(r)
   local from, to, address = world.route(r)
+  if address == "127.0.0.1" and r:one_in(3) then address = "::ffff:127.0.0.1" end -- the same to v4 and v6 sockets
   if to.peer or not r:one_in(4) then return from, to, address end
   local family = to.address == "::1" and "::1" or "127.0.0.1"
   local options = { coalesce = r:one_in(3) }
@@ -360,7 +361,13 @@ function actions.release_and_assign(r)
     end
   end
   if r:one_in(3) then fd = api.fd.release(fd) end
-  if not world.try("assign", S.assign, entry.sock, entry.family, fd) then
+  local back
+  if r:one_in(2) then
+    back = world.try("assign", S.assign, entry.sock, fd)
+  else
+    back = world.try("assign", S.assign, entry.sock, entry.family, fd)
+  end
+  if not back or entry.sock.family ~= entry.family then
     world.fault("a stable socket did not get its descriptor back")
   end
 end

@@ -242,7 +242,8 @@ int ip_socket_try_receive_many(lua_State *L) {
 
 /* --- sending segment trains --- */
 
-/* Converts the endpoint to the family of the socket; an entry may have a v4 endpoint for a v6 socket. */
+/* Converts the endpoint to the family of the socket; an entry may have a v4 endpoint for a v6 socket, and a
+   v4-mapped one for a v4 socket. */
 static void convert_endpoint(const struct ip_channel *channel, struct ip_endpoint *endpoint) {
   if (ip_endpoint_family(endpoint) == ip_channel_family(channel)) return;
   struct ip_address address;
@@ -287,17 +288,28 @@ static unsigned most_at_once(const struct ip_channel *channel) {
   return channel->errors != NULL ? 1 : MESSAGES_AT_ONCE;
 }
 
+/* Is it an entry that the kernel does not send as it is? It maps v4 addresses of a v6 socket itself. */
+static bool is_mapped_for_v4(const struct ip_channel *channel, const struct ip_endpoint *peer) {
+  return !channel->is_v6 && peer->length != 0 && ip_endpoint_family(peer) == AF_INET6;
+}
+
 /* Submits entries from `first` to `end` in one system call. Returns the number of entries that the system
    accepted, or a negative errno value. */
 static ssize_t send_some(struct ip_channel *channel, struct ip_batch *batch, size_t first, size_t end,
                          size_t most_segments) {
   struct mmsghdr messages[MESSAGES_AT_ONCE];
   union ip_segment_control controls[MESSAGES_AT_ONCE];
+  struct ip_endpoint converted[MESSAGES_AT_ONCE];
   size_t starts[MESSAGES_AT_ONCE + 1];
   unsigned count = 0, most = most_at_once(channel);
   for (; first < end && count < most; count++) {
     size_t entries = next_segments(channel, batch, first, end, most_segments);
     struct ip_endpoint *peer = &batch->peers[first];
+    if (IP_UNLIKELY(is_mapped_for_v4(channel, peer))) {
+      converted[count] = *peer;
+      peer = &converted[count];
+      convert_endpoint(channel, peer);
+    }
     messages[count] = (struct mmsghdr){.msg_hdr = {.msg_name = peer->length != 0 ? &peer->name : NULL,
                                                    .msg_namelen = peer->length,
                                                    .msg_iov = &batch->parts[first],
@@ -564,8 +576,8 @@ int ip_socket_send_many(lua_State *L) {
   return send_rest(L, deadline, 0, IP_WAIT);
 }
 
-/* sock:try_send_many(batch[, first, last]) -> count | nil, err: send_many without waiting. `count` may be less
-   than the number of entries: the others were not sent. nil and an EAGAIN error only if there were entries and
+/* sock:try_send_many(batch[, first, last]) -> count | nil, err: send_many without waiting. `count` may be
+   less than the number of entries: the others were not sent. nil and EAGAIN only if there were entries and
    none was sent. An entry that this library segments may leave in part: it does not count. Suspends: no. */
 int ip_socket_try_send_many(lua_State *L) {
   const struct ip_operation_type *type = &try_send_many_type;
