@@ -20,6 +20,12 @@ static int socket_get_is_open(lua_State *L) {
   return 1;
 }
 
+static int socket_get_is_connected(lua_State *L) {
+  const struct ip_socket *socket = ip_socket_check(L, 1)->socket;
+  lua_pushboolean(L, socket != NULL && socket->channel.connection != NULL);
+  return 1;
+}
+
 /* Pushes the cached address of an end of the socket at index 1 and returns true; pushes nothing and returns
    false if there is none. [-0, +(0|1), -] */
 static bool push_cached(lua_State *L, enum end end) {
@@ -170,6 +176,7 @@ int ip_socket_tostring(lua_State *L) {
 
 const struct ip_property ip_socket_properties[] = {
     {"is_open", socket_get_is_open, NULL},
+    {"is_connected", socket_get_is_connected, NULL},
     {"local_address", socket_get_local_address, NULL},
     {"local_port", socket_get_local_port, NULL},
     {"remote_address", socket_get_remote_address, NULL},
