@@ -352,7 +352,7 @@ end
 local toggles = {
   "coalesce", "receive_offload", "receive_errors", "receive_packet_info", "receive_hops",
   "receive_traffic_class",
-  "receive_timestamp", "receive_dropped", "broadcast",
+  "receive_timestamp", "receive_dropped", "broadcast", "free_bind",
 }
 
 function actions.toggle(r)

@@ -431,8 +431,10 @@ static int error_mt_tostring(lua_State *L) {
   const struct ip_error *error = check_error(L);
   luaL_Buffer text;
   luaL_buffinit(L, &text);
-  if (error->file != 0) {
-    push_place(L, error);
+  push_place(L, error);
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+  } else {
     luaL_addvalue(&text);
     luaL_addstring(&text, ": ");
   }

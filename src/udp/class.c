@@ -9,6 +9,7 @@
 #include "udp/message.h"
 #include "udp/option.h"
 #include "udp/property.h"
+#include "udp/raw_option.h"
 #include "udp/receive.h"
 #include "udp/receive_error.h"
 #include "udp/receive_loop.h"
@@ -40,6 +41,8 @@ static const luaL_Reg methods[] = {
     {"send_many", ip_socket_send_many},
     {"set_option", ip_socket_set_option},
     {"get_option", ip_socket_get_option},
+    {"set_raw_option", ip_socket_set_raw_option},
+    {"get_raw_option", ip_socket_get_raw_option},
     {"assign", ip_socket_assign},
     {"release", ip_socket_release},
     {NULL, NULL},
@@ -72,6 +75,7 @@ static const luaL_Reg internals[] = {
     {"new_server", ip_socket_new_server},
     {"serve", ip_socket_serve},
     {"option_names", ip_socket_option_names},
+    {"similar_option", ip_socket_similar_option},
     {"prepare_fill", ip_socket_prepare_fill},
     {"send_filled", ip_socket_send_filled},
     {"send_to_filled", ip_socket_send_to_filled},

@@ -153,7 +153,7 @@ void ip_send_read_call(lua_State *L, const char *operation, int needed, struct i
   if (IP_UNLIKELY(count < needed)) {
     lua_settop(L, count);
     struct ip_data data;
-    ip_argument_data(L, 2, &data); /* the first argument that is wrong is the one to name */
+    if (count < 2) ip_argument_data(L, 2, &data); /* the first argument that is missing is the one to name */
   }
   struct ip_send *send = &call->send;
   send->flags = IP_LIKELY(count <= needed) ? 0 : ip_message_flag_optional(L, needed + 1, false, operation);
@@ -188,6 +188,7 @@ static void read_send_to(lua_State *L, const char *operation, struct ip_send_cal
   ip_send_read_data(L, operation, call);
   ip_endpoint_set(&call->send.remote, ip_channel_family(&call->box->socket->channel), &address, port);
   call->send.to = &call->send.remote;
+  if (IP_UNLIKELY(address.scope_id != 0)) (void)ip_send_path_use_scope(&call->send); /* the one interface */
 }
 
 static bool is_for_v6_only(const struct ip_channel *channel) {

@@ -127,8 +127,8 @@ static size_t check_index(lua_State *L, const struct ip_bytes *self) {
   int is_integer;
   lua_Integer index = lua_tointegerx(L, 2, &is_integer);
   if (IP_LIKELY(is_integer && index >= 1 && index <= (lua_Integer)self->length)) return (size_t)index - 1;
-  ip_error_text(L, "byte_span has no index %s (it has 1..%I)", luaL_tolstring(L, 2, NULL),
-                (lua_Integer)self->length);
+  if (!is_integer) ip_error_text(L, "byte_span index: integer expected, got %s", ip_value_text_push(L, 2));
+  ip_error_text(L, "byte_span index %I is outside 1..%I", index, (lua_Integer)self->length);
 }
 
 /* span[index] -> byte
@@ -151,7 +151,7 @@ static int byte_span_mt_newindex(lua_State *L) {
   int is_integer;
   lua_Integer byte = lua_type(L, 3) == LUA_TNUMBER ? lua_tointegerx(L, 3, &is_integer) : -1;
   if (byte < 0 || byte > 255 || !is_integer)
-    return ip_error_text(L, "a byte of a byte_span is an integer within 0..255, got %s",
+    return ip_error_text(L, "byte of a byte_span: integer within 0..255 expected, got %s",
                          ip_value_text_push(L, 3));
   self->data[offset] = (unsigned char)byte;
   return 0;
