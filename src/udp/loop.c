@@ -89,8 +89,10 @@ struct ip_udp_loop *ip_udp_loop_new(lua_State *L, const struct ip_udp_loop_type 
   struct ip_udp_loop *loop = lua_newuserdatauv(L, size, 0);
   const struct ip_socket_box *box =
       ip_socket_check_open(L, type->plain.name); /* last: a finalizer may close it */
-  *loop = (struct ip_udp_loop){
-      .type = type, .runtime = ip_runtime(L), .max_ready = max_ready, .generation = box->generation};
+  *loop = (struct ip_udp_loop){.type = type,
+                               .runtime = ip_runtime(L),
+                               .max_ready = max_ready < UINT32_MAX ? (uint32_t)max_ready : UINT32_MAX,
+                               .generation = box->generation};
   ip_class_set(L, IP_CLASS_LOOP);
   return loop;
 }
