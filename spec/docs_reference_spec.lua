@@ -288,10 +288,10 @@ local harmless = {
   ["ip.file_descriptor."] = "new",
   ["ip.fiber."] = "shield sleep spawn wait_fd wait_signal with_timeout",
   ["ip.udp."] = "bind connect get_name_info",
-  ["socket:"] = "assign bind connect get_option io_control open receive receive_from receive_loop receive_many "
-    .. "receive_message reply_message send send_many send_message send_to send_to_with send_with set_option shutdown "
-    .. "try_receive try_receive_from try_receive_many try_receive_message try_send try_send_many try_send_message "
-    .. "try_send_to",
+  ["socket:"] = "assign bind connect get_option get_raw_option io_control open receive receive_from receive_loop "
+    .. "receive_many receive_message reply_message send send_many send_message send_to send_to_with send_with serve "
+    .. "set_option set_raw_option shutdown try_receive try_receive_from try_receive_many try_receive_message try_send "
+    .. "try_send_many try_send_message try_send_to",
 }
 
 -- What a method is called on: open and closed objects do.
@@ -324,7 +324,7 @@ it("A required first argument that is left out is refused under the function's o
     local receiver = on[entry.owner] or at_path((entry.owner:gsub("^byte", "ip.byte"):gsub("%.$", "")))
     local message = message_without_arguments(receiver, entry.name)
     local told = message and (message:find("bad argument #1 to '" .. entry.name .. "'", 1, true)
-      or message:find(": " .. entry.name .. ": .*%(EBADF%)$"))
+      or message:find(": " .. entry.name .. ": .*%(EBADF%)"))
     if not told then wrong[#wrong + 1] = ("%s: %s() says %s"):format(entry.where, key, message or "nothing") end
   end)
   for key in pairs(known) do wrong[#wrong + 1] = "no required argument is documented for " .. key end
@@ -360,6 +360,7 @@ local accepted = {
   ["socket:"] = {
     bind = { "127.0.0.1", 0 }, cancel = {}, close = {}, connect = { "127.0.0.1", 9 }, disconnect = {},
     get_option = { "broadcast" }, open = { "v4" }, receive = { ip.byte_span.new(1), 0 },
+    get_raw_option = { 1, 12, 4 }, set_raw_option = { 1, 12, 4 }, -- SOL_SOCKET, SO_PRIORITY
     receive_error = { ip.byte_span.new(1) }, receive_from = { ip.byte_span.new(1), 0 },
     receive_many = { ip.udp.batch.new(1, 1), 0 }, receive_message = { ip.byte_span.new(1), {}, 0 },
     receive_string = { 1, 0 }, release = {}, reply_message = { "x", { address = "127.0.0.1", port = 9 }, 0 },

@@ -21,6 +21,7 @@ local methods_of_open_sockets = {
   "disconnect", "shutdown", "cancel", "io_control", "receive", "receive_from", "receive_string", "send", "send_to",
   "try_receive", "try_receive_from", "try_receive_string", "try_receive_message", "try_receive_many", "try_send",
   "try_send_to", "try_send_message", "try_send_many", "set_option", "get_option",
+  "set_raw_option", "get_raw_option",
 }
 
 describe("a new socket", function()

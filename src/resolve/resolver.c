@@ -179,6 +179,11 @@ static bool try_at_once(struct ip_lookup *lookup, const struct question *questio
   return *status != UV_EAI_NONAME || (question->hints.ai_flags & AI_NUMERICHOST) != 0;
 }
 
+/* Names the host that was looked up. */
+static void describe_host(lua_State *L, struct ip_error_detail *detail) {
+  ip_error_set_subject(L, 1, detail);
+}
+
 static int look_up_addresses(lua_State *L, const struct ip_operation_type *type, int family) {
   struct ip_runtime *runtime = ip_runtime(L);
   /* without a socket type, every address would come once for each type */
@@ -208,24 +213,30 @@ static int look_up_addresses(lua_State *L, const struct ip_operation_type *type,
    EAI_ADDRFAMILY and other errors of getaddrinfo(3); EMFILE, ENFILE and other system errors; ETIMEDOUT of
    with_timeout. Suspends: yes, while a thread looks it up. Source: getaddrinfo(3), RFC 3493 section 6.1. */
 static int resolver_get_address_info(lua_State *L) {
-  static const struct ip_operation_type type = {
-      .name = "get_address_info", .unlinked = ip_lookup_cancel, .push_results = push_addresses};
+  static const struct ip_operation_type type = {.name = "get_address_info",
+                                                .unlinked = ip_lookup_cancel,
+                                                .push_results = push_addresses,
+                                                .describe = describe_host};
   return look_up_addresses(L, &type, AF_UNSPEC);
 }
 
 /* ip.udp.get_address_v4_info(host, service[, flags]) -> list: get_address_info for v4 addresses only.
    Suspends: yes. */
 static int resolver_get_address_v4_info(lua_State *L) {
-  static const struct ip_operation_type type = {
-      .name = "get_address_v4_info", .unlinked = ip_lookup_cancel, .push_results = push_addresses};
+  static const struct ip_operation_type type = {.name = "get_address_v4_info",
+                                                .unlinked = ip_lookup_cancel,
+                                                .push_results = push_addresses,
+                                                .describe = describe_host};
   return look_up_addresses(L, &type, AF_INET);
 }
 
 /* ip.udp.get_address_v6_info(host, service[, flags]) -> list: get_address_info for v6 addresses only; with
    v4_mapped also v4 addresses in that form. Suspends: yes. */
 static int resolver_get_address_v6_info(lua_State *L) {
-  static const struct ip_operation_type type = {
-      .name = "get_address_v6_info", .unlinked = ip_lookup_cancel, .push_results = push_addresses};
+  static const struct ip_operation_type type = {.name = "get_address_v6_info",
+                                                .unlinked = ip_lookup_cancel,
+                                                .push_results = push_addresses,
+                                                .describe = describe_host};
   return look_up_addresses(L, &type, AF_INET6);
 }
 

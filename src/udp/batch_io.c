@@ -33,7 +33,7 @@ static void note_entry(struct ip_batch *batch, size_t index, size_t length, bool
   batch->parts[index].iov_len = length < batch->capacity ? length : batch->capacity;
   batch->truncated[index] = truncated;
   batch->peers[index].length = name_length;
-  batch->has_info[index] = false; /* the info of a former send does not describe this datagram */
+  batch->singly[index] = 0; /* what a former send needed does not concern this datagram */
 }
 
 /* Ends a call that failed after `count` datagrams: returns the datagrams now and defers the error to the next
@@ -398,7 +398,7 @@ struct batch_send {
   size_t done; /* bytes of the entry `next` that are sent */
 };
 
-/* Sends one entry that has ancillary data, or any entry of a socket that segments or queues its datagrams.
+/* Sends one entry that needs ancillary data, or any entry of a socket that segments or queues its datagrams.
    [-0, +0, e] */
 static struct ip_failure send_entry(lua_State *L, struct batch_send *whole, size_t index) {
   struct ip_socket_box *box = whole->box;
@@ -413,13 +413,15 @@ static struct ip_failure send_entry(lua_State *L, struct batch_send *whole, size
   if (send->remote.length != 0) convert_endpoint(channel, &send->remote);
   send->to = send->remote.length != 0 ? &send->remote : NULL;
   if (send->to == NULL && channel->connection == NULL) return ip_failure(EDESTADDRREQ);
-  if (batch->has_info[index]) {
+  if (batch->singly[index] & IP_SINGLY_INFO) {
     lua_getiuservalue(L, BATCH, IP_BATCH_INFOS);
     lua_rawgeti(L, -1, (lua_Integer)index + 1);
     lua_remove(L, -2);
     ip_message_read_control(L, whole->operation, &call);
     if (box->socket != socket) return ip_failure(EBADF); /* a finalizer has closed it */
   }
+  int error = ip_send_path_use_scope(send);
+  if (error != 0) return ip_failure(error);
   size_t sent;
   struct ip_failure failure = ip_send_queue_send(channel, send, &sent);
   whole->done = failure.code == 0 ? 0 : send->done;
@@ -431,7 +433,7 @@ static size_t find_single(const struct ip_channel *channel, const struct ip_batc
                           size_t end) {
   const struct ip_send_state *state = channel->send;
   if (state != NULL && (state->segment_size != 0 || state->queue != NULL)) return first;
-  while (first < end && !batch->has_info[first])
+  while (first < end && batch->singly[first] == 0)
     first++;
   return first;
 }

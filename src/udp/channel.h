@@ -19,6 +19,7 @@ struct ip_connection {
   struct ip_endpoint remote;
   struct ip_endpoint local; /* before the socket was connected; length 0 where that is not known */
   unsigned device;          /* that the owner bound it to, by an option or a link-local address; 0: none */
+  unsigned interface;       /* of the peer's scope, where the system would ignore that; 0: none */
 };
 
 /* Each part has one owner, the file of its name, and is NULL until an option needs it. Data that only one
@@ -31,8 +32,8 @@ struct ip_channel {
   bool shut_receive : 1;
   bool shut_send : 1;
   bool raises_truncation : 1; /* a receive that cuts its datagram fails: on_truncation is "raise" */
-  bool filters_peer : 1; /* non-peer datagrams from before `connect` may still be queued */
-  bool gso_probed : 1;   /* the system has answered whether it can segment */
+  bool filters_peer : 1;      /* non-peer datagrams from before `connect` may still be queued */
+  bool gso_probed : 1;        /* the system has answered whether it can segment */
   bool
       gso_refused : 1; /* the system or a path does not segment: the library does, in one call per datagram */
   uint8_t would_block_streak;   /* consecutive receives that met EAGAIN, up to a limit */

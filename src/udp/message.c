@@ -33,6 +33,7 @@ enum key {
   SEGMENT_SIZE,
   DROPPED,
   SOURCE,
+  LOCAL_ADDRESS,
   KEY_COUNT
 };
 
@@ -47,7 +48,8 @@ static const char *const keys[KEY_COUNT] = {[ADDRESS] = "address",
                                             [TIMESTAMP] = "timestamp",
                                             [SEGMENT_SIZE] = "segment_size",
                                             [DROPPED] = "dropped",
-                                            [SOURCE] = "source"};
+                                            [SOURCE] = "source",
+                                            [LOCAL_ADDRESS] = "local_address"};
 
 /* The keys are upvalues of the functions that use them, after the core: creating a string for each access
    would cost as much as the access itself, and leave garbage. */
@@ -73,7 +75,7 @@ static int get_field(lua_State *L, enum key key) {
 /* --- receive_message --- */
 
 /* Values that are read for a comparison stay on the stack until the call returns: popping them costs a third
-   of the access. There are at most nine, and a C function has twenty slots (LUA_MINSTACK). */
+   of the access. There are at most eleven, and a C function has twenty slots (LUA_MINSTACK). */
 
 /* [-0, +(0|1), m] */
 static void clear_field(lua_State *L, enum key key) {
@@ -122,6 +124,30 @@ static void set_destination(lua_State *L, const struct ip_address *address) {
   lua_rawset(L, INFO);
 }
 
+/* The local address is the destination, for which there is an object, unless that is for many. [-0, +1, m] */
+static void set_local_address(lua_State *L, const struct ip_control *control) {
+  const struct ip_address *held = get_address(L, LOCAL_ADDRESS);
+  if (held != NULL && ip_address_compare(held, &control->local) == 0) return;
+  push_key(L, LOCAL_ADDRESS);
+  if (ip_address_compare(&control->address, &control->local) == 0)
+    get_field(L, DESTINATION);
+  else
+    ip_address_push(L, &control->local);
+  lua_rawset(L, INFO);
+}
+
+/* Sets what the ancillary data says of addresses. [-0, +(0..2), m] */
+static void set_own_addresses(lua_State *L, const struct ip_control *control) {
+  if (control->items & IP_CONTROL_ADDRESS)
+    set_destination(L, &control->address);
+  else
+    clear_field(L, DESTINATION);
+  if (control->items & IP_CONTROL_LOCAL)
+    set_local_address(L, control);
+  else
+    clear_field(L, LOCAL_ADDRESS);
+}
+
 /* Sets all fields except the addresses. It runs no finalizer, so nothing can change `control` meanwhile.
    [-0, +?, m] */
 static void fill_numbers(lua_State *L, const struct ip_control *control, bool truncated) {
@@ -141,10 +167,7 @@ static void fill_numbers(lua_State *L, const struct ip_control *control, bool tr
 
 void ip_message_fill_info(lua_State *L, const struct ip_control *control, bool truncated) {
   fill_numbers(L, control, truncated);
-  if (control->items & IP_CONTROL_ADDRESS)
-    set_destination(L, &control->address);
-  else
-    clear_field(L, DESTINATION);
+  set_own_addresses(L, control);
 }
 
 void ip_message_prepare_info(lua_State *L) {
@@ -169,9 +192,8 @@ static int push_message(lua_State *L, struct ip_received *received) {
   if (box->socket != NULL) ip_receive_path_count_drops(&box->socket->channel, control);
   fill_numbers(L, control, datagram->truncated);
   set_integer(L, PORT, true, ip_endpoint_port(&datagram->source));
-  if (IP_LIKELY((control->items & IP_CONTROL_ADDRESS) == 0)) clear_field(L, DESTINATION);
   set_source(L, box, &datagram->source);
-  if ((control->items & IP_CONTROL_ADDRESS) != 0) set_destination(L, &control->address);
+  set_own_addresses(L, control);
   lua_pushinteger(L, (lua_Integer)datagram->length);
   lua_pushvalue(L, INFO);
   return 2;
@@ -386,12 +408,18 @@ void ip_message_read_control(lua_State *L, const char *operation, struct ip_send
   lua_call(L, 3, 0);
 }
 
+static void use_scope(lua_State *L, const char *operation, struct ip_send_call *call) {
+  int error = ip_send_path_use_scope(&call->send);
+  if (error != 0) ip_error_raise(L, error, operation);
+}
+
 static void read_send_message(lua_State *L, const char *operation, struct ip_send_call *call) {
   struct target target;
   check_call(L, operation, call);
   read_target(L, false, call->box->socket->peer, &target);
   set_target(L, operation, &target, call);
   read_control(L, operation, call);
+  use_scope(L, operation, call);
 }
 
 /* Is it an address that no single host owns (a group, a broadcast, the wildcard)? */
@@ -402,6 +430,13 @@ static bool is_for_many(const struct ip_address *address) {
   return everybody || ip_address_is_multicast(&plain) || ip_address_is_unspecified(&plain);
 }
 
+/* Reads the address to answer from. The destination says it where `info` is not of this library's making.
+   [-0, +0, v] */
+static bool read_own_address(lua_State *L, struct ip_address *address) {
+  if (read_address(L, LOCAL_ADDRESS, NULL, address)) return true;
+  return read_address(L, DESTINATION, NULL, address) && !is_for_many(address);
+}
+
 /* Fills the call from the info of a received datagram. A link-local address belongs to one interface; for any
    other address, routing chooses the interface, which may differ from the receiving one. */
 static void read_reply_message(lua_State *L, const char *operation, struct ip_send_call *call) {
@@ -410,11 +445,11 @@ static void read_reply_message(lua_State *L, const char *operation, struct ip_se
   check_call(L, operation, call);
   read_target(L, true, call->box->socket->peer, &target);
   set_target(L, operation, &target, call);
-  if (read_address(L, DESTINATION, NULL, &control->address) && !is_for_many(&control->address))
-    control->items |= IP_CONTROL_ADDRESS;
+  if (read_own_address(L, &control->address)) control->items |= IP_CONTROL_ADDRESS;
   bool local_source =
       (control->items & IP_CONTROL_ADDRESS) != 0 && ip_address_is_link_local(&control->address);
   if (local_source || ip_address_is_link_local(&target.address)) read_interface(L, control);
+  use_scope(L, operation, call);
 }
 
 /* Names the endpoint in info. */
@@ -450,8 +485,8 @@ static int try_send_message(lua_State *L) {
 }
 
 /* sock:reply_message(data, info[, flags]) -> n: answers a datagram whose `info` receive_message has filled:
-   to its address and port, from its destination if that is one host's own (not a group, not 255.255.255.255),
-   and between link-local addresses over its interface_index. Other keys are ignored. Raises the errors of
+   to its address and port, from its local_address or, without that, from its destination if that is one
+   host's own (not a group, not 255.255.255.255), and between link-local addresses over its interface_index. Other keys are ignored. Raises the errors of
    send_to, and EINVAL or ENETUNREACH if `destination` is no longer an address of this system. Suspends: yes,
    while the system's buffer is full. */
 static int reply_message(lua_State *L) {
