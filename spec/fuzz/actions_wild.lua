@@ -189,6 +189,13 @@ function actions.wild_property(r)
   if tostring(sock) == "" then world.fault("a socket without text") end
 end
 
+function actions.wild_truncation(r)
+  local sock, value = world.wild_socket(r), r:pick { "report", "raise", "never" }
+  local before = sock.on_truncation
+  local ok = pcall(function() sock.on_truncation = value end)
+  if ok ~= (value ~= "never") or sock.on_truncation ~= (ok and value or before) then world.fault("on_truncation") end
+end
+
 -- The socket is closed while others wait in it.
 function actions.wild_close(r)
   if #world.wild == 0 then return end

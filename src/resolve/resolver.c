@@ -152,11 +152,6 @@ static int push_addresses(lua_State *L, struct ip_result *result) {
   return 1;
 }
 
-/* Names the host that was looked up. */
-static void describe_host(lua_State *L, struct ip_error_detail *detail) {
-  ip_error_set_subject(L, 1, detail);
-}
-
 /* There is a host or a service, so UV_EINVAL is about the name: it is not UTF-8, or too long. */
 static int status_of_start(int status) {
   return status == UV_EINVAL ? UV_EAI_NONAME : status;
@@ -182,6 +177,11 @@ static bool try_at_once(struct ip_lookup *lookup, const struct question *questio
   if (*status == 0) lookup->list = request->addrinfo;
   if (*status == 0 && lookup->list == NULL) *status = UV_EAI_FAIL;
   return *status != UV_EAI_NONAME || (question->hints.ai_flags & AI_NUMERICHOST) != 0;
+}
+
+/* Names the host that was looked up. */
+static void describe_host(lua_State *L, struct ip_error_detail *detail) {
+  ip_error_set_subject(L, 1, detail);
 }
 
 static int look_up_addresses(lua_State *L, const struct ip_operation_type *type, int family) {

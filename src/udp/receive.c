@@ -29,6 +29,12 @@ struct ip_failure ip_receive_look_for_errors(struct ip_channel *channel, struct 
   return ip_error_queue_pop_report(channel);
 }
 
+/* Does the socket's owner want an error for a datagram that was longer than the buffer? An empty buffer is
+   for calls that want none of it. */
+static bool refuses_cut(const struct ip_channel *channel, const struct ip_receive *call) {
+  return channel->raises_truncation && call->size != 0;
+}
+
 bool ip_receive_attempt(struct ip_operation *operation) {
   struct ip_socket *socket = operation->object;
   struct ip_channel *channel = &socket->channel;
@@ -36,6 +42,9 @@ bool ip_receive_attempt(struct ip_operation *operation) {
       ip_receive_path_attempt(channel, &operation->payload.receive, operation->received);
   failure = ip_receive_look_for_errors(channel, failure);
   if (failure.code == EAGAIN) return false;
+  if (failure.code == 0 && IP_UNLIKELY(operation->received->datagram.truncated) &&
+      refuses_cut(channel, &operation->payload.receive))
+    failure = ip_failure(EMSGSIZE);
   operation->failure = failure;
   if (ip_watcher_has_waiters_behind(&socket->watcher, IP_SIDE_READ))
     ip_flusher_wake_receives(&socket->watcher, channel);
@@ -162,6 +171,8 @@ static inline struct ip_failure try_once(struct ip_channel *channel, const struc
   if (IP_LIKELY(failure.code == 0)) {
     if (IP_LIKELY(!ip_receive_path_coalesces(channel)))
       channel->would_block_streak = 0; /* else the receive path sets it */
+    if (IP_UNLIKELY(received->datagram.truncated) && refuses_cut(channel, &call->receive))
+      return ip_failure(EMSGSIZE);
   } else if (failure.code == EAGAIN && channel->would_block_streak < IP_SKIP_AFTER) {
     channel->would_block_streak++;
   }
