@@ -2,6 +2,7 @@
 
 local ip = require "ip"
 local api = require "spec.fuzz.api"
+local faults = require "spec.fuzz.faults"
 local world = require "spec.fuzz.world"
 
 local S = api.socket
@@ -335,22 +336,49 @@ function actions.cancel(r)
   world.try("cancel", S.cancel, r:pick(world.stable).sock)
 end
 
--- The descriptor leaves the socket and comes back, perhaps as a duplicate; what waited in it stays.
-function actions.release_and_assign(r)
-  local entry = r:pick(world.stable)
-  local ok, fd = world.try("release", S.release, entry.sock)
+local function hold_again(...)
+  faults.hold()
+  return ...
+end
+
+-- Faults are played in the call alone, so that the descriptor is not lost between two calls.
+local function try_with_faults(name, fn, ...)
+  return world.try(name, function(...)
+    faults.release()
+    return select(2, assert(hold_again(pcall(fn, ...))))
+  end, ...)
+end
+
+local function release(r, entry)
+  local ok, fd = try_with_faults("release", S.release, entry.sock)
   if not ok then return end
   if r:one_in(2) then
-    local done, twin = world.try("dup", api.fd.dup, fd)
+    local done, twin = try_with_faults("dup", api.fd.dup, fd)
     if done then
       world.try("close", api.fd.close, fd)
       fd = twin
     end
   end
-  if r:one_in(3) then fd = api.fd.release(fd) end
-  if not world.try("assign", S.assign, entry.sock, entry.family, fd) then
-    world.fault("a stable socket did not get its descriptor back")
-  end
+  return r:one_in(3) and api.fd.release(fd) or fd
+end
+
+-- A descriptor that was not taken is still the caller's.
+local function assign(entry, fd)
+  if try_with_faults("assign", S.assign, entry.sock, entry.family, fd) then return end
+  if faults.active and world.try("assign", S.assign, entry.sock, entry.family, fd) then return end
+  world.fault("a stable socket did not get its descriptor back")
+end
+
+-- The descriptor leaves the socket and comes back, perhaps as a duplicate; what waited in it stays.
+function actions.release_and_assign(r)
+  local entry = r:pick(world.stable)
+  faults.hold()
+  local ok, err = pcall(function()
+    local fd = release(r, entry)
+    if fd then assign(entry, fd) end
+  end)
+  faults.release()
+  if not ok then error(err, 0) end
 end
 
 return actions

@@ -17,7 +17,7 @@ local EPOCH = 150 -- steps
 local CHECKS = { -- what else has a name in FUZZ_WITHOUT
   "check_returned", "check_deadlines", "check_fibers", "resume_ready", "limit_of_c_calls", "collect_in_close",
   "check_accounts", "quiet_steps", "closed_by_others",
-  "first_use", "dirty_end" }
+  "check_polls", "first_use", "dirty_end" }
 
 local seed, steps = math.tointeger(tonumber(arg[1] or 1)), tonumber(arg[2] or 1500)
 
@@ -64,6 +64,7 @@ local core = require "ip.core"
 local api = require "spec.fuzz.api"
 local closed_by_others = require "spec.fuzz.closed_by_others"
 local contexts = require "spec.fuzz.contexts"
+local faults = require "spec.fuzz.faults"
 local world = require "spec.fuzz.world"
 
 world.seed, world.acted, world.main, world.plays = seed, 0, (coroutine.running()), plays
@@ -140,13 +141,21 @@ local function drive(r)
   end
 end
 
-local function play_step(step)
-  world.step = step
-  local r = world.random(step)
+local function play(r)
   local context = r:pick(context_list)
   world.log("in %s", context)
   world.try(context, contexts[context], r)
   drive(r)
+end
+
+-- Where memory fails in the fuzzer itself, the step ends.
+local function play_step(step)
+  world.step = step
+  local r = world.random(step)
+  faults.start(seed, step)
+  local ok, err = pcall(play, r)
+  faults.stop()
+  if not ok then world.check_error("a step", err) end
 end
 
 -- A fiber or a coroutine, with what is known of it.
@@ -163,10 +172,24 @@ local function describe(object)
   return tostring(object)
 end
 
+-- A loop that looks for events again and again, though there are none, does so some ten thousand times in this time.
+local MOST_POLLS = 1500
+
+local function sleep_quietly(seconds)
+  local polls = faults.polls()
+  world.try("sleep", ip.fiber.sleep, seconds)
+  if polls == nil or not plays("check_polls") then return end
+  polls = faults.polls() - polls
+  world.most_polls = math.max(world.most_polls or 0, polls)
+  if polls > MOST_POLLS then
+    world.fault(("the loop looked for events %d times in %g s"):format(polls, seconds))
+  end
+end
+
 -- No call may be pending for long after its deadline.
 local function check_deadlines()
   if not plays("check_deadlines") then return end
-  for _ = 1, 2 do world.try("sleep", ip.fiber.sleep, 0.05) end
+  for _ = 1, 2 do sleep_quietly(0.05) end
   local late = ip.fiber.now() - 0.1
   for co, facts in pairs(world.all_threads) do
     local waits = coroutine.status(co) == "suspended" and not facts.yields and facts.kind ~= "generator"
@@ -354,6 +377,7 @@ local function report(count)
   for name, times in pairs(world.modes) do modes[#modes + 1] = name .. " " .. times end
   table.sort(modes)
   print("calls: " .. table.concat(parts, ", "))
+  if faults.report() then print(faults.report()) end
   print(("seed %d: %d steps, %d calls, %d datagrams received, collector: %s"):format(seed, count, calls,
     world.ledger.received_count, table.concat(modes, ", ")))
 end
@@ -403,8 +427,14 @@ local function start_last_waits(r)
   pcall(ip.fiber.sleep, 0.001)
 end
 
+local function begin_epoch(number)
+  faults.begin(seed, number)
+  world.ledger.may_lose = faults.may_lose() or nil
+end
+
 -- Goes on for a while and ends in the middle of it: what is pending meets the end of the state.
 local function dirty_end(first)
+  begin_epoch(first)
   for step = first, first + 60 do play_step(step) end
   calm()
   local r = world.random(first, 1)
@@ -416,6 +446,7 @@ local function dirty_end(first)
   oldest.calls = { { sock.close, sock }, { ip.udp.bind, "127.0.0.1", 0 }, { ip.fiber.spawn, print },
     { ip.fiber.sleep, 0.01 }, { ip.fiber.loop.step, ip.fiber.loop } }
   world.log("the end of the state")
+  faults.start(seed, first)
 end
 
 start_log()
@@ -426,6 +457,7 @@ open_own_descriptors()
 settle()
 local before = world.snapshot()
 for step = 1, steps do
+  if step % EPOCH == 1 then begin_epoch(step // EPOCH) end
   play_step(step)
   if step % EPOCH == 0 or step == steps then
     settle()

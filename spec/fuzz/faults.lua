@@ -1,0 +1,65 @@
+--- System calls and allocations that fail, where spec/host/fuzz_host.c runs the fuzzer; elsewhere nothing does.
+
+local random = require "spec.fuzz.random"
+
+local found, host = pcall(require, "fault_host")
+
+local faults = { active = found }
+
+local function nothing() end
+
+--- Holds faults back until `release`. They nest, and need no memory.
+faults.hold = found and host.hold or nothing
+faults.release = found and host.release or nothing
+
+-- Of so many system calls or allocations one fails; 0: none. What only soft faults have been played in is lost
+-- nowhere.
+local KINDS = {
+  { system = 30, memory = 0, soft = true },
+  { system = 60, memory = 0, soft = false },
+  { system = 0, memory = 2000, soft = false },
+  { system = 200, memory = 6000, soft = false },
+}
+
+local kind
+
+--- Chooses what fails in the epoch that begins.
+function faults.begin(seed, epoch)
+  if not found then return end
+  kind = random.new(seed, epoch, 3):pick(KINDS)
+end
+
+--- From here on things fail, in a way that follows from these numbers.
+function faults.start(seed, step)
+  if found then host.set(random.new(seed, step, 4):next(), kind.system, kind.memory, kind.soft) end
+end
+
+function faults.stop()
+  if found then host.set(0, 0, 0, true) end
+end
+
+--- May datagrams be lost, and calls end in the middle, in this epoch?
+function faults.may_lose()
+  return found and not kind.soft
+end
+
+--- How often has the loop looked for events? nil where nobody counts.
+function faults.polls()
+  if not found then return nil end
+  return (select(6, host.counts()))
+end
+
+--- Has a call failed with this errno value?
+function faults.injected(code)
+  return found and host.injected(code) > 0
+end
+
+--- One line for people, or nil.
+function faults.report()
+  if not found then return nil end
+  local calls, failed, hard, allocations, no_memory, polls = host.counts()
+  return ("faults: %d of %d system calls failed, %d of these with an error to report; %d of %d allocations failed;"
+    .. " %d polls"):format(failed, calls, hard, no_memory, allocations, polls)
+end
+
+return faults
