@@ -113,6 +113,19 @@ function actions.send(r)
   settle(number, length, world.try(forms[r:pick(form_names)](sock, to, address, data_of(r, text), text)))
 end
 
+local function hold_again(...)
+  faults.hold()
+  return ...
+end
+
+-- Between `faults.hold` and `faults.release`: faults are played in the call alone.
+local function try_with_faults(name, fn, ...)
+  return world.try(name, function(...)
+    faults.release()
+    return select(2, assert(hold_again(pcall(fn, ...))))
+  end, ...)
+end
+
 -- Several datagrams of one size, which segmentation makes of one block.
 local function reserve_segments(to, count, size)
   local numbers, texts = {}, {}
@@ -134,6 +147,8 @@ end
 local function settle_segments(numbers, size, ok, n, err)
   if ok and n ~= nil then
     settle_several(numbers, n // size, "not sent")
+  elseif not ok and faults.may_lose() then -- one of several system calls has failed: docs/reference/message.md
+    for _, number in ipairs(numbers) do world.ledger:uncertain(number) end
   else
     settle_several(numbers, 0, ok and err or n)
   end
@@ -150,13 +165,16 @@ function actions.send_segments(r)
     settle_segments(numbers, size, world.try("send_message", S.send_message, sock, data_of(r, text), info))
     return
   end
-  world.try("set_option", S.set_option, sock, "segment_size", size)
-  if address == nil then
-    settle_segments(numbers, size, world.try("try_send", S.try_send, sock, text))
-  else
-    settle_segments(numbers, size, world.try("try_send_to", S.try_send_to, sock, text, address, to.port))
-  end
-  world.try("set_option", S.set_option, sock, "segment_size", 0)
+  faults.hold() -- with another segment size, or for another send, the option would do harm
+  S.set_option(sock, "segment_size", size)
+  local name, fn = "try_send", S.try_send
+  if address ~= nil then name, fn = "try_send_to", S.try_send_to end
+  local ok, err = pcall(function()
+    settle_segments(numbers, size, try_with_faults(name, fn, sock, text, address, to.port))
+  end)
+  S.set_option(sock, "segment_size", 0)
+  faults.release()
+  if not ok then error(err, 0) end
 end
 
 function actions.send_many(r)
@@ -334,19 +352,6 @@ end
 
 function actions.cancel(r)
   world.try("cancel", S.cancel, r:pick(world.stable).sock)
-end
-
-local function hold_again(...)
-  faults.hold()
-  return ...
-end
-
--- Faults are played in the call alone, so that the descriptor is not lost between two calls.
-local function try_with_faults(name, fn, ...)
-  return world.try(name, function(...)
-    faults.release()
-    return select(2, assert(hold_again(pcall(fn, ...))))
-  end, ...)
 end
 
 local function release(r, entry)

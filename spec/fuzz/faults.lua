@@ -6,6 +6,10 @@ local found, host = pcall(require, "fault_host")
 
 local faults = { active = found }
 
+-- The messages of lua_resume's own errors. It makes them on the stack of the coroutine that does not run, where a lack
+-- of memory would unwind everything up to the main thread (Lua ldo.c, resume_error); what exists needs no memory.
+faults.kept = { "cannot resume dead coroutine", "cannot resume non-suspended coroutine", "C stack overflow" }
+
 local function nothing() end
 
 --- Holds faults back until `release`. They nest, and need no memory.

@@ -172,17 +172,42 @@ local function describe(object)
   return tostring(object)
 end
 
+local function describe_suspended()
+  local told = {}
+  for co, facts in pairs(world.all_threads) do
+    local was_closed = not facts.finished and facts.closed_in
+    if coroutine.status(co) == "suspended" or was_closed then told[#told + 1] = "\n" .. describe(co) end
+  end
+  return table.concat(told)
+end
+
+-- The coroutines that the pool of operations holds: these wait, whoever knows them.
+local function describe_operations()
+  local told = {}
+  for _, pool in pairs(debug.getregistry()) do
+    for _, operation in pairs(type(pool) == "table" and pool or {}) do
+      local metatable = type(operation) == "userdata" and debug.getmetatable(operation)
+      local co = metatable and metatable.__name == "ip.operation" and debug.getuservalue(operation, 1)
+      if co then
+        told[#told + 1] = ("\noperation of %s: %s %s"):format(co, coroutine.status(co), describe(co))
+      end
+    end
+  end
+  return table.concat(told)
+end
+
 -- A loop that looks for events again and again, though there are none, does so some ten thousand times in this time.
-local MOST_POLLS = 1500
+local MOST_POLLS = 6000
 
 local function sleep_quietly(seconds)
+  ip.fiber.loop.spin = 0
   local polls = faults.polls()
   world.try("sleep", ip.fiber.sleep, seconds)
-  if polls == nil or not plays("check_polls") then return end
+  if polls == nil or not plays("check_polls") or ip.fiber.loop.spin > 0 then return end
   polls = faults.polls() - polls
   world.most_polls = math.max(world.most_polls or 0, polls)
   if polls > MOST_POLLS then
-    world.fault(("the loop looked for events %d times in %g s"):format(polls, seconds))
+    world.fault(("the loop looked for events %d times in %g s%s"):format(polls, seconds, describe_suspended()))
   end
 end
 
@@ -219,30 +244,6 @@ local function is_over()
     if waits and not facts.finished then return false, co end
   end
   return true
-end
-
-local function describe_suspended()
-  local told = {}
-  for co, facts in pairs(world.all_threads) do
-    local was_closed = not facts.finished and facts.closed_in
-    if coroutine.status(co) == "suspended" or was_closed then told[#told + 1] = "\n" .. describe(co) end
-  end
-  return table.concat(told)
-end
-
--- The coroutines that the pool of operations holds: these wait, whoever knows them.
-local function describe_operations()
-  local told = {}
-  for _, pool in pairs(debug.getregistry()) do
-    for _, operation in pairs(type(pool) == "table" and pool or {}) do
-      local metatable = type(operation) == "userdata" and debug.getmetatable(operation)
-      local co = metatable and metatable.__name == "ip.operation" and debug.getuservalue(operation, 1)
-      if co then
-        told[#told + 1] = ("\noperation of %s: %s %s"):format(co, coroutine.status(co), describe(co))
-      end
-    end
-  end
-  return table.concat(told)
 end
 
 local function drain(entry)
@@ -308,7 +309,7 @@ local function settle()
     over, left = is_over()
     if over then break end
   end
-  if not over and plays("check_fibers") then world.fault("never ends: " .. describe(left)) end
+  if not over and plays("check_fibers") then world.fault("never ends: " .. describe(left) .. describe_operations()) end
   world.ledger.busy = 0 -- an error at the limit of nested C calls may have left an entry
   world.log("drains")
   for _, entry in ipairs(world.stable) do
@@ -467,4 +468,6 @@ end
 report(steps)
 io.stdout:flush()
 if plays("dirty_end") then dirty_end(steps + 1) end
+pcall(os.exit, true, true) -- memory fails at the end of the state, and perhaps in this call
+faults.stop()
 os.exit(true, true)

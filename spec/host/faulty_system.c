@@ -16,7 +16,8 @@
    - pthread_create: EAGAIN.
    - close: EINTR, after it has closed the descriptor (close(2), NOTES).
 
-   What does not fail: timerfd_settime, which has no error for valid arguments without TFD_TIMER_CANCEL_ON_SET;
+   What does not fail: setsockopt(UDP_GRO), which only notes a number (Linux net/ipv4/udp.c,
+   udp_lib_setsockopt), and could not be taken back where it failed; timerfd_settime, which has no error for valid arguments without TFD_TIMER_CANCEL_ON_SET;
    read and write, which the library uses on no descriptor. libuv aborts the process by design where it cannot
    have its signal pipes or its threads, and where it cannot register what it has made for itself: its pipe2
    does not fail, nor its registration of such descriptors, nor pthread_create for its own functions. The
@@ -42,6 +43,7 @@ struct mmsghdr;
 struct pollfd;
 
 enum { ADD = 1, DEL = 2 };               /* epoll_ctl(2) */
+enum { LEVEL_UDP = 17, JOIN = 104 };     /* udp(7), UDP_GRO */
 enum { DUPLICATE_CLOSE_ON_EXEC = 1030 }; /* fcntl(2), F_DUPFD_CLOEXEC */
 enum { MOST_DESCRIPTORS = 4096, LONGEST_SHORTAGE = 40 };
 
@@ -244,7 +246,8 @@ int getsockopt(int fd, int level, int name, void *value, void *length) {
 }
 
 int setsockopt(int fd, int level, int name, const void *value, unsigned length) {
-  return fails(&set_errors) ? -1 : (int)syscall(SYS_setsockopt, fd, level, name, value, length);
+  bool joins = level == LEVEL_UDP && name == JOIN;
+  return !joins && fails(&set_errors) ? -1 : (int)syscall(SYS_setsockopt, fd, level, name, value, length);
 }
 
 int ioctl(int fd, unsigned long request, ...) {
