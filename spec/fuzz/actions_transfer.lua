@@ -165,7 +165,9 @@ function actions.send_segments(r)
     settle_segments(numbers, size, world.try("send_message", S.send_message, sock, data_of(r, text), info))
     return
   end
-  faults.hold() -- with another segment size, or for another send, the option would do harm
+  -- for another send, of a hook or a finalizer, the option would do harm
+  faults.hold()
+  world.ledger.busy = world.ledger.busy + 1
   S.set_option(sock, "segment_size", size)
   local name, fn = "try_send", S.try_send
   if address ~= nil then name, fn = "try_send_to", S.try_send_to end
@@ -173,6 +175,7 @@ function actions.send_segments(r)
     settle_segments(numbers, size, try_with_faults(name, fn, sock, text, address, to.port))
   end)
   S.set_option(sock, "segment_size", 0)
+  world.ledger.busy = world.ledger.busy - 1
   faults.release()
   if not ok then error(err, 0) end
 end

@@ -7,8 +7,10 @@ local found, host = pcall(require, "fault_host")
 local faults = { active = found }
 
 -- The messages of lua_resume's own errors. It makes them on the stack of the coroutine that does not run, where a lack
--- of memory would unwind everything up to the main thread (Lua ldo.c, resume_error); what exists needs no memory.
-faults.kept = { "cannot resume dead coroutine", "cannot resume non-suspended coroutine", "C stack overflow" }
+-- of memory would unwind everything up to the main thread (Lua ldo.c, resume_error and luaD_seterrorobj); what exists
+-- needs no memory.
+faults.kept = { "cannot resume dead coroutine", "cannot resume non-suspended coroutine", "C stack overflow",
+  "error in error handling" }
 
 local function nothing() end
 
@@ -33,13 +35,10 @@ function faults.begin(seed, epoch)
   kind = random.new(seed, epoch, 3):pick(KINDS)
 end
 
---- From here on things fail, in a way that follows from these numbers.
-function faults.start(seed, step)
-  if found then host.set(random.new(seed, step, 4):next(), kind.system, kind.memory, kind.soft) end
-end
-
-function faults.stop()
-  if found then host.set(0, 0, 0, true) end
+--- pcall(fn, ...), while things fail in a way that follows from these numbers.
+function faults.play(seed, step, fn, ...)
+  if not found then return pcall(fn, ...) end
+  return host.play(random.new(seed, step, 4):next(), kind.system, kind.memory, kind.soft, fn, ...)
 end
 
 --- May datagrams be lost, and calls end in the middle, in this epoch?

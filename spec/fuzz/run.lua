@@ -152,9 +152,7 @@ end
 local function play_step(step)
   world.step = step
   local r = world.random(step)
-  faults.start(seed, step)
-  local ok, err = pcall(play, r)
-  faults.stop()
+  local ok, err = faults.play(seed, step, play, r)
   if not ok then world.check_error("a step", err) end
 end
 
@@ -358,7 +356,8 @@ local function compare(before)
   local after = snapshot_like(before)
   for name, value in pairs(before) do
     if after[name] ~= value then
-      world.fault(("%s at the start: %s, at the end of the epoch: %s"):format(name, value, after[name]))
+      world.fault(("%s at the start: %s, at the end of the epoch: %s\n%s"):format(
+        name, value, after[name], name == "descriptors" and world.list_descriptors() or ""))
     end
   end
   local memory = collectgarbage("count")
@@ -447,7 +446,6 @@ local function dirty_end(first)
   oldest.calls = { { sock.close, sock }, { ip.udp.bind, "127.0.0.1", 0 }, { ip.fiber.spawn, print },
     { ip.fiber.sleep, 0.01 }, { ip.fiber.loop.step, ip.fiber.loop } }
   world.log("the end of the state")
-  faults.start(seed, first)
 end
 
 start_log()
@@ -468,6 +466,5 @@ end
 report(steps)
 io.stdout:flush()
 if plays("dirty_end") then dirty_end(steps + 1) end
-pcall(os.exit, true, true) -- memory fails at the end of the state, and perhaps in this call
-faults.stop()
-os.exit(true, true)
+faults.play(seed, steps, os.exit, true, true) -- the end of the state, which needs memory
+os.exit(true, true) -- where that call itself had none

@@ -200,6 +200,12 @@ function world.default_handler()
   ip.fiber.on_error(function(err) world.check_error("a fiber", err) end)
 end
 
+--- The open descriptors, as the system lists them.
+function world.list_descriptors()
+  local pipe <close> = io.popen(("ls -l /proc/%d/fd"):format(world.pid))
+  return pipe and pipe:read("a") or ""
+end
+
 --- What is in use, as the library and the system tell.
 function world.snapshot()
   collectgarbage()

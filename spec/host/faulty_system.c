@@ -143,8 +143,27 @@ static int choose(const struct errors *errors) {
   return choice < soft ? errors->soft[choice] : errors->hard[choice - soft];
 }
 
+static char next_calls[32];
+static int next_code;
+static unsigned next_after;
+
+void faults_fail_next(const char *calls, int code, unsigned after) {
+  (void)snprintf(next_calls, sizeof next_calls, "%s", calls);
+  next_code = code;
+  next_after = after;
+  active = true;
+}
+
+static bool is_next(const struct errors *errors) {
+  if (next_code == 0 || !active || strcmp(errors->calls, next_calls) != 0 || next_after-- != 0) return false;
+  errno = next_code;
+  next_code = 0;
+  return true;
+}
+
 /* Does the call fail? Then errno says why. */
 static bool fails(const struct errors *errors) {
+  if (is_next(errors)) return true;
   if (!is_playing(plan.system)) return false;
   counts.calls++;
   if (below(plan.system) != 0) return false;

@@ -26,6 +26,10 @@ struct fault_counts {
 
 void faults_set(const struct fault_plan *plan);
 
+/* The next call of a kind ("setsockopt", "a send", see faulty_system.c) fails with an errno value, after so many
+   that do not. */
+void faults_fail_next(const char *calls, int code, unsigned after);
+
 /* Holds faults back (+1), or lets go of that (-1). */
 void faults_hold(int change);
 

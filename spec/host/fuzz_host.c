@@ -15,6 +15,7 @@
 #include <uv.h>
 
 static void (*set_faults)(const struct fault_plan *plan);
+static void (*fail_next)(const char *calls, int code, unsigned after);
 static void (*hold_faults)(int change);
 static bool (*fails)(void);
 static const struct fault_counts *(*counts)(void);
@@ -54,13 +55,25 @@ static void *uv_allocate_zeroed(size_t count, size_t size) {
 
 /* --- the module "fault_host" --- */
 
-/* set(seed, system, memory, soft): see struct fault_plan. */
-static int fault_set(lua_State *L) {
+/* play(seed, system, memory, soft, fn, ...) -> pcall(fn, ...): faults are played meanwhile; see struct
+   fault_plan. In C, for a function of Lua could fail before or after. */
+static int fault_play(lua_State *L) {
+  static const struct fault_plan nothing = {.soft = true};
   struct fault_plan plan = {.seed = (uint64_t)luaL_checkinteger(L, 1),
                             .system = (unsigned)luaL_checkinteger(L, 2),
                             .memory = (unsigned)luaL_checkinteger(L, 3),
                             .soft = lua_toboolean(L, 4)};
   set_faults(&plan);
+  int status = lua_pcall(L, lua_gettop(L) - 5, LUA_MULTRET, 0);
+  set_faults(&nothing);
+  lua_pushboolean(L, status == LUA_OK);
+  lua_replace(L, 4);
+  return lua_gettop(L) - 3;
+}
+
+/* fail_next(calls, code[, after]): see faults_fail_next. */
+static int fault_fail_next(lua_State *L) {
+  fail_next(luaL_checkstring(L, 1), (int)luaL_checkinteger(L, 2), (unsigned)luaL_optinteger(L, 3, 0));
   return 0;
 }
 
@@ -94,9 +107,13 @@ static int fault_injected(lua_State *L) {
 }
 
 static int open_module(lua_State *L) {
-  static const luaL_Reg functions[] = {{"set", fault_set},           {"hold", fault_hold},
-                                       {"release", fault_release},   {"counts", fault_counts},
-                                       {"injected", fault_injected}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"play", fault_play},
+                                       {"fail_next", fault_fail_next},
+                                       {"hold", fault_hold},
+                                       {"release", fault_release},
+                                       {"counts", fault_counts},
+                                       {"injected", fault_injected},
+                                       {NULL, NULL}};
   luaL_newlib(L, functions);
   return 1;
 }
@@ -137,6 +154,7 @@ int main(int count, char **arguments) {
     return 2;
   }
   find("faults_set", &set_faults, sizeof set_faults);
+  find("faults_fail_next", &fail_next, sizeof fail_next);
   find("faults_hold", &hold_faults, sizeof hold_faults);
   find("faults_allocation", &fails, sizeof fails);
   find("faults_counts", &counts, sizeof counts);

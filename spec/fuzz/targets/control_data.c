@@ -8,6 +8,7 @@
 #include <time.h>
 
 enum { LARGEST = 600 };
+static const int64_t BILLION = 1000000000;
 
 static struct msghdr message_of(unsigned char *data, size_t size, bool cut) {
   return (struct msghdr){.msg_control = data, .msg_controllen = size, .msg_flags = cut ? MSG_CTRUNC : 0};
@@ -18,9 +19,10 @@ static uint32_t items_of_socket(int type, const unsigned char *data, size_t size
   if (type != SO_TIMESTAMPNS || size < sizeof(struct timespec)) return 0;
   struct timespec stamp;
   memcpy(&stamp, data, sizeof stamp);
-  __int128 nanoseconds = (__int128)stamp.tv_sec * 1000000000 + stamp.tv_nsec;
-  __int128 seconds = (__int128)stamp.tv_sec * 1000000000;
-  bool fits = nanoseconds == (int64_t)nanoseconds && seconds == (int64_t)seconds;
+  if (stamp.tv_sec > INT64_MAX / BILLION || stamp.tv_sec < INT64_MIN / BILLION) return 0;
+  int64_t seconds = stamp.tv_sec * BILLION;
+  bool fits =
+      stamp.tv_nsec >= 0 ? seconds <= INT64_MAX - stamp.tv_nsec : seconds >= INT64_MIN - stamp.tv_nsec;
   return fits ? IP_CONTROL_TIMESTAMP : 0;
 }
 

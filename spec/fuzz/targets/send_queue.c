@@ -89,12 +89,19 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
   return -1;
 }
 
-ssize_t sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *to,
-               socklen_t length) {
+#ifdef __GLIBC__
+typedef __CONST_SOCKADDR_ARG address_argument;
+#else
+typedef const struct sockaddr *address_argument;
+#endif
+
+ssize_t sendto(int fd, const void *data, size_t size, int flags, address_argument to, socklen_t length) {
   (void)fd, (void)flags, (void)length;
+  const struct sockaddr_in *address;
+  memcpy(&address, &to, sizeof address);
   int error = next_error(SIZE_MAX);
   if (error == 0) {
-    leaves(data, size, (const struct sockaddr_in *)(const void *)to);
+    leaves(data, size, address);
     return (ssize_t)size;
   }
   errno = error;

@@ -42,7 +42,7 @@ static inline unsigned take_below(struct input *input, unsigned limit) {
 
 /* A copy in memory of exactly that size, so that AddressSanitizer sees each byte that is read outside. */
 static inline unsigned char *copy_exactly(const void *data, size_t size) {
-  unsigned char *copy = malloc(size != 0 ? size : 1);
+  unsigned char *copy = calloc(1, size != 0 ? size : 1);
   if (copy == NULL) abort();
   if (size != 0) memcpy(copy, data, size);
   return copy;

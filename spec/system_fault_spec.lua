@@ -1,0 +1,35 @@
+-- Single system calls that fail: a library that is loaded before the others gives the error, in a C host that says
+-- which call is to fail (spec/host/fuzz_host.c, faulty_system.c).
+
+local hosts = require "spec.support.hosts"
+local support = require "spec.support"
+
+-- Runs a program in the host; returns what it prints. `host.fail_next(calls, code[, after])` is what it is for.
+local function run(program)
+  local path = support.write_file(('local host = require "fault_host"\nlocal ip = require "ip"\n%s'):format(program))
+  local preloaded = (os.getenv("LD_PRELOAD") or "") .. " " .. hosts.path("faulty_system.so")
+  local output, code = support.read_command(("LD_PRELOAD='%s' %s %s 2>&1"):format(
+    preloaded, hosts.path("fuzz_host"), path))
+  os.remove(path)
+  if code ~= 0 then error(output, 0) end
+  return output
+end
+
+local it_hosted = hosts.it("fuzz_host")
+
+describe("a system call that fails", function()
+  it_hosted("leaves no segment size behind in the system, where the library could not ask for segmentation", function()
+    assert.equal("2\t3\n", run [[
+      local a, b = ip.udp.bind("127.0.0.1", 0), ip.udp.bind("127.0.0.1", 0, { receive_timeout = 5 })
+      a:set_option("segment_size", 4)
+      host.fail_next("getsockopt", ip.error.ENOMEM.code)
+      a:send_to("aaaabb", "127.0.0.1", b.local_port)
+      local count = 0
+      repeat count = count + 1 until b:receive_string() == "bb"
+      a:set_option("segment_size", 0)
+      a:send_to("aaaabbbbcc", "127.0.0.1", b.local_port)
+      local text = b:receive_string()
+      print(count, text == "aaaabbbbcc" and 3 or text)
+    ]])
+  end)
+end)
