@@ -32,4 +32,18 @@ describe("a system call that fails", function()
       print(count, text == "aaaabbbbcc" and 3 or text)
     ]])
   end)
+
+  -- The first registration with the system is the alarm's: a timer is the first thing that is waited for.
+  for _, name in ipairs { "ENOSPC", "ENOMEM" } do
+    it_hosted("that watches for the earliest timer leaves timers to the loop: " .. name, function()
+      assert.equal("slept\tETIMEDOUT\n", run(([[
+        assert(ip.fiber.loop:step(0) == false)
+        local sock = ip.udp.bind("127.0.0.1", 0, { receive_timeout = 0.005 })
+        host.fail_next("epoll_ctl", ip.error.%s.code, 1) -- libuv tries it first, when it gets the descriptor
+        ip.fiber.sleep(0.005)
+        local _, err = pcall(sock.receive_string, sock)
+        print("slept", err == ip.error.ETIMEDOUT and "ETIMEDOUT" or err)
+      ]]):format(name)))
+    end)
+  end
 end)

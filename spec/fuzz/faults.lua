@@ -27,12 +27,14 @@ local KINDS = {
   { system = 200, memory = 6000, soft = false },
 }
 
+local FIRST_USE = { system = 6, memory = 0, soft = false }
+
 local kind
 
---- Chooses what fails in the epoch that begins.
-function faults.begin(seed, epoch)
+--- Chooses what fails in the epoch that begins; `first_use`: there are few calls, many of which are to fail.
+function faults.begin(seed, epoch, first_use)
   if not found then return end
-  kind = random.new(seed, epoch, 3):pick(KINDS)
+  kind = first_use and FIRST_USE or random.new(seed, epoch, 3):pick(KINDS)
 end
 
 --- pcall(fn, ...), while things fail in a way that follows from these numbers.

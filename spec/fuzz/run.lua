@@ -51,11 +51,28 @@ local function first_use_with_few_descriptors(free)
   for _, file in ipairs(held) do file:close() end
 end
 
-if arg[1] ~= "--list" then
-  if not without.first_use and seed % 4 == 0 then
+-- The first calls of a process, some of which fail.
+local function first_use_with_faults()
+  local faults = require "spec.fuzz.faults"
+  faults.begin(seed, 0, "first use")
+  for i = 1, 4 do
+    faults.play(seed, -i, function()
+      local ip = require "ip"
+      pcall(ip.fiber.run, ip.fiber.with_timeout, 0.001, ip.fiber.sleep, 10)
+      pcall(ip.fiber.wait_fd, 1000000, "r")
+      pcall(ip.udp.get_address_info, "localhost", 1)
+      pcall(ip.fiber.with_timeout, 0.001, ip.fiber.wait_signal, "SIGUSR1")
+    end)
+  end
+end
+
+if arg[1] ~= "--list" and not without.first_use then
+  if seed % 4 == 0 then
     package.loaded.ip = nil
     require "ip"
     first_use_with_few_descriptors(seed // 4 % 6)
+  elseif seed % 4 == 1 then
+    first_use_with_faults()
   end
 end
 
