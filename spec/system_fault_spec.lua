@@ -46,4 +46,33 @@ describe("a system call that fails", function()
       ]]):format(name)))
     end)
   end
+
+  -- Two of four entries have been sent when the system takes no more.
+  local function send_many(ends)
+    return ([[
+      ip.fiber.run(function()
+        local a, b = ip.udp.bind("127.0.0.1", 0), ip.udp.bind("127.0.0.1", 0)
+        local batch = ip.udp.batch.new(4, 10)
+        for i = 1, 4 do batch:set(i, "x", "127.0.0.1", b.local_port, { hops = 3 }) end -- in a system call each
+        host.fail_next("a send", ip.error.EAGAIN.code, 2)
+        local sending
+        sending = ip.fiber.spawn(function()
+          local _, err = pcall(%s)
+          print(err.operation, err.sent)
+        end)
+        sending:join()
+      end)
+    ]]):format(ends)
+  end
+
+  it_hosted("ends a batch inside a deadline that is over with the number of entries sent", function()
+    assert.equal("with_timeout\t2\n", run(send_many("ip.fiber.with_timeout, 0, a.send_many, a, batch")))
+  end)
+
+  it_hosted("ends a batch of an interrupted fiber with the number of entries sent", function()
+    assert.equal("send_many\t2\n", run(send_many [[function()
+      ip.fiber.shield(sending.interrupt, sending)
+      a:send_many(batch)
+    end]]))
+  end)
 end)
