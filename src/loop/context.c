@@ -133,7 +133,7 @@ bool ip_context_has_scope_at_once(const struct ip_context *context) {
   return false;
 }
 
-static bool is_interrupted(const struct ip_context *context) {
+bool ip_context_is_interrupted(const struct ip_context *context) {
   for (; context != NULL; context = ip_context_outer(context))
     if (context->interrupted && context->shields == 0) return true;
   return false;
@@ -167,7 +167,7 @@ struct ip_error_detail *ip_context_test_deadline(lua_State *L, struct ip_runtime
 
 struct ip_error_detail *ip_context_test(lua_State *L, struct ip_runtime *runtime, const char *operation,
                                         struct ip_context *context, bool waits) {
-  if (is_interrupted(context))
+  if (ip_context_is_interrupted(context))
     return ip_error_push_detail(L, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED, operation);
   struct ip_scope *expired = ip_context_find_expired(context, waits);
   if (expired == NULL) return NULL;
