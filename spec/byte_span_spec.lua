@@ -91,18 +91,18 @@ describe("an index", function()
   it("outside 1..#span is an error, also within the capacity", function()
     local span = byte_span.new(4, 8)
     for _, i in ipairs {0, -1, 5, 8, 9, math.maxinteger, math.mininteger, 1 << 32} do
-      assert_bad_argument(nil, "outside 1..4", index, span, i)
-      assert_bad_argument(nil, "outside 1..4", set_index, span, i, 0)
+      assert_message(("byte_span index %d is outside 1..4"):format(i), index, span, i)
+      assert_message(("byte_span index %d is outside 1..4"):format(i), set_index, span, i, 0)
     end
-    assert_bad_argument(nil, "outside 1..0", index, byte_span.new(0), 1)
+    assert_message("byte_span index 1 is outside 1..0", index, byte_span.new(0), 1)
     assert.equal(("\0"):rep(8), tostring(span:slice(1, 8)))
   end)
 
   it("that has no integer value is an error", function()
     local span = byte_span.new(4)
     for _, i in ipairs {1.5, 0 / 0, 1 / 0, 1e300} do
-      assert_bad_argument(nil, nil, index, span, i)
-      assert_bad_argument(nil, nil, set_index, span, i, 0)
+      assert_message("byte_span index: integer expected, got number", index, span, i)
+      assert_message("byte_span index: integer expected, got number", set_index, span, i, 0)
     end
   end)
 
@@ -110,9 +110,9 @@ describe("an index", function()
     local span = byte_span.new(1)
     span[1] = 7
     for _, value in ipairs {-1, 256, 1.5, "80", "a", true, {}, math.maxinteger, math.mininteger, 256 + 7} do
-      assert_bad_argument(3, nil, set_index, span, 1, value)
+      assert_message("byte of a byte_span: integer within 0..255 expected", set_index, span, 1, value)
     end
-    assert_bad_argument(3, nil, set_index, span, 1, nil)
+    assert_message("byte of a byte_span: integer within 0..255 expected, got nil", set_index, span, 1, nil)
     assert.equal(7, span[1])
   end)
 end)

@@ -28,7 +28,8 @@ describe("an error value", function()
   it("becomes the text `place: operation: message (NAME)`", function()
     local sock = ip.udp.socket.new()
     local _, err = pcall(sock.receive, sock, ip.byte_span.new(1))
-    assert.equal("spec/error_spec.lua:30: receive: bad file descriptor (EBADF)", tostring(err):match("spec/error_spec.*"))
+    local expected = "spec/error_spec.lua:30: receive: bad file descriptor (EBADF): the socket is not open"
+    assert.equal(expected, tostring(err):match("spec/error_spec.*"))
   end)
 
   it("without an operation becomes the text `message (NAME)`", function()

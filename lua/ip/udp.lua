@@ -4,6 +4,8 @@ local core = require("ip.core")
 local check = require("ip.check")
 local fill = require("ip.udp_fill")
 local loop = require("ip.udp_loop")
+local loop_config = require("ip.udp_loop_config")
+local serve = require("ip.udp_serve")
 local options_of = require("ip.udp_options")
 
 require("ip.core").own_file()
@@ -26,12 +28,12 @@ local udp = {
   get_address_v4_info = core.get_address_v4_info,
   ---@type ip.udp.look_up suspends; v6 addresses only
   get_address_v6_info = core.get_address_v6_info,
-  ---@type fun(address: ip.addr, port: integer): ip.udp.name_info[] suspends; names of an endpoint
+  ---@type fun(address: ip.addr, port: integer, flags: integer?): ip.udp.name_info[] suspends; names of an endpoint
   get_name_info = core.get_name_info,
   socket = core.socket,
   batch = core.batch,
   --- The largest payload in an Ethernet frame: 1500 bytes without the headers of IP (20) and UDP (8).
-  default_capacity = loop.default_capacity,
+  default_capacity = loop_config.default_capacity,
 }
 
 -- Adds the Lua methods to the class, once. Afterwards the class cannot be changed.
@@ -39,6 +41,7 @@ if core.add_methods then
   core.add_methods {
     datagrams = loop.datagrams,
     receive_loop = loop.receive_loop,
+    serve = serve.serve,
     send_with = fill.send_with,
     send_to_with = fill.send_to_with,
   }
@@ -115,7 +118,7 @@ local function build(prepare, addr, port, options)
   local ok, err = pcall(prepare, sock, addr, port, options or no_options)
   if ok then return sock end
   sock:close()
-  check.raise(err, 3)
+  error(err, 0)
 end
 
 --- Opens a socket, sets the options in the order of docs/reference/options.md, and binds it. Also joins a

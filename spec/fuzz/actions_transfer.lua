@@ -46,6 +46,7 @@ end
 -- A sender to a stable socket, which is now and then a wild one that is used for this send alone.
 local function route(r)
   local from, to, address = world.route(r)
+  if address == "127.0.0.1" and r:one_in(3) then address = "::ffff:127.0.0.1" end -- the same to v4 and v6 sockets
   if to.peer or not r:one_in(4) then return from, to, address end
   local family = to.address == "::1" and "::1" or "127.0.0.1"
   local options = { coalesce = r:one_in(3) }
@@ -87,6 +88,11 @@ function forms.send_message(sock, to, address, data)
   return "send_message", S.send_message, sock, data, info
 end
 
+function forms.try_send_message(sock, to, address, data)
+  local info = address and { address = address, port = to.port } or {}
+  return "try_send_message", S.try_send_message, sock, data, info
+end
+
 function forms.reply_message(sock, to, address, data)
   local info = { address = ip.address.new(address or to.address), port = to.port }
   return "reply_message", S.reply_message, sock, data, info
@@ -99,7 +105,7 @@ function forms.send_with_flags(sock, to, address, data)
 end
 
 local form_names = {
-  "send", "send", "try_send", "send_with", "send_message", "reply_message", "send_with_flags",
+  "send", "send", "try_send", "send_with", "send_message", "try_send_message", "reply_message", "send_with_flags",
 }
 
 function actions.send(r)
@@ -171,8 +177,11 @@ function actions.send_many(r)
   end
   if #numbers == 0 then return end
   world.log("datagrams %d.. (%d, a batch) to %d", numbers[1], #numbers, to.index)
-  local ok, n = world.try("send_many", S.send_many, sock, batch, 1, #numbers)
-  if ok then
+  local name = r:one_in(3) and "try_send_many" or "send_many"
+  local ok, n = world.try(name, S[name], sock, batch, 1, #numbers)
+  if ok and name == "try_send_many" then
+    settle_several(numbers, n or 0, "not sent")
+  elseif ok then
     if n ~= #numbers then world.fault(("send_many sent %s of %d"):format(tostring(n), #numbers)) end
     settle_several(numbers, n)
   elseif getmetatable(n) ~= "ip.error" then -- Lua's own errors (too many nested C calls) tell no number
@@ -226,13 +235,14 @@ local receives = {
 
 receives[#receives + 1] = function(r, entry, flags)
   local size = r:one_in(2) and size_of(r) or nil
-  local ok, text, _, _, truncated = world.try("receive_string", S.receive_string, entry.sock, size, flags)
+  local name = r:one_in(3) and "try_receive_string" or "receive_string"
+  local ok, text, _, _, truncated = world.try(name, S[name], entry.sock, size, flags)
   note(entry, ok, text, truncated, size or 65535, flags ~= nil)
 end
 
 -- A joined buffer holds several datagrams of one size.
 local function note_message(entry, ok, n, info, span, peeks)
-  if not ok then return end
+  if not ok or n == nil then return end
   local text = span:sub(1, n)
   local size = info.segment_size
   if not size then return note(entry, ok, text, info.truncated, #span, peeks) end
@@ -244,7 +254,8 @@ end
 receives[#receives + 1] = function(r, entry, flags)
   local span = ip.byte_span.new(65535)
   local info = r:one_in(2) and {} or nil
-  local ok, n, got = world.try("receive_message", S.receive_message, entry.sock, span, info, flags)
+  local name = r:one_in(3) and "try_receive_message" or "receive_message"
+  local ok, n, got = world.try(name, S[name], entry.sock, span, info, flags)
   note_message(entry, ok, n, got, span, flags ~= nil)
 end
 
@@ -262,8 +273,10 @@ function actions.receive_many(r)
   local entry, flags = r:pick(world.stable), peek_of(r)
   local size = r:pick { 2000, 65535, 100, 8, 3 }
   local batch = api.udp.new_batch(r:int(1, size > 2000 and 4 or 40), size)
-  local ok, count = world.try("receive_many", S.receive_many, entry.sock, batch, flags)
-  if not ok then return end
+  if r:one_in(3) then batch.max_ready = r:int(1, 5) end
+  local name = r:one_in(3) and "try_receive_many" or "receive_many"
+  local ok, count = world.try(name, S[name], entry.sock, batch, flags)
+  if not ok or count == nil then return end
   for i = 1, count do
     local span, _, _, truncated = api.batch.get(batch, i)
     note(entry, true, tostring(span), truncated, size, flags ~= nil)
@@ -271,8 +284,22 @@ function actions.receive_many(r)
   end
 end
 
+-- An on_error: it may wait, and raise. It hears of what the network or the system has done alone.
+local function note_error(r)
+  return function(err)
+    if err == ip.error.EBADF or err == ip.error.ECANCELED or err == ip.error.INTERRUPTED
+      or err.operation == "with_timeout" then
+      world.fault("on_error was asked about " .. tostring(err))
+    end
+    if r:one_in(6) then error("fuzz error: of an on_error") end
+    if r:one_in(4) then world.try("yield", api.fiber.yield) end
+    return r:one_in(2)
+  end
+end
+
 local function loop_config(r)
   local config = { capacity = r:pick { 2000, 65535, 100 } }
+  if r:one_in(3) then config.on_error = note_error(r) end
   if r:one_in(3) then config.max_ready = r:int(1, 5) end
   if r:one_in(4) then config.stop = function() return r:one_in(5) end end
   if r:one_in(4) and #world.handles > 0 then config.stop = r:pick(world.handles) end
@@ -296,6 +323,41 @@ function actions.receive_loop(r)
     if r:one_in(6) then error("fuzz error: out of the loop") end
     if r:one_in(3) then return ip.byte_span.new(config.capacity) end
   end, config)
+end
+
+-- Returns the stable socket that a datagram came from, or nil.
+local function stable_sender(port)
+  for _, entry in ipairs(world.stable) do
+    if entry.port == port then return entry end
+  end
+end
+
+-- The answer to a stable socket is entered in the ledger; nobody can know whether serve has sent it.
+local function answer_to(r, port)
+  local to = stable_sender(port)
+  if to == nil then return data_of(r, "to a wild socket") end
+  local number = world.ledger:reserve(to.index, r:int(8, 300))
+  if number == nil then return nil end
+  local text = world.ledger:payload(number)
+  world.ledger:uncertain(number)
+  return data_of(r, text)
+end
+
+local function server_of(r, entry, config)
+  return function(span, _, port, truncated)
+    note(entry, true, tostring(span), truncated, config.capacity, false)
+    local kind = r:int(1, 12)
+    if kind == 1 then error("fuzz error: out of the server") end
+    if kind == 2 then return r:pick { 17, true, { "x", {} }, { x = 1 } } end
+    if kind <= 4 then world.try("sleep", api.fiber.sleep, r:int(0, 1000) / 1e6) end
+    if kind <= 8 then return answer_to(r, port) end
+  end
+end
+
+function actions.serve(r)
+  local entry, config = r:pick(world.stable), loop_config(r)
+  if r:one_in(3) then config.workers = r:int(1, 4) end
+  world.try("serve", S.serve, entry.sock, server_of(r, entry, config), config)
 end
 
 -- --- what else may be done to a stable socket at any time ---
@@ -348,7 +410,13 @@ function actions.release_and_assign(r)
     end
   end
   if r:one_in(3) then fd = api.fd.release(fd) end
-  if not world.try("assign", S.assign, entry.sock, entry.family, fd) then
+  local back
+  if r:one_in(2) then
+    back = world.try("assign", S.assign, entry.sock, fd)
+  else
+    back = world.try("assign", S.assign, entry.sock, entry.family, fd)
+  end
+  if not back or entry.sock.family ~= entry.family then
     world.fault("a stable socket did not get its descriptor back")
   end
 end

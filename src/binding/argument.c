@@ -61,6 +61,7 @@ int ip_argument_find(lua_State *L, int arg, const char *const names[]) {
 
 /* Raises the error for a name that is none of `names`. [-0, +0, v] */
 static int choice_error(lua_State *L, int arg, const char *const names[]) {
+  const char *got = ip_value_text_push(L, arg); /* before anything stands where the argument is missing */
   luaL_Buffer list;
   luaL_buffinit(L, &list);
   for (int i = 0; names[i] != NULL; i++) {
@@ -70,11 +71,11 @@ static int choice_error(lua_State *L, int arg, const char *const names[]) {
     luaL_addchar(&list, '"');
   }
   luaL_pushresult(&list);
-  return ip_argument_type_error(L, arg, lua_tostring(L, -1));
+  return ip_argument_error(L, arg, lua_pushfstring(L, "%s expected, got %s", lua_tostring(L, -1), got));
 }
 
 int ip_argument_choice(lua_State *L, int arg, const char *const names[]) {
-  int index = ip_argument_find(L, arg, names);
+  int index = lua_type(L, arg) == LUA_TSTRING ? ip_argument_find(L, arg, names) : -1;
   return index >= 0 ? index : choice_error(L, arg, names);
 }
 

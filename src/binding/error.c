@@ -8,6 +8,7 @@
 #include "base/util.h"
 #include "binding/class.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <netdb.h>
 #include <string.h>
@@ -189,13 +190,39 @@ int ip_error_raise(lua_State *L, int code, const char *operation) {
   ip_error_throw_new(L, ip_error_push(L, IP_ERROR_SYSTEM, code, operation));
 }
 
-int ip_error_raise_about_name(lua_State *L, int code, const char *operation, int arg, const char *similar) {
-  struct ip_error_detail *detail = ip_error_push_detail(L, IP_ERROR_SYSTEM, code, operation);
+void ip_error_set_subject(lua_State *L, int arg, struct ip_error_detail *detail) {
+  const struct ip_address *address = ip_test_class(L, arg, IP_CLASS_ADDRESS);
+  if (address != NULL) {
+    ip_address_format(address, detail->subject);
+    return;
+  }
   size_t length;
-  const char *name = lua_tolstring(L, arg, &length);
-  if (length < sizeof detail->subject) memcpy(detail->subject, name, length);
-  detail->hint = similar;
-  detail->error.similar = similar != NULL;
+  const char *name = lua_type(L, arg) == LUA_TSTRING ? lua_tolstring(L, arg, &length) : NULL;
+  if (name == NULL || length >= sizeof detail->subject) return;
+  for (size_t i = 0; i < length; i++)
+    if (!isprint((unsigned char)name[i])) return;
+  memcpy(detail->subject, name, length);
+}
+
+static struct ip_error_detail *push_about(lua_State *L, int code, const char *operation, int arg,
+                                          const char *hint) {
+  struct ip_error_detail *detail = ip_error_push_detail(L, IP_ERROR_SYSTEM, code, operation);
+  if (arg != 0) ip_error_set_subject(L, arg, detail);
+  detail->hint = hint;
+  return detail;
+}
+
+int ip_error_raise_with_hint(lua_State *L, int code, const char *operation, const char *hint) {
+  ip_error_throw_new(L, &push_about(L, code, operation, 0, hint)->error);
+}
+
+int ip_error_raise_about(lua_State *L, int code, const char *operation, int arg, const char *hint) {
+  ip_error_throw_new(L, &push_about(L, code, operation, arg, hint)->error);
+}
+
+int ip_error_raise_similar(lua_State *L, int code, const char *operation, int arg, const char *similar) {
+  struct ip_error_detail *detail = push_about(L, code, operation, arg, similar);
+  detail->error.similar = true;
   ip_error_throw_new(L, &detail->error);
 }
 
@@ -383,6 +410,7 @@ static const char *hint_of(const struct ip_error *error) {
   const struct ip_error_detail *detail = detail_of(error);
   if (detail != NULL && detail->hint != NULL) return detail->hint;
   if (error->operation == NULL || error->category != IP_ERROR_SYSTEM) return NULL;
+  if (error->code == EAFNOSUPPORT && endpoint_of(error) != NULL) return "the socket is for IPv4 addresses";
   if (error->code == EDESTADDRREQ) return "the socket is not connected";
   if (error->code == EINVAL && error->to_port_0) return "port 0 is no destination";
   if (error->code == EACCES && endpoint_of(error) != NULL && error->of_send)
@@ -403,8 +431,10 @@ static int error_mt_tostring(lua_State *L) {
   const struct ip_error *error = check_error(L);
   luaL_Buffer text;
   luaL_buffinit(L, &text);
-  if (error->file != 0) {
-    push_place(L, error);
+  push_place(L, error);
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+  } else {
     luaL_addvalue(&text);
     luaL_addstring(&text, ": ");
   }

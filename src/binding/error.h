@@ -44,7 +44,7 @@ struct ip_error {
   bool similar : 1;   /* the hint of the detail is a name that the program may have meant */
 };
 
-enum { IP_ERROR_SUBJECT_SIZE = 32 };
+enum { IP_ERROR_SUBJECT_SIZE = IP_ADDRESS_TEXT_SIZE };
 
 struct ip_error_detail {
   struct ip_error error;               /* first */
@@ -67,6 +67,10 @@ struct ip_error_detail *ip_error_push_detail(lua_State *L, enum ip_error_categor
 /* Sets the endpoint that the call had. */
 void ip_error_set_endpoint(struct ip_error_detail *detail, const struct ip_address *address, uint16_t port);
 
+/* Sets what the error is about, if the value at `arg` is an address or a name that a message can show.
+   [-0, +0, -] */
+void ip_error_set_subject(lua_State *L, int arg, struct ip_error_detail *detail);
+
 void ip_error_forget_endpoint(struct ip_error_detail *detail);
 
 /* Raises the error value on top of the stack, which has just been made, and notes the place of the call in
@@ -76,10 +80,17 @@ IP_NO_RETURN int ip_error_throw_new(lua_State *L, struct ip_error *error);
 /* Raises a system error. The type lets callers write `return ip_error_raise(...)`. [-0, +0, v] */
 IP_NO_RETURN int ip_error_raise(lua_State *L, int code, const char *operation);
 
-/* The same for a call about the name at `arg`, an option that does not exist. `similar`: a name that does, or
-   NULL. [-0, +0, v] */
-IP_NO_RETURN int ip_error_raise_about_name(lua_State *L, int code, const char *operation, int arg,
-                                           const char *similar);
+/* The same with a hint: static text that says more about the mistake than the code does. [-0, +0, v] */
+IP_NO_RETURN int ip_error_raise_with_hint(lua_State *L, int code, const char *operation, const char *hint);
+
+/* The same for a call about the name or the address at `arg`, which may be any other value, too.
+   [-0, +0, v] */
+IP_NO_RETURN int ip_error_raise_about(lua_State *L, int code, const char *operation, int arg,
+                                      const char *hint);
+
+/* The same, with a name in the hint's place that the program may have meant. [-0, +0, v] */
+IP_NO_RETURN int ip_error_raise_similar(lua_State *L, int code, const char *operation, int arg,
+                                        const char *similar);
 
 /* Raises the error or, for EAGAIN with IP_ERROR_RETURN_AGAIN, pushes nil and ip.error.EAGAIN and returns 2,
    which allocates nothing. [-0, +2, v] */

@@ -13,16 +13,23 @@
 
 enum {
   MOST_OWN_FILES = 32,
-  MOST_FILES = 1024, /* a program that makes up names of chunks without end makes this table no larger */
+  MOST_FILES = 1024, /* a program that makes up names of chunks without end makes this table no larger: the
+                        oldest names are forgotten */
   FILES_AT_FIRST = 8
+};
+
+struct file {
+  uint16_t number;
+  char name[LUA_IDSIZE];
 };
 
 struct ip_places {
   const char *own[MOST_OWN_FILES]; /* addresses to compare with */
   size_t own_count;
-  char (*files)[LUA_IDSIZE];
+  struct file *files; /* the number decides the slot */
   size_t count, capacity;
-  size_t last; /* the file that was named last */
+  uint16_t newest; /* number of the newest name */
+  size_t last;     /* slot of the name that was asked for last */
 };
 
 /* Registry: a table that keeps the main functions of the library's own files. */
@@ -72,10 +79,9 @@ static bool is_own(const struct ip_places *places, const char *source) {
 
 /* --- names of files --- */
 
-/* Returns false where the table is full or memory is short. */
+/* Returns false where memory is short. */
 static bool make_space(struct ip_places *places) {
-  if (places->count < places->capacity) return true;
-  if (places->capacity == MOST_FILES) return false;
+  if (places->count < places->capacity || places->capacity == MOST_FILES) return true;
   size_t capacity = places->capacity == 0 ? FILES_AT_FIRST : 2 * places->capacity;
   void *files = realloc(places->files, capacity * sizeof *places->files);
   if (files == NULL) return false;
@@ -84,19 +90,34 @@ static bool make_space(struct ip_places *places) {
   return true;
 }
 
+/* Gives the name the next number, and the slot of the oldest name where the table is full. Returns the number,
+   or 0 where memory is short or all numbers are used: a number never comes to mean another name. */
+static uint16_t add(struct ip_places *places, const char *name) {
+  if (places->newest == UINT16_MAX || !make_space(places)) return 0;
+  size_t slot = places->newest++ % MOST_FILES;
+  if (slot >= places->count) places->count = slot + 1;
+  places->files[slot].number = places->newest;
+  memcpy(places->files[slot].name, name, LUA_IDSIZE);
+  places->last = slot;
+  return places->newest;
+}
+
 /* Returns the number of the name, or 0 where it cannot be kept. */
 static uint16_t number_of(struct ip_places *places, const char *name) {
-  if (places->last < places->count && strcmp(places->files[places->last], name) == 0)
-    return (uint16_t)(places->last + 1);
-  size_t i = 0;
-  while (i < places->count && strcmp(places->files[i], name) != 0)
-    i++;
-  if (i == places->count) {
-    if (!make_space(places)) return 0;
-    memcpy(places->files[places->count++], name, LUA_IDSIZE);
+  size_t slot = places->last;
+  if (slot < places->count && strcmp(places->files[slot].name, name) == 0) return places->files[slot].number;
+  for (slot = 0; slot < places->count; slot++) {
+    if (strcmp(places->files[slot].name, name) != 0) continue;
+    places->last = slot;
+    return places->files[slot].number;
   }
-  places->last = i;
-  return (uint16_t)(i + 1);
+  return add(places, name);
+}
+
+/* Returns the name with that number, or NULL where it has been forgotten. */
+static const char *name_of(const struct ip_places *places, uint16_t number) {
+  size_t slot = (size_t)(number - 1) % MOST_FILES;
+  return number != 0 && places->files[slot].number == number ? places->files[slot].name : NULL;
 }
 
 /* --- places --- */
@@ -123,10 +144,11 @@ struct ip_place ip_place_note(lua_State *L) {
 
 void ip_place_push(lua_State *L, struct ip_place place) {
   const struct ip_places *places = places_of(ip_core(L));
-  if (place.file == 0 || places == NULL)
+  const char *name = places != NULL ? name_of(places, place.file) : NULL;
+  if (name == NULL)
     lua_pushnil(L);
   else
-    lua_pushfstring(L, "%s:%d", places->files[place.file - 1], (int)place.line);
+    lua_pushfstring(L, "%s:%d", name, (int)place.line);
 }
 
 void ip_place_push_prefix(lua_State *L) {

@@ -261,7 +261,7 @@ void ip_operation_complete_with(struct ip_operation *operation, int code) {
 }
 
 void ip_operation_expire(struct ip_operation *operation) {
-  if (operation->state != IP_OPERATION_ARMED) return;
+  if (operation->state != IP_OPERATION_ARMED || operation->type->endures) return;
   if (operation->type->final_attempt == NULL) {
     ip_operation_time_out(operation);
     return;
@@ -375,17 +375,22 @@ static struct ip_error *push_error(lua_State *L, const struct ip_operation_type 
   return &detail->error;
 }
 
-int ip_operation_raise(lua_State *L, const struct ip_operation_type *type, enum ip_error_category category,
-                       struct ip_failure failure) {
+struct ip_error *ip_operation_push_error(lua_State *L, const struct ip_operation_type *type,
+                                         enum ip_error_category category, struct ip_failure failure) {
   struct ip_error *error = push_error(L, type, category, failure);
   error->mtu = failure.mtu;
   error->of_send = type->sends;
-  ip_error_throw_new(L, error);
+  return error;
+}
+
+int ip_operation_raise(lua_State *L, const struct ip_operation_type *type, enum ip_error_category category,
+                       struct ip_failure failure) {
+  ip_error_throw_new(L, ip_operation_push_error(L, type, category, failure));
 }
 
 static int raise_failure(lua_State *L, const struct ip_operation_type *type, enum ip_error_category category,
                          struct ip_failure failure) {
-  int results = type->push_failure != NULL ? type->push_failure(L, category, failure.code) : -1;
+  int results = type->push_failure != NULL ? type->push_failure(L, category, failure) : -1;
   if (results >= 0) return results;
   return ip_operation_raise(L, type, category, failure);
 }

@@ -12,7 +12,9 @@
 #include "udp/raw_option.h"
 #include "udp/receive.h"
 #include "udp/receive_error.h"
+#include "udp/receive_loop.h"
 #include "udp/send.h"
+#include "udp/serve.h"
 #include "udp/socket.h"
 
 static const luaL_Reg methods[] = {
@@ -32,11 +34,14 @@ static const luaL_Reg methods[] = {
     {"flush", ip_socket_flush},
     {"try_receive", ip_socket_try_receive},
     {"try_receive_from", ip_socket_try_receive_from},
+    {"try_receive_string", ip_socket_try_receive_string},
     {"try_send", ip_socket_try_send},
     {"try_send_to", ip_socket_try_send_to},
     {"receive_error", ip_socket_receive_error},
     {"receive_many", ip_socket_receive_many},
     {"send_many", ip_socket_send_many},
+    {"try_receive_many", ip_socket_try_receive_many},
+    {"try_send_many", ip_socket_try_send_many},
     {"set_option", ip_socket_set_option},
     {"get_option", ip_socket_get_option},
     {"set_raw_option", ip_socket_set_raw_option},
@@ -69,6 +74,9 @@ static const luaL_Reg internals[] = {
     {"new_loop", ip_socket_loop_new},
     {"loop_iterator", ip_socket_loop_iterator},
     {"loop_receive", ip_socket_loop_receive},
+    {"check_server", ip_socket_check_server},
+    {"new_server", ip_socket_new_server},
+    {"serve", ip_socket_serve},
     {"option_names", ip_socket_option_names},
     {"similar_option", ip_socket_similar_option},
     {"prepare_fill", ip_socket_prepare_fill},
@@ -104,6 +112,6 @@ void ip_socket_open_class(lua_State *L, int core) {
 
 void ip_socket_add_internals(lua_State *L, int core) {
   core = lua_absindex(L, core);
-  ip_socket_loop_open(L, core);
+  ip_udp_loop_open(L, core);
   ip_class_functions(L, core, internals);
 }

@@ -57,13 +57,14 @@ void ip_message_flag_push(lua_State *L, int core) {
 
 /* Linux ignores the flags of the other direction; this library refuses them. */
 int ip_message_flag_check(lua_State *L, int arg, bool receives, const char *operation) {
+  if (lua_type(L, arg) != LUA_TNUMBER) ip_argument_type_error(L, arg, "ip.message_flag value");
   lua_Integer flags = ip_argument_integer(L, arg, 0, INT_MAX);
   lua_Integer unknown = flags;
   for (size_t i = 0; i < ip_count_of(message_flags); i++) {
     if (!(flags & message_flags[i].flag)) continue;
     unknown &= ~(lua_Integer)message_flags[i].flag;
     if (receives ? !message_flags[i].receives : !message_flags[i].sends)
-      ip_error_raise(L, ENOTSUP, operation);
+      ip_error_raise_with_hint(L, ENOTSUP, operation, receives ? "a flag of sends" : "a flag of receives");
   }
   ip_argument_check(L, unknown == 0, arg, "not a combination of ip.message_flag values");
   return (int)flags;

@@ -187,9 +187,9 @@ static int get_device(lua_State *L, const struct ip_socket *socket, const struct
 static void set_device(lua_State *L, struct ip_socket *socket, const struct option *option) {
   size_t length;
   const char *name = ip_argument_string(L, 3, &length);
-  if (length >= IFNAMSIZ || strlen(name) != length) ip_error_raise(L, ENODEV, option->name);
+  if (length >= IFNAMSIZ || strlen(name) != length) ip_error_raise_about(L, ENODEV, option->name, 3, NULL);
   if (setsockopt(socket->channel.fd, option->level, option->number, name, (socklen_t)length) != 0)
-    ip_error_raise(L, errno, option->name);
+    ip_error_raise_about(L, errno, option->name, 3, NULL);
   int error = ip_association_note_device(&socket->channel);
   if (error != 0) ip_error_raise(L, error, option->name);
 }
@@ -439,8 +439,11 @@ static bool is_similar(const char *one, const char *other) {
   }
 }
 
-/* Returns the name of an option that the program may have meant, or NULL. */
+/* Returns the name of an option that the program may have meant, or NULL; names of C lead to their options. */
 static const char *find_similar(const char *name) {
+  static const char *const prefixes[] = {"SO_", "IP_", "IPV6_", "UDP_"};
+  for (size_t i = 0; i < ip_count_of(prefixes); i++)
+    if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) name += strlen(prefixes[i]);
   if (*name == '\0') return NULL;
   for (size_t i = 0; i < ip_count_of(options); i++)
     if (is_similar(options[i].name, name)) return options[i].name;
@@ -453,7 +456,9 @@ static const struct option *check_option(lua_State *L, const char *operation) {
   const char *name = ip_argument_string(L, 2, &length);
   for (size_t i = 0; i < ip_count_of(options); i++)
     if (strlen(options[i].name) == length && memcmp(options[i].name, name, length) == 0) return &options[i];
-  ip_error_raise_about_name(L, ENOTSUP, operation, 2, find_similar(name));
+  const char *similar = find_similar(name);
+  if (similar != NULL) ip_error_raise_similar(L, ENOTSUP, operation, 2, similar);
+  ip_error_raise_about(L, ENOTSUP, operation, 2, "there is no such option");
 }
 
 /* sock:set_option(name, value...): EBADF when the socket is not open; ENOTSUP for an unknown name, for a
@@ -463,7 +468,8 @@ static const struct option *check_option(lua_State *L, const char *operation) {
 int ip_socket_set_option(lua_State *L) {
   struct ip_socket *socket = ip_socket_check_open(L, "set_option")->socket;
   const struct option *option = check_option(L, "set_option");
-  if (option->set == NULL) return ip_error_raise_about_name(L, ENOTSUP, "set_option", 2, NULL);
+  if (option->set == NULL)
+    return ip_error_raise_about(L, ENOTSUP, "set_option", 2, "the option can only be read");
   ip_flusher_flush(socket->flusher); /* the option applies to later sends only */
   option->set(L, socket, option);
   socket = ip_socket_check(L, 1)->socket; /* a finalizer may have closed it */
@@ -476,7 +482,8 @@ int ip_socket_set_option(lua_State *L) {
 int ip_socket_get_option(lua_State *L) {
   const struct ip_socket *socket = ip_socket_check_open(L, "get_option")->socket;
   const struct option *option = check_option(L, "get_option");
-  if (option->get == NULL) return ip_error_raise_about_name(L, ENOTSUP, "get_option", 2, NULL);
+  if (option->get == NULL)
+    return ip_error_raise_about(L, ENOTSUP, "get_option", 2, "the option can only be set");
   return option->get(L, socket, option);
 }
 

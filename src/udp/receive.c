@@ -29,6 +29,12 @@ struct ip_failure ip_receive_look_for_errors(struct ip_channel *channel, struct 
   return ip_error_queue_pop_report(channel);
 }
 
+/* Does the socket's owner want an error for a datagram that was longer than the buffer? An empty buffer is
+   for calls that want none of it. */
+static bool refuses_cut(const struct ip_channel *channel, const struct ip_receive *call) {
+  return channel->raises_truncation && call->size != 0;
+}
+
 bool ip_receive_attempt(struct ip_operation *operation) {
   struct ip_socket *socket = operation->object;
   struct ip_channel *channel = &socket->channel;
@@ -36,6 +42,9 @@ bool ip_receive_attempt(struct ip_operation *operation) {
       ip_receive_path_attempt(channel, &operation->payload.receive, operation->received);
   failure = ip_receive_look_for_errors(channel, failure);
   if (failure.code == EAGAIN) return false;
+  if (failure.code == 0 && IP_UNLIKELY(operation->received->datagram.truncated) &&
+      refuses_cut(channel, &operation->payload.receive))
+    failure = ip_failure(EMSGSIZE);
   operation->failure = failure;
   if (ip_watcher_has_waiters_behind(&socket->watcher, IP_SIDE_READ))
     ip_flusher_wake_receives(&socket->watcher, channel);
@@ -129,6 +138,7 @@ static bool skips_try(const struct ip_runtime *runtime, const struct ip_socket_b
   struct ip_channel *channel = &box->socket->channel;
   if (IP_LIKELY(channel->would_block_streak < IP_SKIP_AFTER)) return false;
   if (box->receive_timeout == 0 || runtime->scopes_at_once != 0 || has_pending(channel)) return false;
+  if (channel->shut_receive) return false;
   if (channel->probe_countdown == 0) channel->probe_countdown = PROBE_EVERY;
   return --channel->probe_countdown != 0;
 }
@@ -136,6 +146,10 @@ static bool skips_try(const struct ip_runtime *runtime, const struct ip_socket_b
 void ip_receive_queue(lua_State *L, struct ip_operation *operation, const struct ip_receive_call *call,
                       bool yields) {
   struct ip_socket *socket = ip_socket_tie(L, operation, call->box);
+  if (IP_UNLIKELY(socket->channel.shut_receive)) { /* the system would return nothing, again and again */
+    ip_operation_complete_with(operation, ESHUTDOWN);
+    return;
+  }
   operation->payload.receive = call->receive;
   ip_watcher_wait(&socket->watcher, IP_SIDE_READ, operation, yields ? IP_WAIT_YIELDING : IP_WAIT);
   ip_flusher_wake_receives(&socket->watcher, &socket->channel);
@@ -149,37 +163,42 @@ int ip_receive_wait(lua_State *L, const struct ip_operation_type *type, const st
   return ip_operation_suspend(L, operation);
 }
 
-/* Tries once; true when there is a datagram. Raises any error except EAGAIN. [-0, +0, e] */
-static bool try_to_receive(lua_State *L, const struct ip_operation_type *type,
-                           const struct ip_receive_call *call, struct ip_received *received) {
-  struct ip_channel *channel = &call->box->socket->channel;
+/* Tries once. EAGAIN: there is no datagram. Does not call Lua. */
+static inline struct ip_failure try_once(struct ip_channel *channel, const struct ip_receive_call *call,
+                                         struct ip_received *received) {
+  if (IP_UNLIKELY(channel->shut_receive)) return ip_failure(ESHUTDOWN);
   struct ip_failure failure = ip_receive_path_attempt(channel, &call->receive, received);
   if (IP_LIKELY(failure.code == 0)) {
     if (IP_LIKELY(!ip_receive_path_coalesces(channel)))
       channel->would_block_streak = 0; /* else the receive path sets it */
-    return true;
+    if (IP_UNLIKELY(received->datagram.truncated) && refuses_cut(channel, &call->receive))
+      return ip_failure(EMSGSIZE);
+  } else if (failure.code == EAGAIN && channel->would_block_streak < IP_SKIP_AFTER) {
+    channel->would_block_streak++;
   }
-  if (failure.code != EAGAIN) ip_socket_raise(L, failure, type->name);
-  if (channel->would_block_streak < IP_SKIP_AFTER) channel->would_block_streak++;
-  return false;
+  return failure;
 }
 
-static void check_receivable(lua_State *L, const struct ip_operation_type *type,
-                             const struct ip_receive_call *call) {
-  if (IP_UNLIKELY(call->box->socket->channel.shut_receive)) ip_error_raise(L, ESHUTDOWN, type->name);
+struct ip_failure ip_receive_try(lua_State *L, const struct ip_operation_type *type,
+                                 const struct ip_receive_call *call, struct ip_received *received,
+                                 bool *yields) {
+  struct ip_watcher *watcher = &call->box->socket->watcher;
+  struct ip_runtime *runtime = watcher->runtime;
+  ip_operation_check(L, runtime, type);
+  *yields = *yields || runtime->budget <= 0;
+  if (*yields || ip_watcher_has_waiters(watcher, IP_SIDE_READ)) return ip_failure(EAGAIN);
+  if (skips_try(runtime, call->box)) return ip_failure(EAGAIN);
+  struct ip_failure failure = try_once(&call->box->socket->channel, call, received);
+  if (IP_LIKELY(failure.code == 0)) runtime->budget--;
+  return failure;
 }
 
 bool ip_receive_start(lua_State *L, const struct ip_operation_type *type, const struct ip_receive_call *call,
                       struct ip_received *received, bool *yields) {
-  struct ip_watcher *watcher = &call->box->socket->watcher;
-  struct ip_runtime *runtime = watcher->runtime;
-  ip_operation_check(L, runtime, type);
-  check_receivable(L, type, call);
-  *yields = *yields || runtime->budget <= 0;
-  if (*yields || ip_watcher_has_waiters(watcher, IP_SIDE_READ)) return false;
-  if (skips_try(runtime, call->box) || !try_to_receive(L, type, call, received)) return false;
-  runtime->budget--;
-  return true;
+  struct ip_failure failure = ip_receive_try(L, type, call, received, yields);
+  if (IP_LIKELY(failure.code == 0)) return true;
+  if (failure.code != EAGAIN) ip_socket_raise(L, failure, type->name);
+  return false;
 }
 
 void ip_receive_read(lua_State *L, const char *operation, int flags, uint8_t wants,
@@ -226,29 +245,36 @@ int ip_socket_receive_from(lua_State *L) {
   return ip_receive_wait(L, &receive_from_type, &call, yields);
 }
 
+/* Reads the arguments (self, [size[, flags]]); the datagram goes into the runtime's scratch. [-0, +0, e] */
+static void read_string_call(lua_State *L, const char *operation, struct ip_receive_call *call) {
+  call->box = ip_socket_check_open(L, operation);
+  lua_Integer size = ip_argument_optional_integer(L, 2, 0, LUA_MAXINTEGER, LARGEST_DATAGRAM);
+  call->receive = (struct ip_receive){.data = ip_runtime_scratch(ip_runtime(L)),
+                                      .size = size < LARGEST_DATAGRAM ? (size_t)size : LARGEST_DATAGRAM,
+                                      .flags = ip_message_flag_optional(L, 3, true, operation),
+                                      .wants = IP_WANTS_SOURCE};
+  if (call->receive.data == NULL) ip_error_memory(L);
+}
+
 /* sock:receive_string([size[, flags]]) -> string, address, port, truncated: receives at most `size` bytes
    (default: any datagram, whole) as a new string. Suspends: yes. */
 int ip_socket_receive_string(lua_State *L) {
   const struct ip_operation_type *type = &receive_string_type;
-  struct ip_receive_call call = {.box = ip_socket_check_open(L, type->name),
-                                 .receive = {.wants = IP_WANTS_SOURCE}};
-  lua_Integer size = ip_argument_optional_integer(L, 2, 0, LUA_MAXINTEGER, LARGEST_DATAGRAM);
-  call.receive.size = size < LARGEST_DATAGRAM ? (size_t)size : LARGEST_DATAGRAM;
-  call.receive.flags = ip_message_flag_optional(L, 3, true, type->name);
-  call.receive.data = ip_runtime_scratch(ip_runtime(L));
-  if (call.receive.data == NULL) return ip_error_memory(L);
+  struct ip_receive_call call;
   struct ip_received received;
   bool yields = false;
+  read_string_call(L, type->name, &call);
   if (!ip_receive_start(L, type, &call, &received, &yields)) return ip_receive_wait(L, type, &call, yields);
   return push_string_from(L, call.receive.data, &received.datagram);
 }
 
-/* The try_ forms: true when there is a datagram; false also while other receives wait. */
-static bool receive_at_once(lua_State *L, const struct ip_operation_type *type,
-                            const struct ip_receive_call *call, struct ip_received *received) {
-  check_receivable(L, type, call);
-  if (ip_watcher_has_waiters(&call->box->socket->watcher, IP_SIDE_READ)) return false;
-  return try_to_receive(L, type, call, received);
+bool ip_receive_at_once(lua_State *L, const struct ip_operation_type *type,
+                        const struct ip_receive_call *call, struct ip_received *received) {
+  struct ip_socket *socket = call->box->socket;
+  if (ip_watcher_has_waiters(&socket->watcher, IP_SIDE_READ)) return false;
+  struct ip_failure failure = try_once(&socket->channel, call, received);
+  if (failure.code != 0 && failure.code != EAGAIN) ip_socket_raise(L, failure, type->name);
+  return failure.code == 0;
 }
 
 /* sock:try_receive(buf[, flags]) -> n, truncated | nil, err: like receive, but returns nil and an EAGAIN
@@ -258,7 +284,7 @@ int ip_socket_try_receive(lua_State *L) {
   struct ip_receive_call call;
   struct ip_received received;
   ip_receive_read(L, type.name, 3, 0, &call);
-  if (receive_at_once(L, &type, &call, &received)) return push_datagram(L, &received.datagram);
+  if (ip_receive_at_once(L, &type, &call, &received)) return push_datagram(L, &received.datagram);
   return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, type.name);
 }
 
@@ -268,6 +294,18 @@ int ip_socket_try_receive_from(lua_State *L) {
   struct ip_receive_call call;
   struct ip_received received;
   ip_receive_read(L, type.name, 3, IP_WANTS_SOURCE, &call);
-  if (receive_at_once(L, &type, &call, &received)) return push_datagram_from(L, call.box, &received.datagram);
+  if (ip_receive_at_once(L, &type, &call, &received))
+    return push_datagram_from(L, call.box, &received.datagram);
+  return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, type.name);
+}
+
+/* sock:try_receive_string([size[, flags]]) -> string, address, port, truncated | nil, err. Suspends: no. */
+int ip_socket_try_receive_string(lua_State *L) {
+  static const struct ip_operation_type type = {.name = "try_receive_string"};
+  struct ip_receive_call call;
+  struct ip_received received;
+  read_string_call(L, type.name, &call);
+  if (ip_receive_at_once(L, &type, &call, &received))
+    return push_string_from(L, call.receive.data, &received.datagram);
   return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, type.name);
 }

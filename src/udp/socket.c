@@ -32,7 +32,8 @@ struct ip_socket_box *ip_socket_check(lua_State *L, int arg) {
 struct ip_socket_box *ip_socket_check_open(lua_State *L, const char *operation) {
   struct ip_socket_box *box = ip_check_class(L, 1, IP_CLASS_SOCKET);
   if (IP_UNLIKELY(ip_runtime(L)->closed)) box->socket = NULL; /* the runtime has freed it */
-  if (IP_UNLIKELY(box->socket == NULL)) ip_error_raise(L, EBADF, operation);
+  if (IP_UNLIKELY(box->socket == NULL))
+    ip_error_raise_with_hint(L, EBADF, operation, "the socket is not open");
   return box;
 }
 
@@ -117,6 +118,7 @@ static int adopt(struct ip_runtime *runtime, struct ip_socket_box *box, int fd, 
   ip_watcher_init(&socket->watcher, runtime, fd, &socket_type);
   socket->channel.fd = fd;
   socket->channel.is_v6 = is_v6;
+  socket->channel.raises_truncation = box->raises_truncation;
   box->socket = socket;
   return 0;
 }
@@ -205,7 +207,7 @@ int ip_socket_open(lua_State *L) {
   struct ip_socket_box *box = ip_socket_check(L, 1);
   bool is_v6 = ip_socket_check_family(L, 2);
   ip_runtime_check(L, ip_runtime(L));
-  if (box->socket != NULL) return ip_error_raise(L, EALREADY, "open");
+  if (box->socket != NULL) return ip_error_raise_with_hint(L, EALREADY, "open", "the socket is open already");
   open_box(L, box, is_v6, "open");
   return 0;
 }
@@ -311,7 +313,7 @@ int ip_socket_io_control(lua_State *L) {
   struct ip_socket *socket = ip_socket_check_open(L, "io_control")->socket;
   static const char *const commands[] = {"bytes_readable", NULL};
   if (ip_argument_find(L, 2, commands) < 0)
-    return ip_error_raise_about_name(L, ENOTSUP, "io_control", 2, commands[0]);
+    return ip_error_raise_similar(L, ENOTSUP, "io_control", 2, commands[0]);
   int bytes;
   check_result(L, ip_receive_path_bytes_readable(&socket->channel, &bytes), "io_control");
   lua_pushinteger(L, bytes);

@@ -74,7 +74,7 @@ static int resolve(lua_State *L, int arg, struct ip_interface *interface) {
 void ip_interface_argument(lua_State *L, int arg, const char *operation, struct ip_interface *interface) {
   int error = resolve(L, arg, interface);
   if (ip_collect_descriptors(L, error)) error = resolve(L, arg, interface);
-  if (error != 0) ip_error_raise(L, error, operation);
+  if (error != 0) ip_error_raise_about(L, error, operation, arg, NULL);
 }
 
 void ip_interface_optional_argument(lua_State *L, int arg, const char *operation,
