@@ -112,8 +112,7 @@ struct ip_udp_loop *ip_udp_loop_check(lua_State *L) {
 bool ip_udp_loop_is_too_late(lua_State *L, const struct ip_udp_loop *loop, ip_deadline deadline,
                              bool yields) {
   if (IP_LIKELY(deadline != IP_AT_ONCE) || yields) return false;
-  struct ip_context *context = ip_context_of(L, loop->runtime);
-  if (context != NULL) ip_context_check(L, loop->runtime, loop->type->plain.name, context, true);
+  ip_operation_check_wait(L, loop->runtime, &loop->type->plain);
   return true;
 }
 
