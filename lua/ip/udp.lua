@@ -118,7 +118,7 @@ local function build(prepare, addr, port, options)
   local ok, err = pcall(prepare, sock, addr, port, options or no_options)
   if ok then return sock end
   sock:close()
-  check.raise(err, 3)
+  error(err, 0)
 end
 
 --- Opens a socket, sets the options in the order of docs/reference/options.md, and binds it. Also joins a

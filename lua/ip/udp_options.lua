@@ -96,14 +96,14 @@ function udp_options.named(call, option, fn, ...)
   if ok then return result end
   local problem = problem_of(result)
   if not problem then error(result, 0) end
-  check.fail(3, call, ("option '%s': %s"):format(option, problem), 1)
+  check.fail(3, call, ("option '%s': %s"):format(option, problem))
 end
 
 local function refuse(call, name, own)
-  if own[name] then check.fail(3, call, ("option '%s': %s"):format(name, own[name]), 1) end
+  if own[name] then check.fail(3, call, ("option '%s': %s"):format(name, own[name])) end
   local similar = core.similar_option(name)
   local hint = similar and ("; did you mean '%s'?"):format(similar) or ""
-  check.fail(3, call, ("unknown option '%s'%s"):format(name, hint), 1)
+  check.fail(3, call, ("unknown option '%s'%s"):format(name, hint))
 end
 
 --- Returns what pairs() gives of a table of options, for the function `call`; raises a bad argument for what is

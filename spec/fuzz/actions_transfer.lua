@@ -2,6 +2,7 @@
 
 local ip = require "ip"
 local api = require "spec.fuzz.api"
+local faults = require "spec.fuzz.faults"
 local world = require "spec.fuzz.world"
 
 local S = api.socket
@@ -118,6 +119,19 @@ function actions.send(r)
   settle(number, length, world.try(forms[r:pick(form_names)](sock, to, address, data_of(r, text), text)))
 end
 
+local function hold_again(...)
+  faults.hold()
+  return ...
+end
+
+-- Between `faults.hold` and `faults.release`: faults are played in the call alone.
+local function try_with_faults(name, fn, ...)
+  return world.try(name, function(...)
+    faults.release()
+    return select(2, assert(hold_again(pcall(fn, ...))))
+  end, ...)
+end
+
 -- Several datagrams of one size, which segmentation makes of one block.
 local function reserve_segments(to, count, size)
   local numbers, texts = {}, {}
@@ -139,6 +153,8 @@ end
 local function settle_segments(numbers, size, ok, n, err)
   if ok and n ~= nil then
     settle_several(numbers, n // size, "not sent")
+  elseif not ok and faults.may_lose() then -- one of several system calls has failed: docs/reference/message.md
+    for _, number in ipairs(numbers) do world.ledger:uncertain(number) end
   else
     settle_several(numbers, 0, ok and err or n)
   end
@@ -155,13 +171,19 @@ function actions.send_segments(r)
     settle_segments(numbers, size, world.try("send_message", S.send_message, sock, data_of(r, text), info))
     return
   end
-  world.try("set_option", S.set_option, sock, "segment_size", size)
-  if address == nil then
-    settle_segments(numbers, size, world.try("try_send", S.try_send, sock, text))
-  else
-    settle_segments(numbers, size, world.try("try_send_to", S.try_send_to, sock, text, address, to.port))
-  end
-  world.try("set_option", S.set_option, sock, "segment_size", 0)
+  -- for another send, of a hook or a finalizer, the option would do harm
+  faults.hold()
+  world.ledger.busy = world.ledger.busy + 1
+  S.set_option(sock, "segment_size", size)
+  local name, fn = "try_send", S.try_send
+  if address ~= nil then name, fn = "try_send_to", S.try_send_to end
+  local ok, err = pcall(function()
+    settle_segments(numbers, size, try_with_faults(name, fn, sock, text, address, to.port))
+  end)
+  S.set_option(sock, "segment_size", 0)
+  world.ledger.busy = world.ledger.busy - 1
+  faults.release()
+  if not ok then error(err, 0) end
 end
 
 function actions.send_many(r)
@@ -397,28 +419,40 @@ function actions.cancel(r)
   world.try("cancel", S.cancel, r:pick(world.stable).sock)
 end
 
--- The descriptor leaves the socket and comes back, perhaps as a duplicate; what waited in it stays.
-function actions.release_and_assign(r)
-  local entry = r:pick(world.stable)
-  local ok, fd = world.try("release", S.release, entry.sock)
+local function release(r, entry)
+  local ok, fd = try_with_faults("release", S.release, entry.sock)
   if not ok then return end
   if r:one_in(2) then
-    local done, twin = world.try("dup", api.fd.dup, fd)
+    local done, twin = try_with_faults("dup", api.fd.dup, fd)
     if done then
       world.try("close", api.fd.close, fd)
       fd = twin
     end
   end
-  if r:one_in(3) then fd = api.fd.release(fd) end
-  local back
-  if r:one_in(2) then
-    back = world.try("assign", S.assign, entry.sock, fd)
-  else
-    back = world.try("assign", S.assign, entry.sock, entry.family, fd)
-  end
-  if not back or entry.sock.family ~= entry.family then
-    world.fault("a stable socket did not get its descriptor back")
-  end
+  return r:one_in(3) and api.fd.release(fd) or fd
+end
+
+-- A descriptor that was not taken is still the caller's. `...`: the family, or nothing.
+local function assign(entry, fd, ...)
+  local arguments = table.pack(...)
+  arguments[arguments.n + 1] = fd
+  local function take(try) return try("assign", S.assign, entry.sock, table.unpack(arguments, 1, arguments.n + 1)) end
+  local taken = take(try_with_faults) or faults.active and take(world.try)
+  if taken and entry.sock.family == entry.family then return end
+  world.fault("a stable socket did not get its descriptor back")
+end
+
+-- The descriptor leaves the socket and comes back, perhaps as a duplicate; what waited in it stays.
+function actions.release_and_assign(r)
+  local entry = r:pick(world.stable)
+  faults.hold()
+  local ok, err = pcall(function()
+    local fd = release(r, entry)
+    if not fd then return end
+    if r:one_in(2) then assign(entry, fd) else assign(entry, fd, entry.family) end
+  end)
+  faults.release()
+  if not ok then error(err, 0) end
 end
 
 return actions

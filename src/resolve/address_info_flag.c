@@ -55,6 +55,8 @@ static int of_names(const struct flag *flag) {
 }
 
 static int check(lua_State *L, int arg, int (*value_of)(const struct flag *flag), const char *function) {
+  if (!lua_isnoneornil(L, arg) && lua_type(L, arg) != LUA_TNUMBER)
+    ip_argument_type_error(L, arg, "ip.address_info_flag value");
   lua_Integer given = ip_argument_optional_integer(L, arg, 0, INT_MAX, 0);
   lua_Integer unknown = given;
   int result = 0;

@@ -249,7 +249,7 @@ static int try_receive_message(lua_State *L) {
   struct ip_received received;
   if (lua_gettop(L) >= DATA) lua_settop(L, FLAGS); /* checked values are left above */
   ip_receive_read(L, type.name, FLAGS, IP_WANTS_SOURCE | IP_WANTS_CONTROL | IP_WANTS_JOINED, &call);
-  if (!lua_isnil(L, INFO)) luaL_checktype(L, INFO, LUA_TTABLE);
+  if (!lua_isnil(L, INFO)) ip_argument_check_type(L, INFO, LUA_TTABLE);
   if (!ip_receive_at_once(L, &type, &call, &received))
     return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, type.name);
   lua_settop(L, FLAGS);
