@@ -85,7 +85,7 @@ static void check_plain(struct ip_channel *a, struct ip_channel *b, const struct
 static void check_queue(struct ip_channel *a, struct ip_channel *b, const struct ip_endpoint *to) {
   size_t bytes = 0;
   check(ip_send_queue_set(a, true) == 0, "a send queue is made");
-  check(ip_receive_path_set_coalesce(b, true) == 0, "a read-ahead buffer is made");
+  check(ip_receive_path_set_coalesce(b, NULL, true) == 0, "a read-ahead buffer is made");
   static const char *const texts[] = {"12", "34", "5"};
   for (int i = 0; i < 3; i++)
     check(send_text(a, to, texts[i]).code == 0, "a datagram is queued");
@@ -147,9 +147,9 @@ static void check_errors(void) {
 static void check_adopted_errors(void) {
   struct ip_channel channel = {.fd = -1, .is_v6 = true};
   if (ip_datagram_open(AF_INET6, &channel.fd) != 0) return; /* the system has no v6 */
-  check(ip_parts_adopt(&channel) == 0 && channel.errors == NULL, "an adopted socket has no error queue");
+  check(ip_parts_adopt(&channel, NULL) == 0 && channel.errors == NULL, "an adopted socket has no error queue");
   check(ip_datagram_set_option(channel.fd, IPPROTO_IP, IP_RECVERR, 1) == 0, "v4 errors are queued");
-  check(ip_parts_adopt(&channel) == 0 && channel.errors != NULL, "then an adopted v6 socket has one");
+  check(ip_parts_adopt(&channel, NULL) == 0 && channel.errors != NULL, "then an adopted v6 socket has one");
   close_channel(&channel);
 }
 

@@ -48,10 +48,11 @@ static struct ip_failure end_receiving(struct ip_channel *channel, size_t count,
    does not exist. */
 static struct ip_failure receive_one_by_one(struct ip_channel *channel, struct ip_batch *batch, int flags,
                                             size_t most, size_t *count) {
-  for (*count = 0; *count < most; (*count)++) {
+  ip_receive_path_begin_many(channel);
+  for (*count = 0; *count < most && !ip_receive_path_is_emptied(channel); (*count)++) {
     struct ip_received received;
     struct ip_receive call = {ip_batch_slot(batch, *count), batch->capacity, flags,
-                              IP_WANTS_SOURCE | IP_WANTS_CONTROL};
+                              IP_WANTS_SOURCE | IP_WANTS_CONTROL | IP_WANTS_MORE};
     struct ip_failure failure = ip_receive_path_receive(channel, &call, &received);
     if (failure.code != 0) return end_receiving(channel, *count, failure);
     const struct ip_datagram *datagram = &received.datagram;

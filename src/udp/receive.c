@@ -140,7 +140,9 @@ static bool skips_try(const struct ip_runtime *runtime, const struct ip_socket_b
   if (box->receive_timeout == 0 || runtime->scopes_at_once != 0 || has_pending(channel)) return false;
   if (channel->shut_receive) return false;
   if (channel->probe_countdown == 0) channel->probe_countdown = PROBE_EVERY;
-  return --channel->probe_countdown != 0;
+  if (--channel->probe_countdown == 0) return false;
+  ip_receive_path_note_wait(channel);
+  return true;
 }
 
 void ip_receive_queue(lua_State *L, struct ip_operation *operation, const struct ip_receive_call *call,
@@ -169,7 +171,7 @@ static inline struct ip_failure try_once(struct ip_channel *channel, const struc
   if (IP_UNLIKELY(channel->shut_receive)) return ip_failure(ESHUTDOWN);
   struct ip_failure failure = ip_receive_path_attempt(channel, &call->receive, received);
   if (IP_LIKELY(failure.code == 0)) {
-    if (IP_LIKELY(!ip_receive_path_coalesces(channel)))
+    if (IP_LIKELY(!ip_receive_path_reads_several(channel)))
       channel->would_block_streak = 0; /* else the receive path sets it */
     if (IP_UNLIKELY(received->datagram.truncated) && refuses_cut(channel, &call->receive))
       return ip_failure(EMSGSIZE);
