@@ -424,6 +424,7 @@ static struct ip_failure send_entry(lua_State *L, struct batch_send *whole, size
   int error = ip_send_path_use_scope(send);
   if (error != 0) return ip_failure(error);
   size_t sent;
+  ip_send_queue_note_iteration(channel, socket->watcher.runtime->iteration);
   struct ip_failure failure = ip_send_queue_send(channel, send, &sent);
   whole->done = failure.code == 0 ? 0 : send->done;
   return failure;

@@ -20,6 +20,9 @@
 
 enum { CAPACITY = 65536, MOST_TRAINS = 64, MOST_MESSAGES = 64 };
 
+/* After so many flushes in a row that found a single datagram, the first one of an iteration leaves at once. */
+enum { AT_ONCE_AFTER = 4 };
+
 /* A segment train: `count` datagrams of `segment` bytes, the last one perhaps shorter, from `at` on. */
 struct train {
   struct ip_endpoint to; /* length 0: the connected peer */
@@ -256,14 +259,16 @@ static bool handle_send_error(struct ip_channel *channel, const struct message *
 
 /* --- flushing --- */
 
-/* Submits all datagrams. Returns false when the system accepts no more now. */
-static bool send_all(struct ip_channel *channel, struct ip_send_queue *queue) {
+/* Submits all datagrams. `error`: what an attempt to send the oldest one has met already, or 0. Returns false
+   when the system accepts no more now. */
+static bool send_all(struct ip_channel *channel, struct ip_send_queue *queue, int error) {
   struct ip_send_retry retry = first_attempt;
   struct message messages[MOST_MESSAGES];
   while (queue->count != 0) {
     size_t planned = plan(channel, queue, messages);
     if (planned == 0) break; /* never happens: the queue is not empty */
-    int sent = submit(channel, queue, messages, planned);
+    int sent = error != 0 ? -error : submit(channel, queue, messages, planned);
+    error = 0;
     if (sent < 0) {
       if (!handle_send_error(channel, &messages[0], &retry, -sent)) return false;
       continue;
@@ -287,10 +292,18 @@ static void compact(struct ip_send_queue *queue) {
     queue->trains[i].at -= gap;
 }
 
+static void note_flush(struct ip_send_state *state, size_t count) {
+  if (count != 1)
+    state->lone_flushes = 0;
+  else if (state->lone_flushes < AT_ONCE_AFTER && ++state->lone_flushes == AT_ONCE_AFTER)
+    state->lone_iteration = state->iteration;
+}
+
 bool ip_send_queue_flush(struct ip_channel *channel) {
   struct ip_send_queue *queue = queue_of(channel);
   if (queue == NULL || queue->count == 0) return true;
-  if (send_all(channel, queue)) return true;
+  note_flush(channel->send, queue->count);
+  if (send_all(channel, queue, 0)) return true;
   compact(queue);
   return false;
 }
@@ -298,7 +311,7 @@ bool ip_send_queue_flush(struct ip_channel *channel) {
 void ip_send_queue_end(struct ip_channel *channel) {
   struct ip_send_queue *queue = queue_of(channel);
   if (queue == NULL || queue->count == 0) return;
-  (void)send_all(channel, queue);
+  (void)send_all(channel, queue, 0);
   queue->first = queue->end = queue->used = queue->count = queue->bytes = 0;
 }
 
@@ -354,6 +367,29 @@ static struct ip_failure send_directly(struct ip_channel *channel, struct ip_sen
   return failure;
 }
 
+/* Is it the first datagram of an iteration, where iterations keep bringing one? To queue it would cost time and
+   gain nothing. The second one of an iteration ends that. */
+static bool leaves_at_once(struct ip_send_state *state) {
+  if (state->lone_flushes < AT_ONCE_AFTER || state->queue->count != 0) return false;
+  if (state->lone_iteration == state->iteration) {
+    state->lone_flushes = 0;
+    return false;
+  }
+  state->lone_iteration = state->iteration;
+  return true;
+}
+
+/* Sends a datagram at once. One that fails goes to the queue, where its error is told apart from those of older
+   datagrams, and deferred, as if it had been there before. */
+static void send_at_once(struct ip_channel *channel, struct ip_send_queue *queue, const struct ip_send *call,
+                         size_t size) {
+  size_t sent;
+  int error = ip_datagram_send(channel->fd, call->data.parts, call->data.count, call->to, 0, &sent);
+  if (IP_LIKELY(error == 0)) return;
+  (void)enqueue(queue, call, size); /* it is empty */
+  (void)send_all(channel, queue, error);
+}
+
 struct ip_failure ip_send_queue_send(struct ip_channel *channel, struct ip_send *call, size_t *sent) {
   struct ip_send_queue *queue = queue_of(channel);
   if (queue == NULL) return ip_send_path_send(channel, call, sent);
@@ -362,6 +398,10 @@ struct ip_failure ip_send_queue_send(struct ip_channel *channel, struct ip_send 
   size_t size = ip_data_size(&call->data);
   if (IP_UNLIKELY(!can_wait(channel, queue, call, size))) return send_directly(channel, call, sent);
   *sent = size;
+  if (leaves_at_once(channel->send)) {
+    send_at_once(channel, queue, call, size);
+    return ip_failure(0);
+  }
   if (IP_LIKELY(enqueue(queue, call, size))) return ip_failure(0);
   ip_send_queue_flush(channel);
   failure = ip_send_queue_pop_failure(channel);

@@ -12,7 +12,12 @@ int ip_send_queue_set(struct ip_channel *channel, bool on);
 /* Frees the send state with its queue. */
 void ip_send_queue_free(struct ip_channel *channel);
 
-/* Queues the datagram. A datagram that must not wait, or whose error is not predictable, goes through the
+/* Notes the iteration of the event loop in which the next sends are made. */
+static inline void ip_send_queue_note_iteration(const struct ip_channel *channel, uint32_t iteration) {
+  if (channel->send != NULL) channel->send->iteration = iteration;
+}
+
+/* Queues the datagram, or sends it at once where iterations keep bringing one. A datagram that must not wait, or whose error is not predictable, goes through the
    send path after the queued ones; so does every datagram of a channel without a queue. If an error is
    deferred, returns that instead. EAGAIN: the send has to wait. Requires a channel with a send state, or a
    call with ancillary data. */
