@@ -172,16 +172,17 @@ int ip_read_ahead_fill(struct ip_read_ahead *buffer, int fd, bool is_v6, uint8_t
 int ip_read_ahead_read(struct ip_read_ahead *buffer, int fd, bool is_v6, const struct ip_endpoint *source) {
   struct mmsghdr *header = &buffer->memory->headers[0];
   ssize_t length;
-  restore(buffer);
+  if (buffer->end == 1)
+    prepare_slot(buffer->memory, 0);
+  else
+    restore(buffer);
   if (source != NULL) header->msg_hdr.msg_name = NULL;
   do
     length = recvmsg(fd, &header->msg_hdr, 0);
   while (IP_UNLIKELY(length < 0) && errno == EINTR);
-  buffer->end = 1; /* to be restored */
-  if (length < 0) {
-    buffer->next = 1;
-    return errno;
-  }
+  buffer->end = buffer->next = 1; /* one slot is to be restored */
+  if (length < 0) return errno;
+  buffer->next = 0;
   header->msg_len = (unsigned)length;
   buffer->is_v6 = is_v6;
   begin(buffer, is_v6);

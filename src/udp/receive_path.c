@@ -45,7 +45,7 @@ static int read_several(struct ip_channel *channel, struct ip_read_ahead *buffer
 }
 
 /* Reads one datagram, or some that the system has joined. */
-static int read_one(struct ip_channel *channel, struct ip_read_ahead *buffer) {
+static inline int read_one(struct ip_channel *channel, struct ip_read_ahead *buffer) {
   struct ip_receive_state *state = channel->receive;
   const struct ip_endpoint *source =
       channel->connection != NULL && !channel->filters_peer ? &channel->connection->remote : NULL;
@@ -75,8 +75,8 @@ static int fill(struct ip_channel *channel) {
 }
 
 /* Copies the next datagram, or, of `size` bytes, the rest of a joined buffer. */
-static void copy(const struct ip_read_ahead *buffer, const struct ip_receive *call, size_t size,
-                 struct ip_received *received) {
+static inline void copy(const struct ip_read_ahead *buffer, const struct ip_receive *call, size_t size,
+                        struct ip_received *received) {
   struct ip_datagram *datagram = &received->datagram;
   datagram->length = size < call->size ? size : call->size;
   datagram->truncated = size > call->size;
@@ -101,22 +101,26 @@ static void pop(struct ip_channel *channel, const struct ip_receive *call, bool 
   state->read_ahead = NULL;
 }
 
-/* Reads, and returns the first datagram. A buffer that has no more stays in the pool. */
+/* Returns the first datagram of a read into the first buffer of the pool, which keeps it if it has no more. */
+static inline void return_first(struct ip_channel *channel, struct ip_read_ahead *buffer,
+                                const struct ip_receive *call, struct ip_received *received) {
+  if (IP_LIKELY(ip_read_ahead_is_lone(buffer) && !(call->flags & MSG_PEEK))) {
+    copy(buffer, call, buffer->length, received);
+    buffer->next = buffer->end;
+    return;
+  }
+  channel->receive->read_ahead = ip_read_ahead_pool_take(channel->receive->pool);
+  pop(channel, call, false, received);
+}
+
 static int read_and_pop(struct ip_channel *channel, const struct ip_receive *call,
                         struct ip_received *received) {
   bool several = ip_receive_path_reads_several(channel) ||
                  ((call->wants & IP_WANTS_MORE) != 0 && channel->receive->coalesce);
   struct ip_read_ahead *buffer;
   int error = read_some(channel, several, &buffer);
-  if (error != 0) return error;
-  if (IP_LIKELY(ip_read_ahead_is_lone(buffer) && !(call->flags & MSG_PEEK))) {
-    copy(buffer, call, buffer->length, received);
-    buffer->next = buffer->end;
-    return 0;
-  }
-  channel->receive->read_ahead = ip_read_ahead_pool_take(channel->receive->pool);
-  pop(channel, call, false, received);
-  return 0;
+  if (error == 0) return_first(channel, buffer, call, received);
+  return error;
 }
 
 /* --- one datagram --- */
@@ -218,6 +222,17 @@ static int receive_or_empty(struct ip_channel *channel, const struct ip_receive 
                                     : receive_one(channel, call, received);
   if (error == EAGAIN && channel->receive != NULL && is_gro_useless(channel->receive)) disable_gro(channel);
   return error;
+}
+
+struct ip_failure ip_receive_path_receive_single(struct ip_channel *channel, const struct ip_receive *call,
+                                                 struct ip_received *received) {
+  struct ip_receive_state *state = channel->receive;
+  struct ip_read_ahead *buffer = ip_read_ahead_pool_first(state->pool);
+  int error = IP_LIKELY(buffer != NULL) ? read_one(channel, buffer) : ENOMEM;
+  if (IP_UNLIKELY(error != 0))
+    return error == EAGAIN ? ip_failure(error) : ip_error_queue_failure(channel, error, 0);
+  return_first(channel, buffer, call, received);
+  return ip_failure(0);
 }
 
 struct ip_failure ip_receive_path_receive(struct ip_channel *channel, const struct ip_receive *call,

@@ -42,13 +42,28 @@ void ip_receive_path_free(struct ip_channel *channel);
 struct ip_failure ip_receive_path_receive(struct ip_channel *channel, const struct ip_receive *call,
                                           struct ip_received *received);
 
-/* Receives one datagram, in the fewest instructions for a plain receive: without receive state, peer filter
-   and ancillary data. */
+/* Does a receive read one datagram that is probably alone, and does it want nothing but it? */
+static inline bool ip_receive_path_is_single(const struct ip_channel *channel,
+                                             const struct ip_receive *call) {
+  const struct ip_receive_state *state = channel->receive;
+  if (state == NULL || state->lone_reads != IP_SINGLY_AFTER || state->read_ahead != NULL) return false;
+  if (channel->filters_peer || channel->errors != NULL || call->flags != 0) return false;
+  return state->coalesce && (call->wants & ~(unsigned)IP_WANTS_SOURCE) == 0;
+}
+
+/* The same in the fewest instructions for such a receive. */
+struct ip_failure ip_receive_path_receive_single(struct ip_channel *channel, const struct ip_receive *call,
+                                                 struct ip_received *received);
+
+/* The same in the fewest instructions for a plain receive: without receive state, peer filter and ancillary
+   data. */
 static inline struct ip_failure ip_receive_path_attempt(struct ip_channel *channel,
                                                         const struct ip_receive *call,
                                                         struct ip_received *received) {
   bool plain = channel->receive == NULL && !channel->filters_peer && !(call->wants & IP_WANTS_CONTROL);
-  if (IP_UNLIKELY(!plain)) return ip_receive_path_receive(channel, call, received);
+  if (IP_UNLIKELY(!plain))
+    return ip_receive_path_is_single(channel, call) ? ip_receive_path_receive_single(channel, call, received)
+                                                    : ip_receive_path_receive(channel, call, received);
   /* the only source of a connected socket is its peer; asking the system for it would cost time */
   const struct ip_connection *connection = call->wants & IP_WANTS_SOURCE ? channel->connection : NULL;
   bool asks = (call->wants & IP_WANTS_SOURCE) != 0 && connection == NULL;

@@ -32,7 +32,8 @@ struct ip_send_state {
   struct ip_failure deferred;  /* the error of a queued datagram, for the next send; code 0: none */
   uint32_t iteration;          /* of the event loop, in which the current send is made; its maker sets it */
   uint32_t lone_iteration;     /* the last one in which a datagram left at once */
-  uint8_t lone_flushes;        /* in a row, of a single datagram: see leaves_at_once in send_queue.c */
+  uint8_t lone_flushes;        /* in a row, of a single datagram */
+  bool at_once;                /* the next datagram leaves at once: nothing is queued or deferred */
 };
 
 /* Returns the channel's send state, created if there is none; NULL when memory is short. */

@@ -49,6 +49,7 @@ static struct ip_send_queue *queue_of(const struct ip_channel *channel) {
 /* --- deferred failures --- */
 
 void ip_send_queue_defer(struct ip_channel *channel, struct ip_failure failure) {
+  channel->send->at_once = false;
   if (channel->send->deferred.code != 0) return;
   channel->send->deferred = failure;
   channel->send->deferred.deferred = true;
@@ -295,17 +296,22 @@ static void compact(struct ip_send_queue *queue) {
 static void note_flush(struct ip_send_state *state, size_t count) {
   if (count != 1)
     state->lone_flushes = 0;
-  else if (state->lone_flushes < AT_ONCE_AFTER && ++state->lone_flushes == AT_ONCE_AFTER)
-    state->lone_iteration = state->iteration;
+  else if (state->lone_flushes < AT_ONCE_AFTER)
+    state->lone_flushes++;
 }
 
 bool ip_send_queue_flush(struct ip_channel *channel) {
   struct ip_send_queue *queue = queue_of(channel);
   if (queue == NULL || queue->count == 0) return true;
-  note_flush(channel->send, queue->count);
-  if (send_all(channel, queue, 0)) return true;
-  compact(queue);
-  return false;
+  struct ip_send_state *state = channel->send;
+  note_flush(state, queue->count);
+  if (!send_all(channel, queue, 0)) {
+    compact(queue);
+    return false;
+  }
+  state->at_once = state->coalesce && state->lone_flushes == AT_ONCE_AFTER && state->deferred.code == 0;
+  state->lone_iteration = state->iteration;
+  return true;
 }
 
 void ip_send_queue_end(struct ip_channel *channel) {
@@ -369,28 +375,41 @@ static struct ip_failure send_directly(struct ip_channel *channel, struct ip_sen
 
 /* Is it the first datagram of an iteration, where iterations keep bringing one? To queue it would cost time and
    gain nothing. The second one of an iteration ends that. */
-static bool leaves_at_once(struct ip_send_state *state) {
-  if (state->lone_flushes < AT_ONCE_AFTER || state->queue->count != 0) return false;
-  if (state->lone_iteration == state->iteration) {
-    state->lone_flushes = 0;
-    return false;
-  }
+static bool leaves_at_once(struct ip_send_state *state, const struct ip_send *call) {
+  if (state == NULL || !state->at_once) return false;
+  if (call->flags != 0 || call->control.items != 0 || state->segment_size != 0) return false;
+  if (state->lone_iteration == state->iteration) state->lone_flushes = 0;
+  state->at_once = state->lone_iteration != state->iteration;
   state->lone_iteration = state->iteration;
-  return true;
+  return state->at_once;
 }
 
-/* Sends a datagram at once. One that fails goes to the queue, where its error is told apart from those of older
-   datagrams, and deferred, as if it had been there before. */
-static void send_at_once(struct ip_channel *channel, struct ip_send_queue *queue, const struct ip_send *call,
-                         size_t size) {
-  size_t sent;
-  int error = ip_datagram_send(channel->fd, call->data.parts, call->data.count, call->to, 0, &sent);
-  if (IP_LIKELY(error == 0)) return;
-  (void)enqueue(queue, call, size); /* it is empty */
-  (void)send_all(channel, queue, error);
+/* A datagram that was to leave at once has failed. If it may wait, it goes to the queue, where its error is told
+   apart from those of older datagrams, and deferred, as if it had been there before. Otherwise it is a plain
+   send; with an error queue, that has the error of an older datagram. */
+static struct ip_failure fail_at_once(struct ip_channel *channel, struct ip_send *call, int error,
+                                      size_t *sent) {
+  struct ip_send_queue *queue = channel->send->queue;
+  channel->send->at_once = false;
+  *sent = ip_data_size(&call->data);
+  if (can_wait(channel, queue, call, *sent)) {
+    (void)enqueue(queue, call, *sent); /* it is empty */
+    (void)send_all(channel, queue, error);
+    return ip_failure(0);
+  }
+  if (channel->errors != NULL) return send_directly(channel, call, sent);
+  return ip_send_path_failure(channel, error, 0);
+}
+
+static struct ip_failure send_at_once(struct ip_channel *channel, struct ip_send *call, size_t *sent) {
+  int error = ip_datagram_send(channel->fd, call->data.parts, call->data.count, call->to, 0, sent);
+  if (IP_UNLIKELY(error != 0)) return fail_at_once(channel, call, error, sent);
+  channel->has_port = true;
+  return ip_failure(0);
 }
 
 struct ip_failure ip_send_queue_send(struct ip_channel *channel, struct ip_send *call, size_t *sent) {
+  if (leaves_at_once(channel->send, call)) return send_at_once(channel, call, sent);
   struct ip_send_queue *queue = queue_of(channel);
   if (queue == NULL) return ip_send_path_send(channel, call, sent);
   struct ip_failure failure = ip_send_queue_pop_failure(channel);
@@ -398,10 +417,6 @@ struct ip_failure ip_send_queue_send(struct ip_channel *channel, struct ip_send 
   size_t size = ip_data_size(&call->data);
   if (IP_UNLIKELY(!can_wait(channel, queue, call, size))) return send_directly(channel, call, sent);
   *sent = size;
-  if (leaves_at_once(channel->send)) {
-    send_at_once(channel, queue, call, size);
-    return ip_failure(0);
-  }
   if (IP_LIKELY(enqueue(queue, call, size))) return ip_failure(0);
   ip_send_queue_flush(channel);
   failure = ip_send_queue_pop_failure(channel);
@@ -433,6 +448,8 @@ int ip_send_queue_set(struct ip_channel *channel, bool on) {
     ip_send_queue_read_options(channel);
   }
   state->coalesce = on;
+  state->at_once = false;
+  state->lone_flushes = 0;
   return 0;
 }
 

@@ -23,6 +23,11 @@ static inline void ip_send_queue_note_iteration(const struct ip_channel *channel
    call with ancillary data. */
 struct ip_failure ip_send_queue_send(struct ip_channel *channel, struct ip_send *call, size_t *sent);
 
+/* After a send: has it left at once, so that nothing is queued or deferred? */
+static inline bool ip_send_queue_sends_at_once(const struct ip_channel *channel) {
+  return channel->send != NULL && channel->send->at_once;
+}
+
 /* Submits the queued datagrams. Returns false when the system does not accept all of them now. Errors are
    deferred. */
 bool ip_send_queue_flush(struct ip_channel *channel);
