@@ -84,7 +84,7 @@ static void check_plain(struct ip_channel *a, struct ip_channel *b, const struct
 /* Queued datagrams leave with the flush, and the read-ahead buffer returns them one by one. */
 static void check_queue(struct ip_channel *a, struct ip_channel *b, const struct ip_endpoint *to) {
   size_t bytes = 0;
-  check(ip_send_queue_set(a, true) == 0, "a send queue is made");
+  check(ip_send_queue_set(a, NULL, true) == 0, "a send queue is made");
   check(ip_receive_path_set_coalesce(b, NULL, true) == 0, "a read-ahead buffer is made");
   static const char *const texts[] = {"12", "34", "5"};
   for (int i = 0; i < 3; i++)

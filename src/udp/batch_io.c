@@ -434,7 +434,7 @@ static struct ip_failure send_entry(lua_State *L, struct batch_send *whole, size
 static size_t find_single(const struct ip_channel *channel, const struct ip_batch *batch, size_t first,
                           size_t end) {
   const struct ip_send_state *state = channel->send;
-  if (state != NULL && (state->segment_size != 0 || state->queue != NULL)) return first;
+  if (state != NULL && (state->segment_size != 0 || state->pool != NULL)) return first;
   while (first < end && batch->singly[first] == 0)
     first++;
   return first;

@@ -56,7 +56,7 @@ static int check_arguments(lua_State *L, int *descriptor) {
 
 /* Who bound the socket cannot be asked: it keeps its port when it is disconnected. */
 static int note_state(struct ip_channel *channel, const struct ip_endpoint *local,
-                      struct ip_read_ahead_pool *pool) {
+                      struct ip_buffer_pool *pool) {
   int error = ip_association_adopt(channel);
   if (error == 0) error = ip_parts_adopt(channel, pool);
   if (error != 0) return error;

@@ -209,20 +209,20 @@ static int get_coalesce(lua_State *L, const struct ip_socket *socket, const stru
   return 1;
 }
 
-static int enable_coalesce(struct ip_socket *socket, struct ip_read_ahead_pool *pool) {
+static int enable_coalesce(struct ip_socket *socket, struct ip_buffer_pool *pool) {
   struct ip_channel *channel = &socket->channel;
   if (socket->flusher == NULL) socket->flusher = ip_flusher_new(&socket->watcher, channel);
   if (socket->flusher == NULL) return ENOMEM;
-  int error = ip_send_queue_set(channel, true);
+  int error = ip_send_queue_set(channel, pool, true);
   if (error == 0) error = ip_receive_path_set_coalesce(channel, pool, true);
-  if (error != 0 && channel->send != NULL) (void)ip_send_queue_set(channel, false); /* cannot fail */
+  if (error != 0 && channel->send != NULL) (void)ip_send_queue_set(channel, NULL, false); /* cannot fail */
   return error;
 }
 
 static void disable_coalesce(struct ip_socket *socket) {
   struct ip_channel *channel = &socket->channel;
   if (socket->flusher == NULL) return;
-  (void)ip_send_queue_set(channel, false); /* with the parts present, neither can fail */
+  (void)ip_send_queue_set(channel, NULL, false); /* with the parts present, neither can fail */
   (void)ip_receive_path_set_coalesce(channel, NULL, false);
   ip_flusher_schedule(socket->flusher);
 }

@@ -41,7 +41,7 @@ static int read_option(const struct ip_channel *channel, int level, int number, 
   return error == ENOPROTOOPT || error == EOPNOTSUPP ? 0 : error;
 }
 
-static int adopt_receive(struct ip_channel *channel, struct ip_read_ahead_pool *pool) {
+static int adopt_receive(struct ip_channel *channel, struct ip_buffer_pool *pool) {
   int counts, joins;
   int error = read_option(channel, SOL_SOCKET, SO_RXQ_OVFL, &counts);
   if (error == 0) error = read_option(channel, IPPROTO_UDP, UDP_GRO, &joins);
@@ -72,7 +72,7 @@ static int adopt_errors(struct ip_channel *channel) {
   return v4 != 0 || v6 != 0 ? ip_parts_set_errors(channel, true) : 0;
 }
 
-int ip_parts_adopt(struct ip_channel *channel, struct ip_read_ahead_pool *pool) {
+int ip_parts_adopt(struct ip_channel *channel, struct ip_buffer_pool *pool) {
   int error = adopt_errors(channel);
   if (error == 0) error = adopt_receive(channel, pool);
   return error != 0 ? error : adopt_send(channel);
@@ -80,7 +80,7 @@ int ip_parts_adopt(struct ip_channel *channel, struct ip_read_ahead_pool *pool) 
 
 #else
 
-int ip_parts_adopt(struct ip_channel *channel, struct ip_read_ahead_pool *pool) {
+int ip_parts_adopt(struct ip_channel *channel, struct ip_buffer_pool *pool) {
   (void)channel, (void)pool;
   return 0;
 }

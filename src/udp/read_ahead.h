@@ -15,7 +15,7 @@
 enum { IP_READ_AHEAD_MOST = 32 };
 
 struct ip_read_ahead {
-  struct ip_read_ahead *next_free; /* in the pool */
+  struct ip_read_ahead *next_free; /* first: in the pool */
   size_t next, end;                /* filled slots; `next` is the current one */
   size_t at, length, stride;       /* of the current slot: position, bytes read, datagram size */
   bool is_v6;

@@ -6,8 +6,8 @@
 
 #include "base/util.h"
 #include "net/datagram_message_io.h"
+#include "udp/buffer_pool.h"
 #include "udp/error_queue.h"
-#include "udp/read_ahead_pool.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -21,8 +21,8 @@ struct ip_receive_state *ip_receive_path_state(struct ip_channel *channel) {
 
 void ip_receive_path_free(struct ip_channel *channel) {
   if (channel->receive == NULL) return;
-  ip_read_ahead_pool_give_back(channel->receive->pool, channel->receive->read_ahead);
-  ip_read_ahead_pool_leave(channel->receive->pool);
+  ip_buffer_pool_give_back(channel->receive->pool, channel->receive->read_ahead);
+  ip_buffer_pool_leave(channel->receive->pool);
   free(channel->receive);
   channel->receive = NULL;
 }
@@ -61,7 +61,7 @@ static inline int read_one(struct ip_channel *channel, struct ip_read_ahead *buf
 /* Reads into the first buffer of the pool, which it gets. Returns an errno value without having read anything
    if memory for a buffer is short. */
 static int read_some(struct ip_channel *channel, bool several, struct ip_read_ahead **buffer) {
-  *buffer = ip_read_ahead_pool_first(channel->receive->pool);
+  *buffer = ip_buffer_pool_first(channel->receive->pool);
   if (IP_UNLIKELY(*buffer == NULL)) return ENOMEM;
   return several ? read_several(channel, *buffer) : read_one(channel, *buffer);
 }
@@ -70,7 +70,7 @@ static int read_some(struct ip_channel *channel, bool several, struct ip_read_ah
 static int fill(struct ip_channel *channel) {
   struct ip_read_ahead *buffer;
   int error = read_some(channel, ip_receive_path_reads_several(channel), &buffer);
-  if (error == 0) channel->receive->read_ahead = ip_read_ahead_pool_take(channel->receive->pool);
+  if (error == 0) channel->receive->read_ahead = ip_buffer_pool_take(channel->receive->pool);
   return error;
 }
 
@@ -97,7 +97,7 @@ static void pop(struct ip_channel *channel, const struct ip_receive *call, bool 
   if (call->flags & MSG_PEEK) return;
   ip_read_ahead_advance(buffer, size);
   if (!ip_read_ahead_is_empty(buffer)) return;
-  ip_read_ahead_pool_give_back(state->pool, buffer);
+  ip_buffer_pool_give_back(state->pool, buffer);
   state->read_ahead = NULL;
 }
 
@@ -109,7 +109,7 @@ static inline void return_first(struct ip_channel *channel, struct ip_read_ahead
     buffer->next = buffer->end;
     return;
   }
-  channel->receive->read_ahead = ip_read_ahead_pool_take(channel->receive->pool);
+  channel->receive->read_ahead = ip_buffer_pool_take(channel->receive->pool);
   pop(channel, call, false, received);
 }
 
@@ -227,7 +227,7 @@ static int receive_or_empty(struct ip_channel *channel, const struct ip_receive 
 struct ip_failure ip_receive_path_receive_single(struct ip_channel *channel, const struct ip_receive *call,
                                                  struct ip_received *received) {
   struct ip_receive_state *state = channel->receive;
-  struct ip_read_ahead *buffer = ip_read_ahead_pool_first(state->pool);
+  struct ip_read_ahead *buffer = ip_buffer_pool_first(state->pool);
   int error = IP_LIKELY(buffer != NULL) ? read_one(channel, buffer) : ENOMEM;
   if (IP_UNLIKELY(error != 0))
     return error == EAGAIN ? ip_failure(error) : ip_error_queue_failure(channel, error, 0);
@@ -280,13 +280,13 @@ int ip_receive_path_bytes_readable(struct ip_channel *channel, int *bytes) {
   return 0;
 }
 
-/* Joins the pool. Returns 0 or ENOMEM. */
-static int join_pool(struct ip_receive_state *state, struct ip_read_ahead_pool *pool) {
-  if (state->pool == NULL) state->pool = ip_read_ahead_pool_join(pool);
-  return state->pool != NULL ? 0 : ENOMEM;
+/* Joins the pool, and provides it with a buffer. Returns 0 or ENOMEM. */
+static int join_pool(struct ip_receive_state *state, struct ip_buffer_pool *pool) {
+  if (state->pool == NULL) state->pool = ip_buffer_pool_join(pool);
+  return state->pool != NULL && ip_buffer_pool_first(state->pool) != NULL ? 0 : ENOMEM;
 }
 
-int ip_receive_path_set_offload(struct ip_channel *channel, struct ip_read_ahead_pool *pool, bool on) {
+int ip_receive_path_set_offload(struct ip_channel *channel, struct ip_buffer_pool *pool, bool on) {
   struct ip_receive_state *state = ip_receive_path_state(channel);
   if (state == NULL) return ENOMEM;
   if (!on) {
@@ -301,7 +301,7 @@ int ip_receive_path_set_offload(struct ip_channel *channel, struct ip_read_ahead
 }
 
 /* Where the system cannot join datagrams, one read still returns several of them. */
-int ip_receive_path_set_coalesce(struct ip_channel *channel, struct ip_read_ahead_pool *pool, bool on) {
+int ip_receive_path_set_coalesce(struct ip_channel *channel, struct ip_buffer_pool *pool, bool on) {
   struct ip_receive_state *state = ip_receive_path_state(channel);
   if (state == NULL) return ENOMEM;
   if (!on) {

@@ -18,11 +18,11 @@ enum { IP_SKIP_AFTER = 4 };
    receive reads one datagram; after so many of these that did not have to wait, several again. */
 enum { IP_SINGLY_AFTER = 4, IP_SEVERAL_AFTER = 3 };
 
-struct ip_read_ahead_pool;
+struct ip_buffer_pool;
 
 struct ip_receive_state {
   struct ip_read_ahead *read_ahead; /* its datagrams have not been received yet; NULL: there are none */
-  struct ip_read_ahead_pool *pool;  /* NULL until an option needs it */
+  struct ip_buffer_pool *pool;      /* NULL until an option needs it */
   bool offload;                     /* the option receive_offload is on */
   bool coalesce;                    /* the option coalesce is on */
   bool gro_enabled;                 /* the system still joins datagrams, or joined ones are unread */
@@ -109,11 +109,11 @@ int ip_receive_path_bytes_readable(struct ip_channel *channel, int *bytes);
 
 /* Enables GRO, or disables it once the joined datagrams have been read. The buffers are those of `pool`; NULL:
    the socket's own. Returns 0 or an errno value. */
-int ip_receive_path_set_offload(struct ip_channel *channel, struct ip_read_ahead_pool *pool, bool on);
+int ip_receive_path_set_offload(struct ip_channel *channel, struct ip_buffer_pool *pool, bool on);
 
 /* Reads several datagrams at a time from now on, where several come, joined by the system if it can. `pool` as
    above. Returns 0 or an errno value. */
-int ip_receive_path_set_coalesce(struct ip_channel *channel, struct ip_read_ahead_pool *pool, bool on);
+int ip_receive_path_set_coalesce(struct ip_channel *channel, struct ip_buffer_pool *pool, bool on);
 
 /* Disables GRO if no option needs it any more and the socket is empty; if it is not empty, a later receive
    does so. */

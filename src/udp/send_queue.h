@@ -6,8 +6,9 @@
 
 #include "udp/send_path.h"
 
-/* Starts or stops queueing the sends of the channel. Returns 0 or ENOMEM. */
-int ip_send_queue_set(struct ip_channel *channel, bool on);
+/* Starts or stops queueing the sends of the channel. The queues are those of `pool`; NULL: the socket's own.
+   Returns 0 or ENOMEM. */
+int ip_send_queue_set(struct ip_channel *channel, struct ip_buffer_pool *pool, bool on);
 
 /* Frees the send state with its queue. */
 void ip_send_queue_free(struct ip_channel *channel);

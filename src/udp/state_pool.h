@@ -1,8 +1,8 @@
-/* state_pool.h: the pool of read-ahead buffers that all sockets of a Lua state share. */
+/* state_pool.h: the pool of buffers that all sockets of a Lua state share. */
 #ifndef IP_STATE_POOL_H
 #define IP_STATE_POOL_H
 
-#include "udp/read_ahead_pool.h"
+#include "udp/buffer_pool.h"
 
 #include <lua.h>
 
@@ -10,6 +10,6 @@
 void ip_state_pool_open(lua_State *L);
 
 /* Returns the pool; NULL if memory was short, or if the state is ending and its pool has ended. [-0, +0, -] */
-struct ip_read_ahead_pool *ip_state_pool(lua_State *L);
+struct ip_buffer_pool *ip_state_pool(lua_State *L);
 
 #endif

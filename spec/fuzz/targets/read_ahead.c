@@ -3,8 +3,8 @@
    comes once, whole or cut as asked for, in order. */
 #include "target.h"
 
+#include "udp/buffer_pool.h"
 #include "udp/parts.h"
-#include "udp/read_ahead_pool.h"
 #include "udp/receive_path.h"
 
 #include <errno.h>
@@ -166,7 +166,7 @@ static struct ip_channel *channel_with(bool offload, bool coalesce) {
     if (coalesce && ip_receive_path_set_coalesce(channel, NULL, true) != 0) abort();
   }
   struct ip_receive_state *state = channel->receive;
-  ip_read_ahead_pool_give_back(state->pool, state->read_ahead);
+  ip_buffer_pool_give_back(state->pool, state->read_ahead);
   state->read_ahead = NULL;
   state->wanted = IP_READ_AHEAD_MOST;
   state->lone_reads = state->in_row = 0;
