@@ -8,7 +8,7 @@
 #include "base/util.h"
 #include "udp/read_ahead.h"
 
-/* Unused buffers, the one that was used last first. Each begins with the address of the next one. */
+/* Unused buffers, the one that was used last first. The first bytes of each are the address of the next one. */
 struct ip_buffer_list {
   void *first;
   size_t count;

@@ -34,7 +34,6 @@ struct train {
 };
 
 struct ip_send_queue {
-  void *next_free;     /* first: in the pool */
   size_t first, end;   /* the trains */
   size_t used;         /* bytes of `data` */
   size_t count, bytes; /* datagrams, and their bytes */
