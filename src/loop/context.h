@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct ip_error;
+struct ip_error_detail;
 struct ip_operation;
 struct ip_runtime;
 struct ip_timer;
@@ -77,21 +77,25 @@ void ip_scope_expire(struct ip_runtime *runtime, struct ip_scope *scope);
 /* Is the context inside a scope of zero seconds? */
 bool ip_context_has_scope_at_once(const struct ip_context *context);
 
-/* Pushes the error of a pending interruption, which names `operation`, or of an expired deadline, which then
-   counts as raised; NULL, and nothing pushed: there is none. `waits`: the call is about to wait.
+/* Raises a pending interruption or an expired deadline; the error names `operation`. `waits`: the call is
+   about to wait. [-0, +0, e] */
+void ip_context_check(lua_State *L, struct ip_runtime *runtime, const char *operation,
+                      struct ip_context *context, bool waits);
+
+/* The same for a caller that adds facts to the error and raises it: pushes it, or returns NULL.
    [-0, +(0|1), m] */
-struct ip_error *ip_context_test(lua_State *L, struct ip_runtime *runtime, const char *operation,
-                                 struct ip_context *context, bool waits);
+struct ip_error_detail *ip_context_test(lua_State *L, struct ip_runtime *runtime, const char *operation,
+                                        struct ip_context *context, bool waits);
 
 /* A call raises the innermost expired deadline of `context`. */
 void ip_context_note_raised(struct ip_context *context);
 
 /* Pushes the error of an expired deadline. [-0, +1, m] */
-struct ip_error *ip_context_push_deadline(lua_State *L);
+struct ip_error_detail *ip_context_push_deadline(lua_State *L);
 
 /* Pushes the error of a scope that has expired, or expires because the running coroutine is about to wait;
    NULL, and nothing pushed: no scope ends the call. [-0, +(0|1), m] */
-struct ip_error *ip_context_test_deadline(lua_State *L, struct ip_runtime *runtime);
+struct ip_error_detail *ip_context_test_deadline(lua_State *L, struct ip_runtime *runtime);
 
 /* Creates the table of contexts of coroutines that somebody else has made. [-0, +0, m] */
 void ip_context_open(lua_State *L);
