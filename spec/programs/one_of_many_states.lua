@@ -1,5 +1,5 @@
--- What each thread of spec/host/threads_host.c runs, in a state of its own: echoes, timers, look-ups, and waits that are
--- pending when the state is closed.
+-- What each thread of spec/host/threads_host.c runs, in a state of its own: echoes, timers, look-ups, and waits
+-- that are pending when the state is closed.
 
 local thread, round = ...
 local ip = require "ip"
