@@ -6,5 +6,5 @@
 ensure_packages build
 build build-threads -DIP_HOST_PROGRAMS=ON -DIP_SANITIZE_THREADS=ON -DIP_WARNINGS_AS_ERRORS=ON
 # The threads of the parent are no leak of the child.
-export TSAN_OPTIONS="exitcode=66:die_after_fork=0:report_thread_leaks=0"
+export TSAN_OPTIONS="exitcode=66:die_after_fork=0:report_thread_leaks=0:suppressions=$project/spec/host/threads.suppressions"
 build-threads/threads_host spec/programs/one_of_many_states.lua "${1:-20}" "${2:-8}"
