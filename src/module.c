@@ -19,6 +19,7 @@
 #include "udp/batch_io.h"
 #include "udp/class.h"
 #include "udp/message_flag.h"
+#include "udp/wait_any.h"
 #include "value/address.h"
 #include "value/batch.h"
 #include "value/byte_span_class.h"
@@ -63,6 +64,7 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   ip_condition_open(L, 1);
   ip_semaphore_open(L, 1);
   ip_group_open(L, 1);
+  ip_wait_any_open(L, 1);
   lua_setfield(L, 2, "fiber");
   ip_message_flag_push(L);
   lua_setfield(L, 2, "message_flag");

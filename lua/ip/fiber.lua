@@ -209,6 +209,12 @@ fiber.loop = setmetatable({}, {
   end,
 })
 
+---@alias ip.fiber.source ip.udp.socket|ip.fiber.queue|ip.fiber|ip.file_descriptor|integer
+
+--- Waits until one of the sources is ready, and takes nothing; the first of those that are ready. With a list
+--- instead of the sources themselves, returns its index, too. Suspends.
+---@type fun(...: ip.fiber.source|ip.fiber.source[]): ip.fiber.source, integer?
+fiber.wait_any = core.wait_any
 fiber.wait_fd = core.wait_fd
 fiber.wait_signal = core.wait_signal
 fiber.coroutine = require("ip.coroutine")

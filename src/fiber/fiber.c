@@ -325,6 +325,10 @@ static struct fiber *running_fiber(lua_State *L) {
   return task != NULL ? fiber_of(task) : NULL;
 }
 
+bool ip_fiber_is_current(lua_State *L, int arg) {
+  return running_fiber(L) == check_fiber(L, arg);
+}
+
 bool ip_fiber_is_in(lua_State *L, const struct ip_fiber_group *group) {
   const struct fiber *fiber = running_fiber(L);
   return fiber != NULL && fiber->group == group;

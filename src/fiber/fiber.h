@@ -14,6 +14,9 @@ void ip_fiber_open(lua_State *L, int core);
 /* Has the fiber at `arg` ended? Any other value is a bad argument. [-0, +0, v] */
 bool ip_fiber_has_ended(lua_State *L, int arg);
 
+/* Is it the running fiber? [-0, +0, v] */
+bool ip_fiber_is_current(lua_State *L, int arg);
+
 /* An action at the end of a fiber. */
 struct ip_fiber_watch {
   struct ip_queue link;                        /* detached while it watches no fiber */

@@ -82,7 +82,9 @@ union ip_payload {
     bool passes_on;                 /* where its coroutine is closed, the next waiter gets what it was given */
   } meeting;
   struct {
+    size_t count;
     size_t fired; /* the number of the source that became ready, from 1 */
+    bool in_list;
   } sources;
   struct {
     struct ip_operation *innermost; /* what the context waits in: deadlines and interruption end that one */
