@@ -135,6 +135,13 @@ static int watch_fiber(lua_State *L, int index, struct ip_source *source) {
 
 /* --- descriptors --- */
 
+/* A descriptor number, as an integer or as a float that has its value. */
+static bool is_number_of_descriptor(lua_State *L, int index) {
+  int is_integer;
+  lua_Integer number = lua_tointegerx(L, index, &is_integer);
+  return is_integer && number >= 0 && number <= INT_MAX;
+}
+
 static int look_at_descriptor(lua_State *L, int index) {
   return ip_file_descriptor_argument(L, index, "wait_any");
 }
@@ -205,7 +212,8 @@ static const struct {
 };
 
 const struct ip_source_type *ip_source_type_of(lua_State *L, int index) {
-  if (lua_type(L, index) == LUA_TNUMBER) return &descriptor_source;
+  if (lua_type(L, index) == LUA_TNUMBER)
+    return is_number_of_descriptor(L, index) ? &descriptor_source : NULL;
   if (lua_type(L, index) != LUA_TUSERDATA || !lua_getmetatable(L, index)) return NULL;
   const void *metatable = lua_topointer(L, -1);
   lua_pop(L, 1);

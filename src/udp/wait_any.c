@@ -56,7 +56,7 @@ static struct sources read_arguments(lua_State *L) {
 }
 
 IP_NO_RETURN static void refuse(lua_State *L, const struct sources *sources, size_t number) {
-  const char *got = luaL_typename(L, -1);
+  const char *got = lua_type(L, -1) == LUA_TNUMBER ? lua_tostring(L, -1) : luaL_typename(L, -1);
   if (luaL_getmetafield(L, -1, "__name") == LUA_TSTRING) got = lua_tostring(L, -1);
   static const char expected[] = "socket, queue, fiber, ip.file_descriptor or integer";
   if (!sources->in_list)
