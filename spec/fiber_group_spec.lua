@@ -32,7 +32,8 @@ describe("group:spawn", function()
   end))
 
   it("raises ECANCELED after a failure, an interruption and the end of the scope", with_loop(function()
-    local failed, interrupted, closed = fiber.group(), fiber.group(), nil
+    local failed, interrupted = fiber.group(), fiber.group()
+    local closed
     failed:spawn(error, "failure", 0)
     fiber.yield()
     assert_raises("ECANCELED", "spawn", failed.spawn, failed, print)
@@ -219,7 +220,8 @@ describe("a group at the end of its scope", function()
   end))
 
   it("gives the first error to on_error, once, if no join has raised it", with_loop(function()
-    local seen, bad = collect_errors(), nil
+    local seen = collect_errors()
+    local bad
     do
       local group <close> = fiber.group()
       bad = group:spawn(error, "failure", 0)

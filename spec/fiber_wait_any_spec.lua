@@ -13,7 +13,8 @@ local wait_any = fiber.wait_any
 local with_loop, on_main, in_three_places = support.with_loop, support.on_main, places.in_three_places
 local error_of, waiting, wait_until = support.error_of, support.waiting, support.wait_until
 local bound, send = support.bound, support.send
-local assert_prints, assert_raises, assert_again = assertions.assert_prints, assertions.assert_raises, assertions.assert_again
+local assert_prints, assert_raises = assertions.assert_prints, assertions.assert_raises
+local assert_again = assertions.assert_again
 
 -- A fiber that waits in wait_any(...); its join gives the results.
 local function waiting_for(...)
@@ -326,11 +327,11 @@ end)
 
 describe("a fiber as a source of wait_any", function()
   it("is ready however it has ended, and can be joined afterwards", with_loop(function()
-    local done, failed, stopped = fiber.spawn(function() return "result" end), nil, samples.sleeper()
+    local done, stopped = fiber.spawn(function() return "result" end), samples.sleeper()
     assert.equal(done, wait_any(stopped, done))
     assert.equal("result", done:join())
     samples.collect_errors()
-    failed = fiber.spawn(error, "failure", 0)
+    local failed = fiber.spawn(error, "failure", 0)
     assert.equal(failed, wait_any(stopped, failed))
     assert.equal("failure", error_of(failed.join, failed))
     samples.restore_on_error()

@@ -33,8 +33,8 @@ struct fiber {
   struct ip_queue watches;      /* struct ip_fiber_watch */
   struct ip_fiber_group *group; /* NULL: none */
   struct ip_queue member;       /* in group->members */
-  int results;             /* the number of results, once the fiber is done */
-  uint8_t state;           /* enum fiber_state */
+  int results;                  /* the number of results, once the fiber is done */
+  uint8_t state;                /* enum fiber_state */
   bool joined, detached;
 };
 
@@ -539,8 +539,11 @@ static int fiber_statistics(lua_State *L) {
 
 /* --- registration --- */
 
-static const luaL_Reg methods[] = {
-    {"join", fiber_join}, {"detach", fiber_detach}, {"interrupt", fiber_interrupt}, {"traceback", fiber_traceback}, {NULL, NULL}};
+static const luaL_Reg methods[] = {{"join", fiber_join},
+                                   {"detach", fiber_detach},
+                                   {"interrupt", fiber_interrupt},
+                                   {"traceback", fiber_traceback},
+                                   {NULL, NULL}};
 
 static const luaL_Reg metamethods[] = {{"__tostring", fiber_mt_tostring}, {NULL, NULL}};
 

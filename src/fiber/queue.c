@@ -395,9 +395,12 @@ static int queue_new(lua_State *L) {
   return 1;
 }
 
-static const luaL_Reg methods[] = {{"put", queue_put},         {"get", queue_get},
-                                   {"try_put", queue_try_put}, {"try_get", queue_try_get},
-                                   {"close", queue_close},     {"values", queue_values},
+static const luaL_Reg methods[] = {{"put", queue_put},
+                                   {"get", queue_get},
+                                   {"try_put", queue_try_put},
+                                   {"try_get", queue_try_get},
+                                   {"close", queue_close},
+                                   {"values", queue_values},
                                    {NULL, NULL}};
 
 static const luaL_Reg metamethods[] = {{"__len", queue_mt_len}, {"__gc", queue_mt_gc}, {NULL, NULL}};

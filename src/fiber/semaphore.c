@@ -57,10 +57,8 @@ static const struct ip_operation_type acquire_type = {.name = "acquire",
                                                       .cancelled = acquire_cancelled,
                                                       .failed = ip_meeting_failed,
                                                       .push_results = push_nothing};
-static const struct ip_operation_type hold_type = {.name = "hold",
-                                                   .cancelled = acquire_cancelled,
-                                                   .failed = ip_meeting_failed,
-                                                   .push_results = push_guard};
+static const struct ip_operation_type hold_type = {
+    .name = "hold", .cancelled = acquire_cancelled, .failed = ip_meeting_failed, .push_results = push_guard};
 
 /* Takes a permit without waiting if it can; false: `return wait_for_permit(...)`. [-0, +0, e] */
 static bool take_at_once(lua_State *L, const struct ip_operation_type *type, struct semaphore *semaphore) {
@@ -163,13 +161,10 @@ static const struct ip_property properties[] = {{"permits", semaphore_get_permit
 static const luaL_Reg functions[] = {{"semaphore", semaphore_new}, {NULL, NULL}};
 
 void ip_semaphore_open(lua_State *L, int core) {
-  static const struct ip_class_definition definition = {.name = "ip.fiber.semaphore",
-                                                        .id = IP_CLASS_SEMAPHORE,
-                                                        .methods = methods,
-                                                        .properties = properties};
-  static const struct ip_class_definition guard_definition = {.name = "ip.fiber.semaphore.guard",
-                                                              .id = IP_CLASS_SEMAPHORE_GUARD,
-                                                              .metamethods = guard_metamethods};
+  static const struct ip_class_definition definition = {
+      .name = "ip.fiber.semaphore", .id = IP_CLASS_SEMAPHORE, .methods = methods, .properties = properties};
+  static const struct ip_class_definition guard_definition = {
+      .name = "ip.fiber.semaphore.guard", .id = IP_CLASS_SEMAPHORE_GUARD, .metamethods = guard_metamethods};
   core = lua_absindex(L, core);
   ip_class_define(L, core, &definition);
   ip_class_define(L, core, &guard_definition);

@@ -79,7 +79,7 @@ union ip_payload {
   } lookup;
   struct {
     struct ip_operation *operation; /* itself: whoever continues the call finds its anchors by it */
-    bool passes_on;                 /* where its coroutine is closed, the next waiter gets what it was given */
+    bool passes_on; /* where its coroutine is closed, the next waiter gets what it was given */
   } meeting;
   struct {
     size_t count;
@@ -93,7 +93,11 @@ union ip_payload {
 
 /* The values that a waiting call keeps alive are user values of what owns its operation: the task's userdata,
    or the pooled operation's own. The first two are the owner's business. */
-enum ip_operation_anchor { IP_ANCHOR_OBJECT = 3, IP_ANCHOR_VALUE, IP_OPERATION_USER_VALUES = IP_ANCHOR_VALUE };
+enum ip_operation_anchor {
+  IP_ANCHOR_OBJECT = 3,
+  IP_ANCHOR_VALUE,
+  IP_OPERATION_USER_VALUES = IP_ANCHOR_VALUE
+};
 
 struct ip_operation_facts {
   bool pooled : 1;      /* else it belongs to a task */

@@ -51,7 +51,7 @@ struct ip_watcher {
   /* uv_poll_event bits that are wanted without a waiter: writable while its owner has something to write,
      readable while somebody observes it */
   uint8_t also;
-  uv_poll_t poll;   /* its data: a struct shared_watch, or NULL */
+  uv_poll_t poll; /* its data: a struct shared_watch, or NULL */
 };
 
 void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int fd,

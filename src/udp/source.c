@@ -212,8 +212,7 @@ static const struct {
 };
 
 const struct ip_source_type *ip_source_type_of(lua_State *L, int index) {
-  if (lua_type(L, index) == LUA_TNUMBER)
-    return is_number_of_descriptor(L, index) ? &descriptor_source : NULL;
+  if (lua_type(L, index) == LUA_TNUMBER) return is_number_of_descriptor(L, index) ? &descriptor_source : NULL;
   if (lua_type(L, index) != LUA_TUSERDATA || !lua_getmetatable(L, index)) return NULL;
   const void *metatable = lua_topointer(L, -1);
   lua_pop(L, 1);

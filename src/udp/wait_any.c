@@ -79,7 +79,8 @@ static const struct ip_source_type *check_source(lua_State *L, const struct sour
 static size_t poll_now(lua_State *L, const struct sources *sources, struct polled *polled) {
   nfds_t count = polled->count;
   polled->count = 0;
-  if (count == 0 || poll(polled->descriptors, count, 0) <= 0) return 0; /* an error: they are watched instead */
+  if (count == 0 || poll(polled->descriptors, count, 0) <= 0)
+    return 0; /* an error: they are watched instead */
   for (nfds_t i = 0; i < count; i++) {
     if (polled->descriptors[i].revents == 0) continue;
     const struct ip_source_type *type = check_source(L, sources, polled->numbers[i]);
@@ -143,15 +144,14 @@ static void attempt_last(struct ip_operation *operation) {
 /* Pushes the first source that is ready now, or else the one that ended the wait: somebody else may have taken
    what made it ready. [-0, +?, e] */
 static int push_ready(lua_State *L, struct ip_result *result) {
-  struct sources sources = {.count = result->payload.sources.count, .in_list = result->payload.sources.in_list};
+  struct sources sources = {.count = result->payload.sources.count,
+                            .in_list = result->payload.sources.in_list};
   size_t number = find_ready(L, &sources);
   return push_found(L, &sources, number != 0 ? number : result->payload.sources.fired);
 }
 
-static const struct ip_operation_type wait_any_type = {.name = "wait_any",
-                                                       .unlinked = on_unlinked,
-                                                       .final_attempt = attempt_last,
-                                                       .push_results = push_ready};
+static const struct ip_operation_type wait_any_type = {
+    .name = "wait_any", .unlinked = on_unlinked, .final_attempt = attempt_last, .push_results = push_ready};
 
 static bool has_unseen(const struct ip_source *source) {
   return source->type != NULL && source->type->is_ready_unseen != NULL;
