@@ -258,7 +258,7 @@ function actions.wait_any(r)
   if r:one_in(2) then
     local ok, found, index = world.try("wait_any", call(r, F.wait_any, sources))
     if ok then check(found) end
-    if ok and not rawequal(sources[index], found) then world.fault("wait_any returned the index " .. tostring(index)) end
+    if ok and not rawequal(sources[index], found) then world.fault("wait_any: index " .. tostring(index)) end
   else
     local ok, found = world.try("wait_any", call(r, F.wait_any, table.unpack(sources)))
     if ok then check(found) end
