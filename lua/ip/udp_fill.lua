@@ -6,6 +6,8 @@ local check = require("ip.check")
 local prepare, send_filled, send_to_filled = core.prepare_fill, core.send_filled, core.send_to_filled
 local new_span = core.byte_span.new
 
+require("ip.core").own_file()
+
 local udp_fill = {}
 
 local LARGEST = 65535

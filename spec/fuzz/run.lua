@@ -80,7 +80,7 @@ local WEIGHTS = { -- of what is played more often than once
   foreign_resume = 10,
   queue_put = 8, queue_get = 8, queue_try_put = 3, queue_try_get = 3, semaphore_acquire = 4, semaphore_release = 4,
   condition_wait = 3, condition_notify = 3, wait_any = 6, group_in_scope = 2,
-  foreign_close = 10, generator_inside = 3, foreign_inside = 3, toggle = 4, wild_call = 12, datagrams = 4,
+  foreign_close = 10, generator_inside = 3, foreign_inside = 3, toggle = 4, wild_call = 12, datagrams = 4, serve = 4,
   wild_waits = 6, join = 3, wild_close = 3, step = 2, hook = 3, wait_fd_close = 2, timeouts = 2,
 }
 

@@ -6,6 +6,7 @@
 #include "fiber/group.h"
 
 #include "base/util.h"
+#include "binding/argument.h"
 #include "binding/class.h"
 #include "binding/error.h"
 #include "binding/raise.h"
@@ -101,7 +102,7 @@ static int push_closed(lua_State *L, struct ip_result *result) {
 static const struct ip_operation_type join_type = {
     .name = "join", .cancelled = wait_cancelled, .failed = ip_meeting_failed, .push_results = push_joined};
 static const struct ip_operation_type close_type = {
-    .name = "close", .cancelled = wait_cancelled, .failed = ip_meeting_failed, .push_results = push_closed};
+    .name = "close", .endures = true, .cancelled = wait_cancelled, .failed = ip_meeting_failed, .push_results = push_closed};
 
 /* --- methods --- */
 
@@ -109,7 +110,7 @@ static const struct ip_operation_type close_type = {
    interrupt or the end of the group's scope. Suspends: no. */
 static int group_spawn(lua_State *L) {
   struct group *group = check_group(L);
-  luaL_checktype(L, 2, LUA_TFUNCTION);
+  ip_argument_check_type(L, 2, LUA_TFUNCTION);
   if (group->ending) return ip_error_raise(L, ECANCELED, "spawn");
   ip_fiber_start(L, 2, &group->fibers);
   return 1;
@@ -157,7 +158,6 @@ static int group_mt_close(lua_State *L) {
   }
   ip_runtime_check(L, runtime);
   struct ip_operation *operation = ip_operation_acquire(L, runtime, &close_type, IP_NEVER, true);
-  operation->is.held = true;
   operation->object = group;
   ip_meeting_wait(L, operation, &group->waiters, 1);
   return ip_operation_suspend(L, operation);
