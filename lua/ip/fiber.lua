@@ -148,7 +148,9 @@ local MOST_TICKS = 2.0 ^ 62 -- of a period that is shorter than any clock can te
 ---@return fun(): integer, number
 function fiber.every(seconds)
   check.seconds(1, "every", seconds)
-  if seconds <= 0 or seconds == math.huge then check.fail(1, "every", "positive finite seconds expected", 2) end
+  if seconds <= 0 or seconds == math.huge then
+    check.fail(1, "every", ("positive finite seconds expected, got %s"):format(seconds), 2)
+  end
   local start, count = core.now(), 0
   return function()
     local now = core.now()

@@ -101,8 +101,11 @@ static int push_closed(lua_State *L, struct ip_result *result) {
 
 static const struct ip_operation_type join_type = {
     .name = "join", .cancelled = wait_cancelled, .failed = ip_meeting_failed, .push_results = push_joined};
-static const struct ip_operation_type close_type = {
-    .name = "close", .endures = true, .cancelled = wait_cancelled, .failed = ip_meeting_failed, .push_results = push_closed};
+static const struct ip_operation_type close_type = {.name = "close",
+                                                    .endures = true,
+                                                    .cancelled = wait_cancelled,
+                                                    .failed = ip_meeting_failed,
+                                                    .push_results = push_closed};
 
 /* --- methods --- */
 
@@ -111,7 +114,9 @@ static const struct ip_operation_type close_type = {
 static int group_spawn(lua_State *L) {
   struct group *group = check_group(L);
   ip_argument_check_type(L, 2, LUA_TFUNCTION);
-  if (group->ending) return ip_error_raise(L, ECANCELED, "spawn");
+  if (group->ending)
+    return ip_error_raise_with_hint(
+        L, ECANCELED, "spawn", group->failed ? "a fiber of the group has failed" : "the group has ended");
   ip_fiber_start(L, 2, &group->fibers);
   return 1;
 }
@@ -122,7 +127,8 @@ static int group_join(lua_State *L) {
   struct group *group = check_group(L);
   struct ip_runtime *runtime = ip_runtime(L);
   ip_operation_check(L, runtime, &join_type);
-  if (ip_fiber_is_in(L, &group->fibers)) return ip_error_raise(L, EDEADLK, join_type.name);
+  if (ip_fiber_is_in(L, &group->fibers))
+    return ip_error_raise_with_hint(L, EDEADLK, join_type.name, "the fiber belongs to the group");
   lua_settop(L, 1);
   if (group->fibers.size == 0) return finish_join(L, group);
   struct ip_operation *operation = ip_operation_acquire(L, runtime, &join_type, IP_NEVER, false);

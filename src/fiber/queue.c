@@ -241,7 +241,7 @@ static int queue_put(lua_State *L) {
   check_value(L);
   ip_operation_check(L, runtime, &put_type);
   reserve(L, queue, 1, 1);
-  if (queue->closed) return ip_error_raise(L, EPIPE, put_type.name);
+  if (queue->closed) return ip_error_raise_with_hint(L, EPIPE, put_type.name, "the queue is closed");
   if (IP_UNLIKELY(!has_place(queue) || runtime->budget <= 0)) return wait_in_put(L, runtime, queue);
   put_at_once(L, queue);
   runtime->budget--;

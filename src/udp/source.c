@@ -108,7 +108,8 @@ static int watch_queue(lua_State *L, int index, struct ip_source *source) {
 /* --- fibers --- */
 
 static int look_at_fiber(lua_State *L, int index) {
-  if (ip_fiber_is_current(L, index)) ip_error_raise(L, EDEADLK, "wait_any");
+  if (ip_fiber_is_current(L, index))
+    ip_error_raise_with_hint(L, EDEADLK, "wait_any", "the fiber would wait for its own end");
   return ip_fiber_has_ended(L, index) ? IP_SOURCE_READY : IP_SOURCE_WAITS;
 }
 

@@ -10,6 +10,7 @@
 #include "binding/argument.h"
 #include "binding/descriptor_shortage.h"
 #include "binding/error.h"
+#include "binding/value_text.h"
 #include "udp/source.h"
 
 #include <errno.h>
@@ -55,12 +56,11 @@ static struct sources read_arguments(lua_State *L) {
   return sources;
 }
 
+/* Raises the bad argument that the value on top of the stack is. [-0, +0, v] */
 IP_NO_RETURN static void refuse(lua_State *L, const struct sources *sources, size_t number) {
-  const char *got = lua_type(L, -1) == LUA_TNUMBER ? lua_tostring(L, -1) : luaL_typename(L, -1);
-  if (luaL_getmetafield(L, -1, "__name") == LUA_TSTRING) got = lua_tostring(L, -1);
   static const char expected[] = "socket, queue, fiber, ip.file_descriptor or integer";
-  if (!sources->in_list)
-    ip_argument_error(L, (int)number, lua_pushfstring(L, "%s expected, got %s", expected, got));
+  if (!sources->in_list) ip_argument_type_error(L, (int)number, expected);
+  const char *got = ip_value_text_push(L, -1);
   lua_Integer position = (lua_Integer)number;
   ip_argument_error(L, 1, lua_pushfstring(L, "source %I: %s expected, got %s", position, expected, got));
 }
