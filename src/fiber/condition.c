@@ -50,8 +50,8 @@ static int condition_wait(lua_State *L) {
   return ip_operation_suspend(L, operation);
 }
 
-/* condition:notify_one() -> integer: wakes the coroutine that has waited longest; how many were woken, 0 or 1.
-   Suspends: no. */
+/* condition:notify_one() -> integer: wakes the coroutine that has waited longest; how many were woken, 0 or
+   1. Suspends: no. */
 static int condition_notify_one(lua_State *L) {
   lua_pushinteger(L, notify_oldest(L, check_condition(L), true) ? 1 : 0);
   return 1;

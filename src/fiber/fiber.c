@@ -2,8 +2,8 @@
 
    A fiber is a userdata that begins with the engine's struct ip_task. The table of tasks anchors it until its
    coroutine has ended, so the program need not keep a reference. Its first user value is its coroutine and,
-   after the end, the coroutine's outcome: its error, its only result, or a table of its results. Each function
-   says what it may raise. */
+   after the end, the coroutine's outcome: its error, its only result, or a table of its results. Each
+   function says what it may raise. */
 #include "fiber/fiber.h"
 
 #include "base/util.h"
@@ -121,8 +121,8 @@ static void notify_watches(struct fiber *fiber) {
   }
 }
 
-/* Keeps the traceback of the fiber at `index`, whose error is on top of its coroutine's stack, and reports the
-   error if nobody else gets it. [-0, +0, -] */
+/* Keeps the traceback of the fiber at `index`, whose error is on top of its coroutine's stack, and reports
+   the error if nobody else gets it. [-0, +0, -] */
 static void note_failure(lua_State *L, const struct fiber *fiber, int index) {
   lua_State *thread = ip_task_thread(&fiber->task);
   ip_loop_push_traceback(L, thread);
@@ -426,8 +426,8 @@ static int fiber_set_name(lua_State *L) {
   return 0;
 }
 
-/* fiber:traceback() -> string: where the fiber is suspended or running, or where it has failed; of one that has
-   ended otherwise, or has not started, an empty traceback. Suspends: no. Source: luaL_traceback. */
+/* fiber:traceback() -> string: where the fiber is suspended or running, or where it has failed; of one that
+   has ended otherwise, or has not started, an empty traceback. Suspends: no. Source: luaL_traceback. */
 static int fiber_traceback(lua_State *L) {
   const struct fiber *fiber = check_fiber(L, 1);
   if (fiber->state == FIBER_ALIVE) {

@@ -1,8 +1,9 @@
 /* group.c: ip.fiber.group: fibers that belong together: one that fails ends the others.
 
    Each member keeps the group alive, so nobody else need. The error of the first member that failed is a user
-   value of the group until the group is collected. It goes to every join, or, if there is none until the group
-   is closed or collected, to on_error. Raises bad arguments, memory errors, and what the methods say. */
+   value of the group until the group is collected. It goes to every join, or, if there is none until the
+   group is closed or collected, to on_error. Raises bad arguments, memory errors, and what the methods
+   say. */
 #include "fiber/group.h"
 
 #include "base/util.h"
@@ -109,8 +110,8 @@ static const struct ip_operation_type close_type = {.name = "close",
 
 /* --- methods --- */
 
-/* group:spawn(fn, ...) -> fiber: starts a member, as spawn does. ECANCELED after a member has failed, and after
-   interrupt or the end of the group's scope. Suspends: no. */
+/* group:spawn(fn, ...) -> fiber: starts a member, as spawn does. ECANCELED after a member has failed, and
+   after interrupt or the end of the group's scope. Suspends: no. */
 static int group_spawn(lua_State *L) {
   struct group *group = check_group(L);
   ip_argument_check_type(L, 2, LUA_TFUNCTION);
@@ -150,8 +151,8 @@ static bool can_wait(lua_State *L, const struct ip_runtime *runtime, const struc
 }
 
 /* __close: interrupts the members and, where it can wait, waits for their end, whatever becomes of its own
-   fiber meanwhile. An error of a member that no join has raised goes to on_error. Raises EDEADLK where nothing
-   can end the members, and what acquiring raises. */
+   fiber meanwhile. An error of a member that no join has raised goes to on_error. Raises EDEADLK where
+   nothing can end the members, and what acquiring raises. */
 static int group_mt_close(lua_State *L) {
   struct group *group = check_group(L);
   struct ip_runtime *runtime = ip_runtime(L);

@@ -1,13 +1,13 @@
 /* queue.c: ip.fiber.queue: values that coroutines pass to each other, first in, first out.
 
-   The values are in a ring, a Lua table of the queue's own that grows by doubling. A waiting put has its value
-   among the anchors of its operation (meeting.h); the value moves into the ring, and the put is complete, when
-   there is place. A waiting get is given its value in the same way. The ring keeps a slot for each value that
-   was given to a get and not received yet, for it comes back to the front of the queue if the coroutine is
-   closed first. So nothing needs memory where it must not fail.
+   The values are in a ring, a Lua table of the queue's own that grows by doubling. A waiting put has its
+   value among the anchors of its operation (meeting.h); the value moves into the ring, and the put is
+   complete, when there is place. A waiting get is given its value in the same way. The ring keeps a slot for
+   each value that was given to a get and not received yet, for it comes back to the front of the queue if the
+   coroutine is closed first. So nothing needs memory where it must not fail.
 
-   Invariants: while gets wait, the ring is empty and the queue open; while puts wait, the ring is full. Raises
-   bad arguments, memory errors, and what the methods say. */
+   Invariants: while gets wait, the ring is empty and the queue open; while puts wait, the ring is full.
+   Raises bad arguments, memory errors, and what the methods say. */
 #include "fiber/queue.h"
 
 #include "base/util.h"
@@ -233,8 +233,8 @@ static int wait_in_put(lua_State *L, struct ip_runtime *runtime, struct queue *q
   return ip_meeting_suspend(L, operation);
 }
 
-/* queue:put(value): appends a value, which is not nil; waits while the queue is full. EPIPE when it is closed,
-   also while the call waits. Suspends: yes. */
+/* queue:put(value): appends a value, which is not nil; waits while the queue is full. EPIPE when it is
+   closed, also while the call waits. Suspends: yes. */
 static int queue_put(lua_State *L) {
   struct queue *queue = check_queue(L);
   struct ip_runtime *runtime = ip_runtime(L);
@@ -379,7 +379,8 @@ void ip_fiber_queue_observe(lua_State *L, int index, struct ip_observer *observe
 
 /* --- registration --- */
 
-/* queue([capacity]) -> queue: empty; `capacity`: an integer of at least 1, default unbounded. Suspends: no. */
+/* queue([capacity]) -> queue: empty; `capacity`: an integer of at least 1, default unbounded. Suspends:
+   no. */
 static int queue_new(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   lua_Integer capacity = ip_argument_optional_integer(L, 1, 1, LUA_MAXINTEGER, 0);

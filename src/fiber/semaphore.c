@@ -96,8 +96,8 @@ static int semaphore_try_acquire(lua_State *L) {
   return 1;
 }
 
-/* semaphore:release(): gives a permit, to whoever has waited longest or as a free one. Any coroutine may, also
-   beyond the number at the start. Suspends: no. */
+/* semaphore:release(): gives a permit, to whoever has waited longest or as a free one. Any coroutine may,
+   also beyond the number at the start. Suspends: no. */
 static int semaphore_release(lua_State *L) {
   release(L, check_semaphore(L));
   return 0;

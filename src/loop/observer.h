@@ -1,5 +1,5 @@
-/* observer.h: those who want to know when an object becomes ready, and take nothing of it. Unlike a waiter, an
-   observer is in no line: all of them are notified at once. */
+/* observer.h: those who want to know when an object becomes ready, and take nothing of it. Unlike a waiter,
+   an observer is in no line: all of them are notified at once. */
 #ifndef IP_OBSERVER_H
 #define IP_OBSERVER_H
 

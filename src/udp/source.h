@@ -1,5 +1,5 @@
-/* source.h: what wait_any can wait for. A kind of source is a struct ip_source_type; source.c has the table of
-   all. */
+/* source.h: what wait_any can wait for. A kind of source is a struct ip_source_type; source.c has the table
+   of all. */
 #ifndef IP_SOURCE_H
 #define IP_SOURCE_H
 

@@ -1,9 +1,10 @@
 /* wait_any.c: waiting for the first of several sources (source.h).
 
-   A call looks at all sources in order, and polls the descriptors of those that only the system knows, many at
-   a time. If none is ready it watches them all. The wait is malloc'ed; it belongs to the operation that is
-   armed with it, and is freed when that leaves ARMED. Sockets stay armed in the event loop afterwards, so that
-   the next wait for them costs no system call. Raises bad arguments, memory errors, and what wait_any says. */
+   A call looks at all sources in order, and polls the descriptors of those that only the system knows, many
+   at a time. If none is ready it watches them all. The wait is malloc'ed; it belongs to the operation that is
+   armed with it, and is freed when that leaves ARMED. Sockets stay armed in the event loop afterwards, so
+   that the next wait for them costs no system call. Raises bad arguments, memory errors, and what wait_any
+   says. */
 #include "udp/wait_any.h"
 
 #include "base/util.h"
@@ -141,8 +142,8 @@ static void attempt_last(struct ip_operation *operation) {
   ip_operation_time_out(operation);
 }
 
-/* Pushes the first source that is ready now, or else the one that ended the wait: somebody else may have taken
-   what made it ready. [-0, +?, e] */
+/* Pushes the first source that is ready now, or else the one that ended the wait: somebody else may have
+   taken what made it ready. [-0, +?, e] */
 static int push_ready(lua_State *L, struct ip_result *result) {
   struct sources sources = {.count = result->payload.sources.count,
                             .in_list = result->payload.sources.in_list};
@@ -239,10 +240,10 @@ static int suspend(lua_State *L, struct ip_runtime *runtime, const struct source
 }
 
 /* wait_any(source, ...) -> source | wait_any(list) -> source, index: waits until one of the sources is ready,
-   and takes nothing. A source is a socket (a receive would not wait), an ip.fiber.queue (get would not wait), a
-   fiber (it has ended), or a descriptor (an integer or ip.file_descriptor: it is readable). Of several that are
-   ready the first is returned. EBADF for a descriptor that is closed, EDEADLK for the running fiber; EMFILE,
-   ENFILE, ENOMEM, ENOSPC where the system cannot watch more. Suspends: yes. Source: poll(2). */
+   and takes nothing. A source is a socket (a receive would not wait), an ip.fiber.queue (get would not wait),
+   a fiber (it has ended), or a descriptor (an integer or ip.file_descriptor: it is readable). Of several that
+   are ready the first is returned. EBADF for a descriptor that is closed, EDEADLK for the running fiber;
+   EMFILE, ENFILE, ENOMEM, ENOSPC where the system cannot watch more. Suspends: yes. Source: poll(2). */
 static int fiber_wait_any(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   struct sources sources = read_arguments(L);
