@@ -47,6 +47,9 @@ void ip_send_read_data(lua_State *L, const char *operation, struct ip_send_call 
 /* Reads the call, and sends or waits: `return ip_send_start(...)`. [-0, +?, e] */
 int ip_send_start(lua_State *L, const struct ip_send_type *type);
 
+/* The same for a try_ form, which returns nil and EAGAIN instead of waiting. [-0, +?, e] */
+int ip_send_at_once(lua_State *L, const struct ip_send_type *type);
+
 /* Sets the endpoint of an error of a send from the values at `address` and `port`, if they are one; a send to
    port 0 is known by that. [-0, +0, -] */
 void ip_send_describe_endpoint(lua_State *L, int address, int port, struct ip_error_detail *detail);
