@@ -251,6 +251,7 @@ end
 function actions.wait_any(r)
   local sources = {}
   for i = 1, r:int(1, 8) do sources[i] = source(r) end
+  sources[#sources + 1] = pick_queue(r).queue -- whose end ends the wait, also inside a shield
   local function check(found)
     for _, one in ipairs(sources) do if rawequal(one, found) then return end end
     world.fault("wait_any returned " .. tostring(found))
