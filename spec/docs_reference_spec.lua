@@ -17,6 +17,10 @@ local classes = {
   batch = core.class_members "ip.udp.batch",
   fiber = core.class_members "ip.fiber",
   file_descriptor = core.class_members "ip.file_descriptor",
+  queue = core.class_members "ip.fiber.queue",
+  condition = core.class_members "ip.fiber.condition",
+  semaphore = core.class_members "ip.fiber.semaphore",
+  group = core.class_members "ip.fiber.group",
 }
 
 -- The fields of ip.fiber.loop come from its metatable.
@@ -60,7 +64,8 @@ end
 -- Names that the pages use for objects and modules.
 local objects = {
   sock = "socket", socket = "socket", batch = "batch", span = "byte_span", address = "address", err = "error",
-  fd = "file_descriptor", fiber = "fiber", ["fiber.loop"] = "loop", loop = "loop",
+  fd = "file_descriptor", fiber = "fiber", ["fiber.loop"] = "loop", loop = "loop", queue = "queue",
+  condition = "condition", semaphore = "semaphore", group = "group",
 }
 local modules = { fiber = "ip.fiber" }
 
@@ -69,6 +74,9 @@ local name_tables = {
   ["address.md Properties"] = "address:",
   ["error.md Error values"] = "error:",
   ["fiber.md Properties"] = "fiber:",
+  ["waiting.md Properties of a queue"] = "queue:",
+  ["waiting.md Properties of a semaphore"] = "semaphore:",
+  ["waiting.md Properties of a group"] = "group:",
   ["udp_socket.md Properties"] = "socket:",
   ["message.md Options"] = "option ",
   ["options.md The options"] = "option ",
@@ -96,7 +104,8 @@ end
 
 -- Operators and the fields of ip.error, which are not listed anywhere.
 local function is_operator(code)
-  return code:find("^[%w_.]+%[") or code:find("^tostring%(") or code:find("^[ab] [=<]")
+  return code:find("^[%w_.]+%[") or code:find("^tostring%(") or code:find("^[ab] [=<]") or code:find("^#")
+    or code:find("^local ")
 end
 
 local function heading_entry(where, code, last_owner)
@@ -286,11 +295,14 @@ local harmless = {
   ["ip.udp.batch."] = "new",
   ["batch:"] = "get resize set",
   ["ip.file_descriptor."] = "new",
-  ["ip.fiber."] = "shield sleep spawn wait_fd wait_signal with_timeout",
+  ["ip.fiber."] = "every semaphore shield sleep spawn wait_any wait_fd wait_signal with_timeout",
+  ["queue:"] = "put try_put",
+  ["group:"] = "spawn",
   ["ip.udp."] = "bind connect get_name_info",
   ["socket:"] = "assign bind connect get_option get_raw_option io_control open receive receive_from receive_loop "
     .. "receive_many receive_message reply_message send send_many send_message send_to send_to_with send_with serve "
-    .. "set_option set_raw_option shutdown try_receive try_receive_from try_send try_send_to",
+    .. "set_option set_raw_option shutdown try_receive try_receive_from try_receive_many try_receive_message try_send "
+    .. "try_send_many try_send_message try_send_to",
 }
 
 -- What a method is called on: open and closed objects do.
@@ -299,6 +311,10 @@ local function receivers()
     ["byte_span:"] = ip.byte_span.new(1),
     ["address:"] = ip.address.any_v6(),
     ["batch:"] = ip.udp.batch.new(1, 1),
+    ["queue:"] = ip.fiber.queue(),
+    ["condition:"] = ip.fiber.condition(),
+    ["semaphore:"] = ip.fiber.semaphore(9),
+    ["group:"] = ip.fiber.group(),
     ["socket:"] = ip.udp.socket.new(),
   }
 end
@@ -340,7 +356,8 @@ local accepted = {
     unpack = { "B", 1 },
   },
   ["ip."] = {
-    endpoint_from_key = { ip.endpoint_key("::1", 9) }, endpoint_key = { "::1", 9 }, host_name = {}, interfaces = {},
+    endpoint_from_key = { ip.endpoint_key("::1", 9) }, endpoint_key = { "::1", 9 }, host_name = {},
+    interfaces = { true },
     toendpoint = { "[::1]:9" }, tostring = { "::1", 9 },
   },
   ["ip.address."] = {
@@ -350,8 +367,13 @@ local accepted = {
   ["address:"] = { to_bytes = {}, to_v6 = {}, with_scope_id = { 1 } },
   ["ip.udp."] = {
     get_address_info = { "127.0.0.1", 9, 0 }, get_address_v4_info = { "127.0.0.1", 9, 0 },
-    get_address_v6_info = { "::1", 9, 0 }, get_name_info = { "127.0.0.1", 9 },
+    get_address_v6_info = { "::1", 9, 0 }, get_name_info = { "127.0.0.1", 9, 0 },
   },
+  ["ip.fiber."] = { condition = {}, group = {}, list = {}, queue = { 1 }, semaphore = { 1 } },
+  ["queue:"] = { close = {}, try_get = {}, values = {} },
+  ["condition:"] = { notify_all = {}, notify_one = {} },
+  ["semaphore:"] = { acquire = {}, hold = {}, release = {}, try_acquire = {} },
+  ["group:"] = { interrupt = {}, join = {} },
   ["ip.udp.batch."] = { new = { 1, 1 } },
   ["batch:"] = { clear = {}, get = { 1 }, info = { 1, {} }, resize = { 1, 1 }, set = { 1, "x", "::1", 9, {} } },
   ["ip.udp.socket."] = { new = {} },
@@ -365,7 +387,9 @@ local accepted = {
     send = { "x", 0 }, send_many = { ip.udp.batch.new(1, 1), 1, 1 },
     send_message = { "x", { address = "127.0.0.1", port = 9 }, 0 }, send_to = { "x", "127.0.0.1", 9, 0 },
     shutdown = { "both" }, try_receive = { ip.byte_span.new(1), 0 }, try_receive_from = { ip.byte_span.new(1), 0 },
-    try_send = { "x", 0 }, try_send_to = { "x", "127.0.0.1", 9, 0 },
+    try_receive_many = { ip.udp.batch.new(1, 1), 0 }, try_receive_message = { ip.byte_span.new(1), {}, 0 },
+    try_receive_string = { 1, 0 }, try_send = { "x", 0 }, try_send_many = { ip.udp.batch.new(1, 1), 1, 1 },
+    try_send_message = { "x", { address = "127.0.0.1", port = 9 }, 0 }, try_send_to = { "x", "127.0.0.1", 9, 0 },
   },
 }
 

@@ -28,7 +28,7 @@ local udp = {
   get_address_v4_info = core.get_address_v4_info,
   ---@type ip.udp.look_up suspends; v6 addresses only
   get_address_v6_info = core.get_address_v6_info,
-  ---@type fun(address: ip.addr, port: integer): ip.udp.name_info[] suspends; names of an endpoint
+  ---@type fun(address: ip.addr, port: integer, flags: integer?): ip.udp.name_info[] suspends; names of an endpoint
   get_name_info = core.get_name_info,
   socket = core.socket,
   batch = core.batch,
@@ -118,7 +118,7 @@ local function build(prepare, addr, port, options)
   local ok, err = pcall(prepare, sock, addr, port, options or no_options)
   if ok then return sock end
   sock:close()
-  check.raise(err, 3)
+  error(err, 0)
 end
 
 --- Opens a socket, sets the options in the order of docs/reference/options.md, and binds it. Also joins a

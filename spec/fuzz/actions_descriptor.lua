@@ -100,7 +100,11 @@ function actions.wild_assign(r)
   local sock = world.wild_socket(r)
   if r:one_in(2) then world.try("close", S.close, sock) end
   local fd = r:pick(world.fds)
-  world.try("assign", S.assign, sock, r:pick { "v4", "v6" }, fd)
+  if r:one_in(3) then
+    world.try("assign", S.assign, sock, fd)
+  else
+    world.try("assign", S.assign, sock, r:pick { "v4", "v6" }, fd)
+  end
 end
 
 function actions.wait_fd_of_descriptor(r)

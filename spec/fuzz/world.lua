@@ -15,6 +15,7 @@ local world = {
   all_wild = setmetatable({}, { __mode = "k" }),
   all_fibers = setmetatable({}, { __mode = "k" }),
   signals = { "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGHUP" },
+  recording = setmetatable({}, { __mode = "k" }), -- coroutines that have a result of actions_waiting to note
   modes = {}, -- how often each mode of the collector was chosen
 }
 
@@ -27,7 +28,7 @@ local TOLERATED = { -- errors that are text, by a part of their messages
   "its handler may return data",
   "seconds of at least", "property '", "invalid order function", "outside a coroutine", "invalid format",
   "data string too short", "format result too large", "out of limits", "malformed", "missing",
-  "unfinished string", "attempt to concatenate", "cannot suspend", "read-only", "has no field",
+  "unfinished string", "attempt to concatenate", "cannot suspend", "read-only", "has no field", "batch:resize",
 }
 
 --- Writes a line of the log; it is on disk when the next call begins.

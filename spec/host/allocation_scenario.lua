@@ -53,9 +53,10 @@ fiber.run(function()
   promise(ip.endpoint_from_key(ip.endpoint_key("1.2.3.4", 5)) == ip.address.new("1.2.3.4"), "keys round-trip")
   local found = ip.udp.get_address_info("192.0.2.1", 53, ip.address_info_flag.canonical_name)
   promise(found[1].address == ip.address.new("192.0.2.1") and #found == 1, "a literal address is its own result")
+  promise(#ip.udp.get_address_v4_info("localhost", 53) > 0, "this machine has a name")
   promise(#ip.udp.get_name_info("127.0.0.1", 40001) == 1, "an address has one entry of names")
   local closed = coroutine.create(ip.udp.get_address_info)
-  if coroutine.resume(closed, "192.0.2.1", 53) then coroutine.close(closed) end
+  if coroutine.resume(closed, "localhost", 53) then coroutine.close(closed) end
   promise(#ip.interfaces() > 0 and #ip.host_name() > 0, "the machine knows itself")
 
   local seen = 0
@@ -71,8 +72,17 @@ fiber.run(function()
   end, { buffer = buffer, stop = stop })
   promise(reason == "stopped" and seen == 1, "the end of a fiber stops a loop, with nothing lost")
   stop:join()
-  for data in client:datagrams { capacity = 8, stop = function() return true end } do
+  for data in client:datagrams { capacity = 8, on_error = error, stop = function() return true end } do
     promise(#data == 2, "a datagram is as long as it was sent")
+  end
+  for workers = 1, 2 do
+    local asking = fiber.spawn(function()
+      client:send("question")
+      promise(client:receive_string() == "no question", "an answer is what the handler returns")
+    end)
+    reason = server:serve(function(data) return { "no ", data } end, { stop = asking, workers = workers })
+    promise(reason == "stopped", "the end of a fiber stops a server")
+    asking:join()
   end
   local fd <close> = server:release()
   promise(not server.is_open, "release closes the socket")
@@ -116,4 +126,39 @@ fiber.run(function()
   gathering:send_to("left", "127.0.0.1", sink.local_port)
   server:set_option("broadcast", true)
   promise(server:get_option("broadcast"), "options stick")
+  local queue, lock = fiber.queue(1), fiber.semaphore(1)
+  local taker = fiber.spawn(function()
+    local sum = 0
+    for value in queue:values() do
+      local guard <close> = lock:hold() -- luacheck: ignore guard
+      sum = sum + value
+    end
+    return sum
+  end)
+  for i = 1, 9 do queue:put(i) end
+  local none = fiber.semaphore(0)
+  promise(not pcall(fiber.with_timeout, 0.001, none.acquire, none), "a deadline ends a wait")
+  queue:close()
+  promise(taker:join() == 45 and lock.permits == 1, "every value arrives once")
+  local changed, seen_changes = fiber.condition(), 0
+  do
+    local group <close> = fiber.group()
+    for i = 1, 2 do
+      group:spawn(function()
+        changed:wait()
+        seen_changes = seen_changes + 1
+      end).name = "watcher " .. i
+    end
+    fiber.yield()
+    promise(changed:notify_all() == 2, "all are woken")
+    group:join()
+  end
+  promise(seen_changes == 2 and #fiber.list() >= 1, "members of a group end")
+  local filled, waiting = fiber.queue(), fiber.spawn(fiber.sleep, 60)
+  for i = 1, 20 do filled:put(i) end
+  promise(fiber.wait_any(waiting, filled) == filled, "what is ready is found")
+  promise(fiber.wait_any { waiting, fiber.spawn(fiber.yield), server } ~= waiting, "what becomes ready is found")
+  promise(#waiting:traceback() > 0, "a fiber tells where it is")
+  waiting:interrupt()
+  for count in fiber.every(0.001) do if count > 1 then break end end
 end)

@@ -133,7 +133,7 @@ bool ip_context_has_scope_at_once(const struct ip_context *context) {
   return false;
 }
 
-static bool is_interrupted(const struct ip_context *context) {
+bool ip_context_is_interrupted(const struct ip_context *context) {
   for (; context != NULL; context = ip_context_outer(context))
     if (context->interrupted && context->shields == 0) return true;
   return false;
@@ -171,15 +171,7 @@ struct ip_error_detail *ip_context_test_deadline(lua_State *L, struct ip_runtime
 
 struct ip_error_detail *ip_context_test(lua_State *L, struct ip_runtime *runtime, const char *operation,
                                         struct ip_context *context, bool waits) {
-  if (is_interrupted(context))
+  if (ip_context_is_interrupted(context))
     return ip_error_push_detail(L, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED, operation);
   return has_expired(runtime, context, waits) ? ip_context_push_deadline(L) : NULL;
-}
-
-void ip_context_check(lua_State *L, struct ip_runtime *runtime, const char *operation,
-                      struct ip_context *context, bool waits) {
-  if (is_interrupted(context)) {
-    ip_error_throw_new(L, ip_error_push(L, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED, operation));
-  }
-  if (has_expired(runtime, context, waits)) ip_error_throw_new(L, &ip_context_push_deadline(L)->error);
 }

@@ -71,16 +71,14 @@ void ip_context_forget(struct ip_context *context, const struct ip_operation *op
    expired, too. */
 struct ip_scope *ip_context_find_expired(const struct ip_context *context, bool waits);
 
+/* Is an interruption pending that no shield holds back? */
+bool ip_context_is_interrupted(const struct ip_context *context);
+
 /* Marks a scope as expired. Idempotent. Does not call Lua. */
 void ip_scope_expire(struct ip_runtime *runtime, struct ip_scope *scope);
 
 /* Is the context inside a scope of zero seconds? */
 bool ip_context_has_scope_at_once(const struct ip_context *context);
-
-/* Raises a pending interruption or an expired deadline; the error names `operation`. `waits`: the call is
-   about to wait. [-0, +0, e] */
-void ip_context_check(lua_State *L, struct ip_runtime *runtime, const char *operation,
-                      struct ip_context *context, bool waits);
 
 /* The same for a caller that adds facts to the error and raises it: pushes it, or returns NULL.
    [-0, +(0|1), m] */

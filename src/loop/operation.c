@@ -54,13 +54,26 @@ bool ip_operation_can_suspend(lua_State *L, const struct ip_runtime *runtime) {
   return lua_isyieldable(L);
 }
 
+static void check_context(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_type *type,
+                          struct ip_context *context, bool waits) {
+  struct ip_error_detail *detail = ip_context_test(L, runtime, type->name, context, waits);
+  if (detail == NULL) return;
+  if (type->describe != NULL) type->describe(L, detail);
+  ip_error_throw_new(L, &detail->error);
+}
+
+void ip_operation_check_wait(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_type *type) {
+  struct ip_context *context = ip_context_of(L, runtime);
+  if (context != NULL) check_context(L, runtime, type, context, true);
+}
+
 void ip_operation_check_closely(lua_State *L, struct ip_runtime *runtime,
                                 const struct ip_operation_type *type) {
   if (IP_UNLIKELY(!runtime->opened)) ip_runtime_check(L, runtime);
   if (IP_UNLIKELY(!ip_operation_can_suspend(L, runtime))) refuse(L, runtime, type);
   if (IP_LIKELY(runtime->pending_raises == 0)) return;
   struct ip_context *context = ip_context_of(L, runtime);
-  if (context != NULL) ip_context_check(L, runtime, type->name, context, false);
+  if (context != NULL) check_context(L, runtime, type, context, false);
 }
 
 /* --- acquire --- */
@@ -74,7 +87,7 @@ void ip_operation_init(struct ip_operation *operation, struct ip_runtime *runtim
 /* Adds one more operation to the pool. [-0, +0, m] */
 static void extend_pool(lua_State *L, struct ip_runtime *runtime) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &pool_key);
-  struct ip_pooled_operation *pooled = lua_newuserdatauv(L, sizeof *pooled, 2);
+  struct ip_pooled_operation *pooled = lua_newuserdatauv(L, sizeof *pooled, IP_OPERATION_USER_VALUES);
   ip_operation_init(&pooled->operation, runtime, IP_READY_OPERATION);
   pooled->operation.is.pooled = true;
   pooled->delegate = NULL;
@@ -89,6 +102,13 @@ void ip_operation_push_pooled(lua_State *L, const struct ip_operation *operation
   lua_rawgetp(L, LUA_REGISTRYINDEX, &pool_key);
   lua_rawgeti(L, -1, ip_pooled_const(operation)->reference);
   lua_remove(L, -2);
+}
+
+void ip_operation_push_owner(lua_State *L, const struct ip_operation *operation) {
+  if (operation->is.pooled)
+    ip_operation_push_pooled(L, operation);
+  else
+    ip_task_push(L, ip_container_of(operation, struct ip_task, operation));
 }
 
 void ip_operation_anchor_context(lua_State *L, struct ip_runtime *runtime, struct ip_context *context) {
@@ -181,25 +201,11 @@ static struct ip_timer *new_timer(lua_State *L, struct ip_runtime *runtime, ip_d
   return timer;
 }
 
-/* Raises a pending interruption or an expired deadline. A call that has done a part already tells it.
-   [-0, +0, e] */
-static void check_before_waiting(lua_State *L, struct ip_runtime *runtime,
-                                 const struct ip_operation_type *type, struct ip_context *context) {
-  if (type->describe == NULL) {
-    ip_context_check(L, runtime, type->name, context, true);
-    return;
-  }
-  struct ip_error_detail *detail = ip_context_test(L, runtime, type->name, context, true);
-  if (detail == NULL) return;
-  type->describe(L, detail);
-  ip_error_throw_new(L, &detail->error);
-}
-
 struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runtime,
                                           const struct ip_operation_type *type, ip_deadline deadline,
                                           bool yields) {
   struct ip_context *context = ip_context_of(L, runtime);
-  if (context != NULL && !yields) check_before_waiting(L, runtime, type, context);
+  if (context != NULL && !yields) check_context(L, runtime, type, context, true);
   if (deadline == IP_AT_ONCE && !yields) ip_operation_raise(L, type, IP_ERROR_SYSTEM, ip_failure(ETIMEDOUT));
   struct ip_operation *operation = own_operation(L, context);
   if (operation == NULL) fill_pool(L, runtime);
@@ -465,6 +471,7 @@ static int continue_operation(lua_State *L, int status, lua_KContext operation_c
      own. */
   if (IP_UNLIKELY(result.runtime->running != L && task != NULL)) ip_task_enqueue(task);
   if (IP_LIKELY(failure.code == 0)) return type->push_results(L, &result);
+  if (type->failed != NULL) type->failed(L, &result);
   return by_scope ? raise_deadline(L, type) : raise_failure(L, type, category, failure);
 }
 

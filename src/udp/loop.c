@@ -14,9 +14,9 @@
 
 /* --- loops that a fiber stops --- */
 
-/* Ends a waiting receive when a fiber ends. It is the object of the receive's operation, so it is no memory of
-   Lua: when somebody closes the coroutine that waits, Lua may collect what its frames hold while the operation
-   is still waiting. */
+/* Ends a waiting receive when a fiber ends. It is the object of the receive's operation, so it is no memory
+   of Lua: when somebody closes the coroutine that waits, Lua may collect what its frames hold while the
+   operation is still waiting. */
 struct ip_stop_watch {
   struct ip_fiber_watch watch; /* on the fiber that stops the loop, while the receive waits */
   struct ip_operation *operation;
@@ -89,8 +89,10 @@ struct ip_udp_loop *ip_udp_loop_new(lua_State *L, const struct ip_udp_loop_type 
   struct ip_udp_loop *loop = lua_newuserdatauv(L, size, 0);
   const struct ip_socket_box *box =
       ip_socket_check_open(L, type->plain.name); /* last: a finalizer may close it */
-  *loop = (struct ip_udp_loop){
-      .type = type, .runtime = ip_runtime(L), .max_ready = max_ready, .generation = box->generation};
+  *loop = (struct ip_udp_loop){.type = type,
+                               .runtime = ip_runtime(L),
+                               .max_ready = max_ready < UINT32_MAX ? (uint32_t)max_ready : UINT32_MAX,
+                               .generation = box->generation};
   ip_class_set(L, IP_CLASS_LOOP);
   return loop;
 }
@@ -110,8 +112,7 @@ struct ip_udp_loop *ip_udp_loop_check(lua_State *L) {
 bool ip_udp_loop_is_too_late(lua_State *L, const struct ip_udp_loop *loop, ip_deadline deadline,
                              bool yields) {
   if (IP_LIKELY(deadline != IP_AT_ONCE) || yields) return false;
-  struct ip_context *context = ip_context_of(L, loop->runtime);
-  if (context != NULL) ip_context_check(L, loop->runtime, loop->type->plain.name, context, true);
+  ip_operation_check_wait(L, loop->runtime, &loop->type->plain);
   return true;
 }
 

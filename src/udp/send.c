@@ -277,7 +277,7 @@ int ip_socket_send_to_filled(lua_State *L) {
 
 /* If this library segments the data, the system may accept only a part of it: n is then the size of that
    part. */
-static int send_at_once(lua_State *L, const struct ip_send_type *type) {
+int ip_send_at_once(lua_State *L, const struct ip_send_type *type) {
   struct ip_send_call call;
   size_t sent;
   type->read(L, type->operation.name, &call);
@@ -289,12 +289,12 @@ static int send_at_once(lua_State *L, const struct ip_send_type *type) {
 
 /* sock:try_send(data[, flags]) -> n | nil, err. Suspends: no. */
 int ip_socket_try_send(lua_State *L) {
-  return send_at_once(L, &try_send_type);
+  return ip_send_at_once(L, &try_send_type);
 }
 
 /* sock:try_send_to(data, addr, port[, flags]) -> n | nil, err. Suspends: no. */
 int ip_socket_try_send_to(lua_State *L) {
-  return send_at_once(L, &try_send_to_type);
+  return ip_send_at_once(L, &try_send_to_type);
 }
 
 /* --- flush --- */

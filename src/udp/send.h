@@ -47,6 +47,9 @@ void ip_send_read_data(lua_State *L, const char *operation, struct ip_send_call 
 /* Reads the call, and sends or waits: `return ip_send_start(...)`. [-0, +?, e] */
 int ip_send_start(lua_State *L, const struct ip_send_type *type);
 
+/* The same for a try_ form, which returns nil and EAGAIN instead of waiting. [-0, +?, e] */
+int ip_send_at_once(lua_State *L, const struct ip_send_type *type);
+
 /* Sets the endpoint of an error of a send from the values at `address` and `port`, if they are one; a send to
    port 0 is known by that. [-0, +0, -] */
 void ip_send_describe_endpoint(lua_State *L, int address, int port, struct ip_error_detail *detail);
@@ -55,8 +58,8 @@ void ip_send_describe_endpoint(lua_State *L, int address, int port, struct ip_er
 int ip_send_suspend(lua_State *L, const struct ip_operation_type *type, const struct ip_socket_box *box,
                     union ip_payload payload, enum ip_wait wait);
 
-/* Tries once to send: sets the number of bytes that were sent, or returns the failure. EAGAIN: the call has to
-   wait. EPIPE after shutdown. Does not call Lua. */
+/* Tries once to send: sets the number of bytes that were sent, or returns the failure. EAGAIN: the call has
+   to wait. EPIPE after shutdown. Does not call Lua. */
 struct ip_failure ip_send_try(struct ip_socket *socket, struct ip_send *send, size_t *sent);
 
 /* What a send waits with: its unsent data, and its deadline. */
