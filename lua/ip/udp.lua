@@ -3,6 +3,7 @@
 local core = require("ip.core")
 local check = require("ip.check")
 local fill = require("ip.udp_fill")
+local listen = require("ip.udp_listen")
 local loop = require("ip.udp_loop")
 
 ---@class ip.udp.address_info
@@ -40,6 +41,8 @@ if core.add_methods then
     send_to_with = fill.send_to_with,
   }
   core.add_methods = nil
+  core.add_session_methods { send_with = fill.session_send_with }
+  core.add_session_methods = nil
 end
 
 -- Timeouts are properties; all other options are socket options. `own` names the options that the shortcut
@@ -93,6 +96,11 @@ local function bind(sock, addr, port, options)
   sock:bind(addr, port)
 end
 
+local function bind_all(sock, addr, port, options)
+  bind(sock, addr, port, options)
+  listen.prepare(sock, addr)
+end
+
 local function connect(sock, addr, port, options)
   sock:open(addr)
   configure(sock, options, connect_options)
@@ -124,6 +132,22 @@ function udp.bind(addr, port, options)
   if options ~= nil then check.type(3, "bind", "table", options) end
   local sock = build(bind, addr, port, options)
   return sock
+end
+
+--- Opens a socket as `bind` does, with a session for each peer that sends to it.
+---@param addr ip.addr
+---@param port integer
+---@param options table? those of bind, and ip.udp.listen_options
+---@return ip.udp.listener
+function udp.listen(addr, port, options)
+  addr = check.address(1, "listen", addr)
+  if options ~= nil then check.type(3, "listen", "table", options) end
+  options = options or no_options
+  local of_socket, problem = listen.split(options)
+  if of_socket == nil then check.fail(3, "listen", problem, 2) end
+  local sock = build(bind_all, addr, port, of_socket)
+  local listener = listen.make(sock, addr, options)
+  return listener
 end
 
 --- Opens a socket, sets the options (also local_address and local_port) and connects it.

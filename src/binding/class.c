@@ -18,7 +18,8 @@ static const char *const class_names[IP_CLASS_COUNT] = {
     [IP_CLASS_FIBER] = "ip.fiber",       [IP_CLASS_OPERATION] = "ip.operation",
     [IP_CLASS_SCOPE] = "ip.scope",       [IP_CLASS_SHIELD] = "ip.shield",
     [IP_CLASS_LOOKUP] = "ip.udp.lookup", [IP_CLASS_INTERFACE_LIST] = "ip.interface_list",
-    [IP_CLASS_LOOP] = "ip.loop",
+    [IP_CLASS_LOOP] = "ip.loop",           [IP_CLASS_LISTENER] = "ip.udp.listener",
+    [IP_CLASS_SESSION] = "ip.udp.session",
 };
 
 const char *ip_class_name(enum ip_class class) {

@@ -53,12 +53,13 @@ void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int
   watcher->armed = 0;
   watcher->pending = 0;
   watcher->writing = false;
+  watcher->reader = NULL;
   watcher->poll.data = NULL;
   ip_runtime_add_resource(runtime, &watcher->resource, &type->resource);
 }
 
 static int wanted_events(const struct ip_watcher *watcher) {
-  int events = watcher->writing ? UV_WRITABLE : 0;
+  int events = (watcher->writing ? UV_WRITABLE : 0) | (watcher->reader != NULL ? UV_READABLE : 0);
   for (int side = 0; side < IP_SIDE_COUNT; side++)
     if (ip_watcher_has_waiters(watcher, (enum ip_side)side)) events |= side_events[side];
   return events;
@@ -289,6 +290,11 @@ int ip_watcher_set_writing(struct ip_watcher *watcher, bool writing) {
   return 0;
 }
 
+void ip_watcher_set_reader(struct ip_watcher *watcher, struct ip_reader *reader) {
+  watcher->reader = reader;
+  if (reader != NULL) arm(watcher);
+}
+
 static struct ip_operation *operation_of(struct ip_queue *link) {
   return ip_container_of(ip_container_of(link, struct ip_ready, link), struct ip_operation, ready);
 }
@@ -312,6 +318,7 @@ static struct ip_operation *oldest(const struct ip_watcher *watcher, enum ip_sid
 void ip_watcher_fail(struct ip_watcher *watcher, enum ip_side side, int code) {
   while (ip_watcher_has_waiters(watcher, side))
     ip_operation_complete_with(oldest(watcher, side), code);
+  if (side == IP_SIDE_READ && watcher->reader != NULL) watcher->reader->failed(watcher->reader, code);
 }
 
 /* Times out the waiters that must not wait any longer, because the descriptor would block. */
@@ -369,6 +376,13 @@ static bool dispatch_side(lua_State *L, struct ip_watcher *watcher, enum ip_side
   return true;
 }
 
+/* Lets the reader read. Returns false when the watcher is closed or the main thread has its result. */
+static bool dispatch_reader(lua_State *L, struct ip_watcher *watcher) {
+  const struct ip_runtime *runtime = watcher->runtime;
+  watcher->reader->readable(L, watcher->reader);
+  return !runtime->main_done && runtime->dispatching == watcher;
+}
+
 /* Clears `pending` first: a side that becomes pending meanwhile is served in the next iteration. */
 void ip_watcher_dispatch(lua_State *L, struct ip_watcher *watcher) {
   struct ip_runtime *runtime = watcher->runtime;
@@ -380,6 +394,7 @@ void ip_watcher_dispatch(lua_State *L, struct ip_watcher *watcher) {
     uint8_t bit = (uint8_t)(1 << side);
     if (!(pending & bit)) continue;
     pending &= (uint8_t)~bit;
+    if (side == IP_SIDE_READ && watcher->reader != NULL && !dispatch_reader(L, watcher)) break;
     if (!dispatch_side(L, watcher, (enum ip_side)side)) break;
   }
   if (runtime->dispatching != watcher) return; /* a resumed coroutine has closed it */

@@ -45,11 +45,23 @@ int ip_send_suspend(lua_State *L, const struct ip_operation_type *type, const st
   return ip_operation_suspend(L, operation);
 }
 
+/* Completing an operation removes it from the queue. */
+void ip_send_fail_owner(struct ip_watcher *watcher, const void *owner, int code) {
+  struct ip_queue *link = watcher->waiters[IP_SIDE_WRITE].next;
+  while (link != &watcher->waiters[IP_SIDE_WRITE]) {
+    struct ip_ready *ready = ip_container_of(link, struct ip_ready, link);
+    struct ip_operation *operation = ip_container_of(ready, struct ip_operation, ready);
+    link = link->next;
+    if (operation->payload.send.owner == owner) ip_operation_complete_with(operation, code);
+  }
+}
+
 static int wait_to_send(lua_State *L, const struct ip_send_type *type, const struct ip_send_call *call,
                         ip_deadline deadline, enum ip_wait wait) {
   union ip_payload payload = {.send = {.size = ip_data_size(&call->send.data) - call->send.done,
                                        .done = call->send.done,
-                                       .deadline = deadline}};
+                                       .deadline = deadline,
+                                       .owner = call->owner}};
   return ip_send_suspend(L, &type->operation, call->box, payload, wait);
 }
 
@@ -142,6 +154,7 @@ void ip_send_read_call(lua_State *L, const char *operation, int needed, struct i
     lua_settop(L, needed + 1);
   call->box = ip_socket_peek_open(L, ip_runtime(L), operation);
   if (IP_UNLIKELY(count < needed)) lua_settop(L, count);
+  call->owner = NULL;
   struct ip_send *send = &call->send;
   send->flags = IP_LIKELY(count <= needed) ? 0 : ip_message_flag_optional(L, needed + 1, false, operation);
   send->control.items = 0;
@@ -231,7 +244,7 @@ int ip_socket_send_to_filled(lua_State *L) {
 
 /* If this library segments the data, the system may accept only a part of it: n is then the size of that
    part. */
-static int send_at_once(lua_State *L, const char *operation, struct ip_send_call *call) {
+int ip_send_try(lua_State *L, const char *operation, struct ip_send_call *call) {
   size_t sent;
   bool queued = ip_watcher_has_waiters(&call->box->socket->watcher, IP_SIDE_WRITE);
   if (!queued && try_to_send(L, operation, call, &sent)) return push_sent(L, sent);
@@ -243,14 +256,14 @@ static int send_at_once(lua_State *L, const char *operation, struct ip_send_call
 int ip_socket_try_send(lua_State *L) {
   struct ip_send_call call;
   read_send(L, "try_send", &call);
-  return send_at_once(L, "try_send", &call);
+  return ip_send_try(L, "try_send", &call);
 }
 
 /* sock:try_send_to(data, addr, port[, flags]) -> n | nil, err. Suspends: no. */
 int ip_socket_try_send_to(lua_State *L) {
   struct ip_send_call call;
   read_send_to(L, "try_send_to", &call);
-  return send_at_once(L, "try_send_to", &call);
+  return ip_send_try(L, "try_send_to", &call);
 }
 
 /* --- flush --- */

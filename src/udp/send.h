@@ -7,6 +7,7 @@
 
 struct ip_send_call {
   struct ip_socket_box *box;
+  const void *owner; /* a session that sends; NULL: the socket does */
   struct ip_send send;
 };
 
@@ -43,6 +44,12 @@ void ip_send_read_data(lua_State *L, const char *operation, struct ip_send_call 
 
 /* Reads the call, and sends or waits: `return ip_send_start(...)`. [-0, +?, e] */
 int ip_send_start(lua_State *L, const struct ip_send_type *type);
+
+/* The try_ form: sends at once, or returns nil and EAGAIN: `return ip_send_try(...)`. [-0, +2, e] */
+int ip_send_try(lua_State *L, const char *operation, struct ip_send_call *call);
+
+/* Completes the waiting sends of an owner with an error. Does not call Lua. */
+void ip_send_fail_owner(struct ip_watcher *watcher, const void *owner, int code);
 
 /* Suspends a send in an operation; `payload` describes its unsent data. [-0, +?, e] */
 int ip_send_suspend(lua_State *L, const struct ip_operation_type *type, const struct ip_socket_box *box,

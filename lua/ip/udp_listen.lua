@@ -1,0 +1,88 @@
+--- ip.udp.listen: one socket, and a session for each of its peers.
+
+local core = require("ip.core")
+local new_listener = core.new_listener
+
+---@class ip.udp.listen_options
+---@field max_sessions integer? sessions at a time; default 10,000
+---@field session_capacity integer? datagrams that a session keeps until they are received; default 64
+---@field idle_timeout number? seconds after which a silent session ends; default: never
+---@field accept (fun(address: ip.address, port: integer, data: string): boolean)? decides about each new peer
+
+---@class ip.udp.session
+---@field is_open boolean
+---@field remote_address ip.address
+---@field remote_port integer
+---@field dropped integer datagrams for which the session had no capacity
+---@field receive_timeout number? seconds
+---@field send_timeout number? seconds
+---@field receive fun(self: ip.udp.session, buf: byte_span, flags: integer?): integer, boolean suspends
+---@field receive_string fun(self: ip.udp.session, size: integer?, flags: integer?): string, ip.address, integer, boolean suspends
+---@field try_receive fun(self: ip.udp.session, buf: byte_span, flags: integer?): integer?, boolean|ip.error
+---@field try_receive_string fun(self: ip.udp.session, size: integer?, flags: integer?): string?, ip.address|ip.error, integer?, boolean?
+---@field send fun(self: ip.udp.session, data: ip.data, flags: integer?): integer suspends
+---@field try_send fun(self: ip.udp.session, data: ip.data, flags: integer?): integer?, ip.error?
+---@field send_with fun(self: ip.udp.session, length: integer, fill: fun(span: byte_span)): integer suspends
+---@field close fun(self: ip.udp.session)
+
+---@class ip.udp.listener
+---@field is_open boolean
+---@field local_address ip.address
+---@field local_port integer
+---@field dropped integer datagrams of peers that could get no session
+---@field accept fun(self: ip.udp.listener): ip.udp.session suspends
+---@field try_accept fun(self: ip.udp.listener): ip.udp.session?, ip.error?
+---@field sessions fun(self: ip.udp.listener): fun(): ip.udp.session? for `for`; the function suspends
+---@field close fun(self: ip.udp.listener)
+
+local udp_listen = {}
+
+local DEFAULT_MAX_SESSIONS = 10000
+local DEFAULT_SESSION_CAPACITY = 64
+
+-- A test for each option of a listener: a function from the value to a description of the problem, or nil.
+local problems = {}
+
+local function count_problem(value)
+  local integer = type(value) == "number" and math.tointeger(value)
+  if not integer or integer < 1 then return "integer of at least 1 expected" end
+end
+
+problems.max_sessions = count_problem
+problems.session_capacity = count_problem
+
+function problems.idle_timeout(value)
+  if type(value) ~= "number" or not (value > 0) then return "positive number of seconds expected" end
+end
+
+function problems.accept(value)
+  if type(value) ~= "function" then return "function expected" end
+end
+
+--- Returns the options of the socket, or nil and a description of the first problem.
+function udp_listen.split(options)
+  local rest = {}
+  for name, value in pairs(options) do
+    local test = problems[name]
+    local problem = test and test(value)
+    if problem ~= nil then
+      return nil, ("option '%s': %s, got %s"):format(name, problem, type(value) == "number" and value or type(value))
+    end
+    if test == nil then rest[name] = value end
+  end
+  return rest
+end
+
+--- Where a socket is bound to all addresses, the system says to which of them a datagram came: sessions answer
+--- from it.
+function udp_listen.prepare(sock, addr)
+  if addr.is_unspecified then sock:set_option("receive_packet_info", true) end
+end
+
+--- Moves a bound socket into a new listener.
+function udp_listen.make(sock, addr, options)
+  return new_listener(sock, options.max_sessions or DEFAULT_MAX_SESSIONS,
+    options.session_capacity or DEFAULT_SESSION_CAPACITY, options.idle_timeout, addr.is_unspecified, options.accept)
+end
+
+return udp_listen
