@@ -9,6 +9,9 @@ local new_listener = core.new_listener
 ---@field idle_timeout number? seconds after which a silent session ends; default: never
 ---@field accept (fun(address: ip.address, port: integer, data: string): boolean)? decides about each new peer
 
+---@alias ip.udp.session.receive_string
+---| fun(self: ip.udp.session, size: integer?, flags: integer?): string, ip.address, integer, boolean
+
 ---@class ip.udp.session
 ---@field is_open boolean
 ---@field remote_address ip.address
@@ -17,9 +20,9 @@ local new_listener = core.new_listener
 ---@field receive_timeout number? seconds
 ---@field send_timeout number? seconds
 ---@field receive fun(self: ip.udp.session, buf: byte_span, flags: integer?): integer, boolean suspends
----@field receive_string fun(self: ip.udp.session, size: integer?, flags: integer?): string, ip.address, integer, boolean suspends
+---@field receive_string ip.udp.session.receive_string suspends
 ---@field try_receive fun(self: ip.udp.session, buf: byte_span, flags: integer?): integer?, boolean|ip.error
----@field try_receive_string fun(self: ip.udp.session, size: integer?, flags: integer?): string?, ip.address|ip.error, integer?, boolean?
+---@field try_receive_string ip.udp.session.receive_string nil and an error where receive_string would wait
 ---@field send fun(self: ip.udp.session, data: ip.data, flags: integer?): integer suspends
 ---@field try_send fun(self: ip.udp.session, data: ip.data, flags: integer?): integer?, ip.error?
 ---@field send_with fun(self: ip.udp.session, length: integer, fill: fun(span: byte_span)): integer suspends
@@ -52,7 +55,8 @@ problems.max_sessions = count_problem
 problems.session_capacity = count_problem
 
 function problems.idle_timeout(value)
-  if type(value) ~= "number" or not (value > 0) then return "positive number of seconds expected" end
+  local positive = type(value) == "number" and value > 0 -- false for NaN
+  if not positive then return "positive number of seconds expected" end
 end
 
 function problems.accept(value)

@@ -48,14 +48,14 @@ struct ip_watcher {
   struct ip_queue waiters[IP_SIDE_COUNT]; /* struct ip_operation, oldest first */
   struct ip_queue unprobed;               /* in runtime->unprobed: started since the last poll */
   struct ip_runtime *runtime;
-  int fd;           /* -1: lost */
-  uint8_t armed;    /* uv_poll_event bits that are watched */
-  uint8_t pending;  /* 1 << side for each side that an attempt is worth making on */
-  bool in_loop : 1; /* `poll` is initialised: its memory belongs to libuv until on_closed */
-  bool ended : 1;   /* ip_watcher_fini has been called */
-  bool writing;     /* its owner has something to write, without an operation */
+  int fd;                   /* -1: lost */
+  uint8_t armed;            /* uv_poll_event bits that are watched */
+  uint8_t pending;          /* 1 << side for each side that an attempt is worth making on */
+  bool in_loop : 1;         /* `poll` is initialised: its memory belongs to libuv until on_closed */
+  bool ended : 1;           /* ip_watcher_fini has been called */
+  bool writing;             /* its owner has something to write, without an operation */
   struct ip_reader *reader; /* NULL: none, or nobody waits for what it reads */
-  uv_poll_t poll;   /* its data: a struct shared_watch, or NULL */
+  uv_poll_t poll;           /* its data: a struct shared_watch, or NULL */
 };
 
 void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int fd,

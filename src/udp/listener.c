@@ -219,8 +219,7 @@ static int start_accept(lua_State *L, const struct ip_operation_type *type, stru
   bool yields = runtime->budget <= 0;
   const struct ip_wait_point *point = &peers->point.wait;
   if (yields || ip_wait_point_has_waiters(point)) return wait_to_accept(L, type, yields, false);
-  if (!ip_wait_point_is_ready(point) &&
-      (ip_peers_skips_try(peers, -1) || !look(L, peers, type->name)))
+  if (!ip_wait_point_is_ready(point) && (ip_peers_skips_try(peers, -1) || !look(L, peers, type->name)))
     return wait_to_accept(L, type, false, false);
   runtime->budget--;
   return continue_accept(L, type);
@@ -239,7 +238,8 @@ static int listener_try_accept(lua_State *L) {
   static const char operation[] = "try_accept";
   struct ip_peers *peers = check_open(L, operation)->peers;
   const struct ip_wait_point *point = &peers->point.wait;
-  bool has = !ip_wait_point_has_waiters(point) && (ip_wait_point_is_ready(point) || look(L, peers, operation));
+  bool has =
+      !ip_wait_point_has_waiters(point) && (ip_wait_point_is_ready(point) || look(L, peers, operation));
   if (has && push_session(L, 1, operation)) return 1;
   return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, operation);
 }
@@ -248,7 +248,8 @@ static int listener_try_accept(lua_State *L) {
 static int iterate(lua_State *L) {
   const struct listener *listener = lua_touserdata(L, index_of(&sessions_type));
   lua_settop(L, 0);
-  if (listener->peers != NULL && !ip_runtime(L)->closed) return start_accept(L, &sessions_type, listener->peers);
+  if (listener->peers != NULL && !ip_runtime(L)->closed)
+    return start_accept(L, &sessions_type, listener->peers);
   lua_pushnil(L);
   return 1;
 }
@@ -349,8 +350,10 @@ static int new_listener(lua_State *L) {
 /* --- registration --- */
 
 static const luaL_Reg methods[] = {
-    {"accept", listener_accept},     {"try_accept", listener_try_accept},
-    {"sessions", listener_sessions}, {"close", listener_close},
+    {"accept", listener_accept},
+    {"try_accept", listener_try_accept},
+    {"sessions", listener_sessions},
+    {"close", listener_close},
     {NULL, NULL},
 };
 

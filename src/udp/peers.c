@@ -329,7 +329,8 @@ static struct ip_failure receive(struct ip_peers *peers, void *scratch, struct i
   struct ip_channel *channel = channel_of(peers);
   struct ip_receive call = {.data = scratch,
                             .size = IP_SCRATCH_SIZE,
-                            .wants = peers->answers_from ? IP_WANTS_CONTROL | IP_WANTS_SOURCE : IP_WANTS_SOURCE};
+                            .wants =
+                                peers->answers_from ? IP_WANTS_CONTROL | IP_WANTS_SOURCE : IP_WANTS_SOURCE};
   if (IP_UNLIKELY(has_errors(channel))) deliver_errors(peers);
   struct ip_failure failure = ip_receive_path_attempt(channel, &call, received);
   if (IP_LIKELY(failure.code == 0 || channel->errors == NULL)) return failure;
@@ -397,8 +398,8 @@ static bool is_ended(const struct ip_peers *peers, const struct ip_session_box *
   return !ip_peers_is_open(peers) || (box != NULL && box->socket.socket == NULL);
 }
 
-struct ip_failure ip_peers_read(lua_State *L, struct ip_peers *peers, struct ip_session_box *box, bool *direct,
-                                struct ip_received *received) {
+struct ip_failure ip_peers_read(lua_State *L, struct ip_peers *peers, struct ip_session_box *box,
+                                bool *direct, struct ip_received *received) {
   const struct ip_session *wanted = box != NULL && *direct ? box->session : NULL;
   const struct ip_peer_point *point = box != NULL ? &box->session->point : &peers->point;
   struct ip_failure failure = ip_failure(0);

@@ -25,8 +25,8 @@ struct ip_session_box {
   struct ip_socket_box socket; /* first: the listener's socket, NULL when the session is over; the timeouts */
   struct ip_session *session;  /* NULL: closed, or idle with nothing left to receive */
   struct ip_endpoint remote;
-  uint64_t dropped;            /* the count of a session that is no more */
-  bool idle;                   /* it is over because its peer was silent */
+  uint64_t dropped; /* the count of a session that is no more */
+  bool idle;        /* it is over because its peer was silent */
 };
 
 struct ip_session {
@@ -35,9 +35,10 @@ struct ip_session {
   struct ip_queue link;          /* in peers->pending or peers->accepted */
   struct ip_session_box *box;    /* NULL: not accepted yet */
   struct ip_datagram_queue datagrams;
-  struct ip_failure failure; /* that the network reported for an earlier datagram to this peer; code 0: none */
-  struct ip_control answer;  /* the ancillary data of a send: the address that the peer used */
-  ip_deadline active;        /* when something last came or went; 0 without an idle timeout */
+  struct ip_failure
+      failure;              /* that the network reported for an earlier datagram to this peer; code 0: none */
+  struct ip_control answer; /* the ancillary data of a send: the address that the peer used */
+  ip_deadline active;       /* when something last came or went; 0 without an idle timeout */
   uint64_t dropped;
 };
 
@@ -86,8 +87,8 @@ static inline bool ip_peers_is_open(const struct ip_peers *peers) {
    whether a datagram for `box` may stay in the runtime's scratch buffer, and on return whether it did. EAGAIN:
    nothing is there, at least not among the next datagrams; EBADF: the program has ended it meanwhile. Calls
    the program's accept function. [-0, +0, -] */
-struct ip_failure ip_peers_read(lua_State *L, struct ip_peers *peers, struct ip_session_box *box, bool *direct,
-                                struct ip_received *received);
+struct ip_failure ip_peers_read(lua_State *L, struct ip_peers *peers, struct ip_session_box *box,
+                                bool *direct, struct ip_received *received);
 
 /* May a call with that timeout wait without a try, because the socket was empty a moment ago? */
 bool ip_peers_skips_try(const struct ip_peers *peers, double timeout);

@@ -191,9 +191,8 @@ static struct ip_session_box *check_receivable(lua_State *L, const char *operati
 static struct ip_session_box *read_receive(lua_State *L, const char *operation, struct ip_receive *receive) {
   struct ip_session_box *box = check_receivable(L, operation);
   const struct ip_bytes *span = ip_byte_span_check(L, 2);
-  *receive = (struct ip_receive){.data = span->data,
-                                 .size = span->length,
-                                 .flags = ip_message_flag_optional(L, 3, true, operation)};
+  *receive = (struct ip_receive){
+      .data = span->data, .size = span->length, .flags = ip_message_flag_optional(L, 3, true, operation)};
   return box;
 }
 
@@ -263,14 +262,15 @@ static int session_try_receive_string(lua_State *L) {
 
 /* --- sending --- */
 
-/* Reads the arguments (self, data[, flags]). [-0, +(0|1), e] */
+/* Reads the arguments (self, data[, flags]), again after a wait: what was pushed for the first reading stands
+   behind the flags. [-?, +?, e] */
 static void read_send(lua_State *L, const char *operation, struct ip_send_call *call) {
-  int flags = ip_message_flag_optional(L, 3, false, operation);
+  if (IP_LIKELY(lua_gettop(L) == 2)) lua_pushnil(L);
   struct ip_session_box *box = check_open(L, operation);
   struct ip_session *session = box->session;
   call->box = &box->socket;
   call->owner = box;
-  call->send.flags = flags;
+  call->send.flags = ip_message_flag_optional(L, 3, false, operation);
   call->send.done = 0;
   call->send.control = session->answer;
   call->send.remote = session->entry.endpoint;
