@@ -3,7 +3,6 @@
 
 package.path = (arg[0]:match("^.*/") or "./") .. "?.lua;" .. package.path
 
-local byte_span = require "byte_span"
 local command_line = require "command_line"
 local dns_message = require "dns_message"
 local dns_zone = require "dns_zone"
@@ -168,31 +167,19 @@ end
 
 -- --- serving ---
 
-local function serve(sock, zone, query)
-  while true do
-    local n, address, port, truncated = sock:receive_from(query:resize(query.capacity))
-    local reply = respond(zone, query:resize(n), truncated)
-    if reply then sock:send_to(reply, address, port) end
-  end
+-- An error that concerns one datagram or one peer does not end the server. A series of equal ones is reported
+-- once.
+local reported
+local function report(err)
+  if err ~= reported then io.stderr:write("dns_server.lua: ", tostring(err), "\n") end
+  reported = err
 end
 
--- An error reported by the system concerns one datagram or one peer. Any other error is a mistake in this
--- program.
-local function is_passing(err)
-  if type(err) ~= "userdata" or err.category ~= "system" then return false end
-  return err ~= ip.error.EBADF and err ~= ip.error.ECANCELED
-end
-
-local function serve_forever(sock, zone)
-  local query = byte_span.new(LARGEST_QUERY)
-  local reported
-  while true do
-    local _, err = pcall(serve, sock, zone, query)
-    if not is_passing(err) then error(err, 0) end
-    if err ~= reported then io.stderr:write("dns_server.lua: ", tostring(err), "\n") end
-    reported = err -- a series of equal errors is reported once
-    ip.fiber.yield() -- an endless series of errors must not starve other fibers
+local function serve(sock, zone)
+  local function answer_query(query, _, _, truncated)
+    return respond(zone, query, truncated)
   end
+  sock:serve(answer_query, { capacity = LARGEST_QUERY, on_error = report })
 end
 
 -- A system may lack v6 or v4: then one address is enough.
@@ -221,7 +208,7 @@ local zone, complaints = load_zone()
 if not zone then give_up(complaints) end
 local announcements = {}
 for i, sock in ipairs(listen()) do
-  ip.fiber.spawn(serve_forever, sock, zone)
+  ip.fiber.spawn(serve, sock, zone)
   announcements[i] = "listening on " .. ip.tostring(sock.local_address, sock.local_port)
 end
 print(table.concat(announcements, "\n")) -- in one write, for scripts that wait for the line

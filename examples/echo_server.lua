@@ -3,7 +3,6 @@
 
 package.path = (arg[0]:match("^.*/") or "./") .. "?.lua;" .. package.path
 
-local byte_span = require "byte_span"
 local command_line = require "command_line"
 local ip = require "ip"
 
@@ -28,34 +27,21 @@ local function listen()
   os.exit(1, true)
 end
 
--- The loop reuses one span for all datagrams, so it allocates nothing. A busy loop lets other fibers run
--- after max_ready datagrams; this program has no other fibers.
-local function echo(sock, buffer)
-  for data, address, port in sock:datagrams { buffer = buffer, capacity = LARGEST_DATAGRAM, max_ready = 64 } do
-    sock:send_to(data, address, port)
-  end
+-- An error that concerns one datagram or one peer does not end the server. A series of equal ones is reported
+-- once.
+local reported
+local function report(err)
+  if err ~= reported then io.stderr:write("echo_server.lua: ", tostring(err), "\n") end
+  reported = err
 end
 
--- An error reported by the system concerns one datagram or one peer (ECONNREFUSED, EHOSTUNREACH, EINVAL for a
--- sender with port 0, …). Any other error is a mistake in this program.
-local function is_passing(err)
-  if type(err) ~= "userdata" or err.category ~= "system" then return false end
-  return err ~= ip.error.EBADF and err ~= ip.error.ECANCELED
-end
-
-local function serve(sock)
-  local buffer = byte_span.new(LARGEST_DATAGRAM)
-  local reported
-  while true do
-    local _, err = pcall(echo, sock, buffer)
-    if not is_passing(err) then error(err, 0) end
-    if err ~= reported then io.stderr:write("echo_server.lua: ", tostring(err), "\n") end
-    reported = err -- a series of equal errors is reported once
-    ip.fiber.yield() -- an endless series of errors must not starve other fibers
-  end
+local function echo(data)
+  return data
 end
 
 local sock <close> = listen()
 print("listening on " .. ip.tostring(sock.local_address, sock.local_port))
 io.stdout:flush()
-ip.fiber.run(serve, sock)
+-- The server reuses one buffer for all datagrams, so it allocates nothing. A busy server lets other fibers run
+-- after max_ready datagrams; this program has none.
+sock:serve(echo, { capacity = LARGEST_DATAGRAM, max_ready = 64, on_error = report })

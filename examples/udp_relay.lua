@@ -3,7 +3,6 @@
 
 package.path = (arg[0]:match("^.*/") or "./") .. "?.lua;" .. package.path
 
-local byte_span = require "byte_span"
 local command_line = require "command_line"
 local ip = require "ip"
 
@@ -105,30 +104,30 @@ end
 
 -- --- forwarding to the server ---
 
+local reported
+local function report(err)
+  if err ~= reported then complain(tostring(err)) end
+  reported = err -- a series of equal errors is reported once
+end
+
 -- `try_send` never waits, so a client that sends too much does not delay the others. A datagram that it
 -- cannot send is dropped, as a router would do.
-local function relay(listener, server, buf)
-  while true do
-    local n, address, port = listener:receive_from(buf:resize(buf.capacity))
-    local key = ip.endpoint_key(address, port)
-    local client = clients[key] or welcome(listener, server, key, address, port)
-    if client then
-      client.heard = ip.fiber.now()
-      client.upstream:try_send(buf:resize(n))
-    end
+local function forward(listener, server, data, address, port)
+  local key = ip.endpoint_key(address, port)
+  local client = clients[key] or welcome(listener, server, key, address, port)
+  if client then
+    client.heard = ip.fiber.now()
+    client.upstream:try_send(data)
   end
 end
 
-local function relay_forever(listener, server)
-  local buf = byte_span.new(LARGEST_DATAGRAM)
-  local reported
-  while true do
-    local _, err = pcall(relay, listener, server, buf)
+local function relay(listener, server)
+  listener:serve(function(data, address, port)
+    local ok, err = pcall(forward, listener, server, data, address, port)
+    if ok then return end
     if not is_passing(err) then error(err, 0) end
-    if err ~= reported then complain(tostring(err)) end
-    reported = err -- a series of equal errors is reported once
-    ip.fiber.yield() -- an endless series of errors must not starve other fibers
-  end
+    report(err)
+  end, { capacity = LARGEST_DATAGRAM, on_error = report })
 end
 
 local function find_server()
@@ -150,4 +149,4 @@ local listener <close> = listen()
 print(("listening on %s for %s"):format(ip.tostring(listener.local_address, listener.local_port),
   ip.tostring(server, options["to-port"])))
 io.stdout:flush()
-ip.fiber.run(relay_forever, listener, server)
+relay(listener, server)

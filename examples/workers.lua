@@ -5,7 +5,6 @@
 local directory = arg[0]:match("^.*/") or "./"
 package.path = directory .. "?.lua;" .. package.path
 
-local byte_span = require "byte_span"
 local command_line = require "command_line"
 local ip = require "ip"
 
@@ -83,21 +82,9 @@ end
 
 local echoes = 0
 
-local function echo(sock, buf)
-  while true do
-    local n, address, port = sock:receive_from(buf:resize(buf.capacity))
-    sock:send_to(buf:resize(n), address, port)
-    echoes = echoes + 1
-  end
-end
-
-local function echo_forever(sock)
-  local buf = byte_span.new(LARGEST_DATAGRAM)
-  while true do
-    local _, err = pcall(echo, sock, buf)
-    if not is_passing(err) then error(err, 0) end
-    ip.fiber.yield() -- an endless series of errors must not starve other fibers
-  end
+local function echo(data)
+  echoes = echoes + 1
+  return data
 end
 
 -- Reports that the worker is ready and, on each request, the number of its echoes and their processor time.
@@ -112,7 +99,7 @@ end
 function roles.worker()
   local sock = ip.udp.bind(options.address, options.port, { reuse_port = true })
   local control = ip.udp.connect("127.0.0.1", options.control)
-  ip.fiber.spawn(echo_forever, sock):detach()
+  ip.fiber.spawn(sock.serve, sock, echo, { capacity = LARGEST_DATAGRAM }):detach()
   ip.fiber.spawn(report, control):detach()
   wait_for_the_end()
 end

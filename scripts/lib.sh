@@ -44,6 +44,7 @@ missing_tools() {
   has atftp || echo atftp
   [ "$(uname)" = Linux ] || return 0
   has ip || echo iproute2
+  has nft || echo nftables
   has strace || echo strace
   has luarocks || echo luarocks
   has_module cqueues || echo lua-cqueues
@@ -100,8 +101,8 @@ ensure_packages() {
   fi
   echo "missing:" $missing >&2
   echo "Homebrew: brew install lua libuv cmake pkg-config luarocks bind dnsmasq" >&2
-  echo "dnf:      dnf install gcc make cmake pkgconf lua lua-devel libuv-devel luarocks bind-utils dnsmasq iproute strace valgrind" >&2
-  echo "apk:      apk add gcc musl-dev make cmake pkgconf lua5.4 lua5.4-dev libuv-dev luarocks bind-tools dnsmasq iproute2 strace valgrind" >&2
+  echo "dnf:      dnf install gcc make cmake pkgconf lua lua-devel libuv-devel luarocks bind-utils dnsmasq iproute nftables strace valgrind" >&2
+  echo "apk:      apk add gcc musl-dev make cmake pkgconf lua5.4 lua5.4-dev libuv-dev luarocks bind-tools dnsmasq iproute2 nftables strace valgrind" >&2
   echo "busted, luacheck, cqueues, luv: luarocks --lua-version 5.4 install NAME" >&2
   exit 1
 }

@@ -404,13 +404,13 @@ describe("address:with_scope_id", function()
 
   it("refuses what is no scope id", function()
     local address = new("fe80::1")
-    assert_bad_argument(2, "-1 is outside 0..4294967295", address.with_scope_id, address, -1)
-    assert_bad_argument(2, "4294967296 is outside 0..4294967295", address.with_scope_id, address, 4294967296)
-    assert_bad_argument(2, "no integer representation", address.with_scope_id, address, 1.5)
+    assert_bad_argument(1, "-1 is outside 0..4294967295", address.with_scope_id, address, -1)
+    assert_bad_argument(1, "4294967296 is outside 0..4294967295", address.with_scope_id, address, 4294967296)
+    assert_bad_argument(1, "integer expected, got number", address.with_scope_id, address, 1.5)
     for _, value in ipairs { "1", "lo", true, {} } do
-      assert_bad_argument(2, "integer expected", address.with_scope_id, address, value)
+      assert_bad_argument(1, "integer expected", address.with_scope_id, address, value)
     end
-    assert_bad_argument(2, "integer expected", address.with_scope_id, address)
+    assert_bad_argument(1, "integer expected", address.with_scope_id, address)
   end)
 
   it("refuses a v4 address", function()
@@ -425,9 +425,9 @@ describe("the methods of an address", function()
     local address = new("::1")
     for _, name in ipairs { "to_v4", "to_v6", "to_bytes", "with_scope_id" } do
       for _, value in ipairs { 1, "::1", {}, io.stdout } do
-        assert_bad_argument(1, "ip.address expected", address[name], value, 0)
+        assert_message("calling '" .. name .. "' on bad self (ip.address expected, got ", address[name], value, 0)
       end
-      assert_bad_argument(1, "ip.address expected", address[name])
+      assert_message("calling '" .. name .. "' on bad self (ip.address expected, got no value)", address[name])
     end
   end)
 end)

@@ -1,5 +1,6 @@
 -- What assign promises about the options of the descriptor: where the system does not say whether one is on, assign
--- raises that and leaves the descriptor with the caller.
+-- raises that and leaves the descriptor with the caller. And what else does not take a failing question for "off".
+local platform = require "spec.support.platform"
 local process = require "spec.support.process"
 local support = require "spec.support"
 
@@ -30,10 +31,20 @@ for i = 1, 4 do sizes[i] = #heir:receive_string() end
 print(table.concat(sizes, " "))
 ]]
 
--- strace(1) lets the n-th getsockopt of the program fail.
+-- A datagram of v4 that the socket cannot send is refused by the call that sends it, with coalesce or without.
+local QUEUEING_PROGRAM = [[
+local ip = require "ip"
+local made, sock = pcall(ip.udp.bind, "::", 0, { v6_only = true })
+local set = made and pcall(sock.set_option, sock, "coalesce", true)
+if not set then return print("refused") end
+local ok, err = pcall(sock.send_to, sock, "x", "::ffff:127.0.0.1", 9)
+print(ok and "queued" or err.name)
+]]
+
+-- strace(1) lets the n-th getsockopt of the program fail, or ("2+") all from the second on.
 local function run_with_failure(path, n, error)
   local words = { "strace", "-qq", "-o", "/dev/null", "-e", "trace=getsockopt", "-e",
-    ("inject=getsockopt:error=%s:when=%d"):format(error, n) }
+    ("inject=getsockopt:error=%s:when=%s"):format(error, n) }
   local lua = process.lua(path)
   table.move(lua, 1, #lua, #words + 1, words)
   local running <close> = process.start(words)
@@ -52,11 +63,7 @@ local it_traced = can_trace() and os.getenv("LUA_IP_MODE") ~= "sanitize" and it 
 describe("assign", function()
   local path
 
-  lazy_setup(function()
-    path = os.tmpname()
-    local file <close> = assert(io.open(path, "w"))
-    file:write(PROGRAM)
-  end)
+  lazy_setup(function() path = support.write_file(PROGRAM) end)
 
   lazy_teardown(function() os.remove(path) end)
 
@@ -77,5 +84,16 @@ describe("assign", function()
       if output:find("refused", 1, true) then refused = refused + 1 end
     end
     assert.is_true(refused <= 2) -- a socket has a type and a protocol in any case
+  end, 60))
+end)
+
+describe("coalesce", function()
+  local it_there = platform.has_v6 and it_traced or pending
+
+  it_there("does not queue for v4 where the system does not say whether the socket carries it", with_loop(function()
+    local path = support.write_file(QUEUEING_PROGRAM)
+    assert.equal("ENETUNREACH\n", run_with_failure(path, "2+", "ENOBUFS"))
+    assert.equal("ENETUNREACH\n", run_with_failure(path, "9", "ENOBUFS"))
+    os.remove(path)
   end, 60))
 end)

@@ -33,8 +33,8 @@ describe("starts_with and ends_with", function()
   it("refuse what is no data", function()
     local span = span_of("1")
     for _, value in ipairs(NO_DATA) do
-      assert_bad_argument(2, nil, span.starts_with, span, value)
-      assert_bad_argument(2, nil, span.ends_with, span, value)
+      assert_bad_argument(1, nil, span.starts_with, span, value)
+      assert_bad_argument(1, nil, span.ends_with, span, value)
     end
   end)
 end)
@@ -196,12 +196,12 @@ describe("the find functions", function()
     local span = span_with_capacity("abc", 8)
     for _, name in ipairs(FORWARD) do
       for _, first in ipairs {0, -1, 5, 8, math.maxinteger, math.mininteger, table.unpack(NO_INTEGERS)} do
-        assert_bad_argument(3, nil, span[name], span, "a", first)
+        assert_bad_argument(2, nil, span[name], span, "a", first)
       end
     end
     for _, name in ipairs(BACKWARD) do
       for _, last in ipairs {-1, 4, 8, math.maxinteger, math.mininteger, table.unpack(NO_INTEGERS)} do
-        assert_bad_argument(3, nil, span[name], span, "a", last)
+        assert_bad_argument(2, nil, span[name], span, "a", last)
       end
     end
   end)
@@ -211,9 +211,9 @@ describe("the find functions", function()
     for _, names in ipairs {FORWARD, BACKWARD} do
       for _, name in ipairs(names) do
         for _, value in ipairs(NO_DATA) do
-          assert_bad_argument(2, nil, span[name], span, value)
+          assert_bad_argument(1, nil, span[name], span, value)
         end
-        assert_bad_argument(2, nil, span[name], span)
+        assert_bad_argument(1, nil, span[name], span)
       end
     end
   end)

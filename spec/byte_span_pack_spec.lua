@@ -39,10 +39,10 @@ describe("sub", function()
   it("takes integers only", function()
     local span = span_of("ab")
     for _, value in ipairs(NO_INTEGERS) do
-      assert_bad_argument(2, nil, span.sub, span, value)
-      assert_bad_argument(3, nil, span.sub, span, 1, value)
+      assert_bad_argument(1, nil, span.sub, span, value)
+      assert_bad_argument(2, nil, span.sub, span, 1, value)
     end
-    assert_bad_argument(2, nil, span.sub, span)
+    assert_bad_argument(1, nil, span.sub, span)
   end)
 end)
 
@@ -119,11 +119,11 @@ describe("unpack", function()
   it("refuses what is no format and no position", function()
     local span = span_of("abcd")
     for _, value in ipairs(NO_DATA) do
-      assert_bad_argument(2, nil, span.unpack, span, value)
+      assert_bad_argument(1, nil, span.unpack, span, value)
     end
-    assert_bad_argument(2, nil, span.unpack, span)
+    assert_bad_argument(1, nil, span.unpack, span)
     for _, value in ipairs(NO_INTEGERS) do
-      assert_bad_argument(3, nil, span.unpack, span, "B", value)
+      assert_bad_argument(2, nil, span.unpack, span, "B", value)
     end
   end)
 end)
@@ -170,13 +170,13 @@ describe("pack", function()
   it("refuses what is no position and no format", function()
     local span = span_of("abcd")
     for _, value in ipairs {0, -1, 6, math.maxinteger, math.mininteger, table.unpack(NO_INTEGERS)} do
-      assert_bad_argument(2, nil, span.pack, span, value, "B", 1)
+      assert_bad_argument(1, nil, span.pack, span, value, "B", 1)
     end
     for _, value in ipairs(NO_DATA) do
-      assert_bad_argument(3, nil, span.pack, span, 1, value, 1)
+      assert_bad_argument(2, nil, span.pack, span, 1, value, 1)
     end
-    assert_bad_argument(2, nil, span.pack, span)
-    assert_bad_argument(3, nil, span.pack, span, 1)
+    assert_bad_argument(1, nil, span.pack, span)
+    assert_bad_argument(2, nil, span.pack, span, 1)
     assert.equal("abcd", tostring(span))
   end)
 

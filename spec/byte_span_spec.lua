@@ -4,7 +4,7 @@ local assertions = require "spec.support.assertions"
 local memory = require "spec.support.memory"
 local spans = require "spec.support.spans"
 
-local assert_bad_argument = assertions.assert_bad_argument
+local assert_bad_argument, assert_message = assertions.assert_bad_argument, assertions.assert_message
 local NO_INTEGERS, NO_DATA = spans.NO_INTEGERS, spans.NO_DATA
 local span_of, span_with_capacity = spans.span_of, spans.span_with_capacity
 
@@ -91,18 +91,18 @@ describe("an index", function()
   it("outside 1..#span is an error, also within the capacity", function()
     local span = byte_span.new(4, 8)
     for _, i in ipairs {0, -1, 5, 8, 9, math.maxinteger, math.mininteger, 1 << 32} do
-      assert_bad_argument(nil, "outside 1..4", index, span, i)
-      assert_bad_argument(nil, "outside 1..4", set_index, span, i, 0)
+      assert_message(("byte_span index %d is outside 1..4"):format(i), index, span, i)
+      assert_message(("byte_span index %d is outside 1..4"):format(i), set_index, span, i, 0)
     end
-    assert_bad_argument(nil, "outside 1..0", index, byte_span.new(0), 1)
+    assert_message("byte_span index 1 is outside 1..0", index, byte_span.new(0), 1)
     assert.equal(("\0"):rep(8), tostring(span:slice(1, 8)))
   end)
 
   it("that has no integer value is an error", function()
     local span = byte_span.new(4)
     for _, i in ipairs {1.5, 0 / 0, 1 / 0, 1e300} do
-      assert_bad_argument(nil, nil, index, span, i)
-      assert_bad_argument(nil, nil, set_index, span, i, 0)
+      assert_message("byte_span index: integer expected, got number", index, span, i)
+      assert_message("byte_span index: integer expected, got number", set_index, span, i, 0)
     end
   end)
 
@@ -110,9 +110,9 @@ describe("an index", function()
     local span = byte_span.new(1)
     span[1] = 7
     for _, value in ipairs {-1, 256, 1.5, "80", "a", true, {}, math.maxinteger, math.mininteger, 256 + 7} do
-      assert_bad_argument(3, nil, set_index, span, 1, value)
+      assert_message("byte of a byte_span: integer within 0..255 expected", set_index, span, 1, value)
     end
-    assert_bad_argument(3, nil, set_index, span, 1, nil)
+    assert_message("byte of a byte_span: integer within 0..255 expected, got nil", set_index, span, 1, nil)
     assert.equal(7, span[1])
   end)
 end)
@@ -151,9 +151,10 @@ describe("every method", function()
     for name, arguments in pairs(CALLS) do
       assert.is_true(pcall(span[name], span, table.unpack(arguments)), name)
       for _, self in ipairs {"text", 1, true, {}, io.stdout, print} do
-        assert_bad_argument(nil, "byte_span expected", span[name], self, table.unpack(arguments))
+        local text = "calling '" .. name .. "' on bad self (byte_span expected"
+        assert_message(text, span[name], self, table.unpack(arguments))
       end
-      assert_bad_argument(nil, "byte_span expected", span[name])
+      assert_message("calling '" .. name .. "' on bad self (byte_span expected, got no value)", span[name])
     end
   end)
 
@@ -223,14 +224,14 @@ describe("a slice", function()
       {0}, {-1}, {4}, {7}, {8}, {0, 0}, {8, 7}, {math.maxinteger}, {math.mininteger},
       {math.mininteger, math.maxinteger}, {math.maxinteger, math.maxinteger},
     } do
-      assert_bad_argument(2, nil, slice, span, table.unpack(range))
+      assert_bad_argument(1, nil, slice, span, table.unpack(range))
     end
     for _, range in ipairs {{1, 7}, {1, -1}, {3, 1}, {7, 5}, {1, math.maxinteger}, {1, math.mininteger}} do
-      assert_bad_argument(3, nil, slice, span, table.unpack(range))
+      assert_bad_argument(2, nil, slice, span, table.unpack(range))
     end
     for _, value in ipairs(NO_INTEGERS) do
-      assert_bad_argument(2, nil, slice, span, value)
-      assert_bad_argument(3, nil, slice, span, 1, value)
+      assert_bad_argument(1, nil, slice, span, value)
+      assert_bad_argument(2, nil, slice, span, 1, value)
     end
   end)
 
@@ -279,9 +280,9 @@ describe("resize", function()
   it("refuses what is not in 0..capacity", function()
     local span = byte_span.new(4, 8)
     for _, value in ipairs {-1, 9, math.maxinteger, math.mininteger, table.unpack(NO_INTEGERS)} do
-      assert_bad_argument(2, nil, span.resize, span, value)
+      assert_bad_argument(1, nil, span.resize, span, value)
     end
-    assert_bad_argument(2, nil, span.resize, span)
+    assert_bad_argument(1, nil, span.resize, span)
     assert.equal(4, #span)
   end)
 end)
@@ -338,9 +339,9 @@ describe("fill", function()
   it("takes a byte and nothing else", function()
     local span = span_of("ab")
     for _, value in ipairs {-1, 256, math.maxinteger, table.unpack(NO_INTEGERS)} do
-      assert_bad_argument(2, nil, span.fill, span, value)
+      assert_bad_argument(1, nil, span.fill, span, value)
     end
-    assert_bad_argument(2, nil, span.fill, span)
+    assert_bad_argument(1, nil, span.fill, span)
     assert.equal("ab", tostring(span))
   end)
 end)
@@ -380,7 +381,7 @@ describe("trimmed", function()
   it("refuses what is no data", function()
     local span = span_of("1")
     for _, value in ipairs(NO_DATA) do
-      assert_bad_argument(2, nil, span.trimmed, span, value)
+      assert_bad_argument(1, nil, span.trimmed, span, value)
     end
   end)
 end)

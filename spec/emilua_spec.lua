@@ -431,7 +431,7 @@ describe("lua5.4 -l ip.emilua script.lua", function()
       ip.udp.socket.new():receive(byte_span.new(1))
     ]]
     assert.equal(1, code)
-    assert.matches("receive: [^\n]* %(EBADF%)\nstack traceback:", errors)
+    assert.matches("receive: [^\n]* %(EBADF%): the socket is not open\nstack traceback:", errors)
     _, errors, code = run "error({})"
     assert.equal(1, code)
     assert.matches("%(error object is a table value%)\nstack traceback:", errors)

@@ -24,8 +24,8 @@ local function refuses_bad_ports(fn)
     assert_bad_argument(2, "65536 is outside 0..65535", fn, addr, 65536)
     assert_bad_argument(2, "outside 0..65535", fn, addr, math.maxinteger)
     assert_bad_argument(2, "outside 0..65535", fn, addr, math.mininteger)
-    assert_bad_argument(2, "no integer representation", fn, addr, 1.5)
-    assert_bad_argument(2, "no integer representation", fn, addr, 0 / 0)
+    assert_bad_argument(2, "integer expected, got number", fn, addr, 1.5)
+    assert_bad_argument(2, "integer expected, got number", fn, addr, 0 / 0)
     for _, value in ipairs { "80", "http", true, {} } do
       assert_bad_argument(2, "integer expected", fn, addr, value)
     end
@@ -93,7 +93,7 @@ describe("ip.toendpoint", function()
       [""] = "not an IPv4 or IPv6 address",
       [":"] = "not an IPv4 or IPv6 address",
       [":53"] = "not an IPv4 or IPv6 address",
-      ["localhost:53"] = "not an IPv4 or IPv6 address",
+      ["localhost:53"] = "'localhost:53' is no IP address; ip.udp.get_address_info looks names up",
       ["1.2.3:53"] = "not an IPv4 or IPv6 address",
       ["[]:53"] = "not an IPv4 or IPv6 address",
       ["[[::1]]:53"] = "not an IPv4 or IPv6 address",

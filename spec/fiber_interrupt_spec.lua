@@ -301,6 +301,6 @@ describe("fiber.shield", function()
 
   it("refuses what is no function", function()
     assert_message("bad argument #1 to 'shield' (function expected, got no value)", fiber.shield)
-    assert_message("bad argument #1 to 'shield' (function expected, got number)", fiber.shield, 1)
+    assert_message("bad argument #1 to 'shield' (function expected, got number 1)", fiber.shield, 1)
   end)
 end)

@@ -220,7 +220,7 @@ for name, send in pairs(senders) do
       local no = function() error("called") end
       refuse(1, "-1 is outside 0..65535", -1, no, "127.0.0.1", 1)
       refuse(1, "65536 is outside 0..65535", 65536, no, "127.0.0.1", 1)
-      refuse(1, "number has no integer representation", 1.5, no, "127.0.0.1", 1)
+      refuse(1, "integer expected, got number", 1.5, no, "127.0.0.1", 1)
       refuse(1, "integer expected, got string", "1", no, "127.0.0.1", 1)
       refuse(1, "integer expected, got no value")
       refuse(2, "function expected, got string", 1, "text", "127.0.0.1", 1)

@@ -10,7 +10,7 @@ local function run_host(source)
   local output, code = support.read_command(("timeout 60 %s %s/ip/core.so %s 2>&1"):format(
     hosts.path("loop_host"), hosts.build, path))
   os.remove(path)
-  return output, code
+  return support.without_places(output, path), code
 end
 
 -- Fails unless a program in the host writes just that, and ends well.

@@ -204,15 +204,20 @@ end)
 
 describe("ip.udp.bind", function()
   it("knows interface and source on groups alone", with_loop(function()
-    assert_raises("ENOTSUP", nil, ip.udp.bind, "127.0.0.1", 0, { interface = "lo" })
-    assert_raises("ENOTSUP", nil, ip.udp.bind, "127.0.0.1", 0, { source = "127.0.0.1" })
-    assert_raises("ENOTSUP", nil, ip.udp.connect, "127.0.0.1", 9, { interface = "lo" })
+    for name, value in pairs { interface = "lo", source = "127.0.0.1" } do
+      local problem = ("option '%s': the address is no multicast group"):format(name)
+      assert_bad_argument(3, problem, ip.udp.bind, "127.0.0.1", 0, { [name] = value })
+      assert_bad_argument(3, ("unknown option '%s'"):format(name), ip.udp.connect, "127.0.0.1", 9, { [name] = value })
+    end
   end))
 
   it("leaves no socket where the group cannot be joined", with_loop(function()
-    assert_raises("ENODEV", nil, ip.udp.bind, "239.255.7.1", 0, { interface = "nosuch0" })
-    for _, options in ipairs { { interface = true }, { interface = "lo", source = 5 }, { interface = -1 } } do
-      assert_bad_argument(nil, nil, ip.udp.bind, "239.255.7.1", 0, options)
+    assert_raises("ENODEV", "interface", ip.udp.bind, "239.255.7.1", 0, { interface = "nosuch0" })
+    for _, case in ipairs {
+      { "interface", { interface = true } }, { "source", { interface = "lo", source = 5 } },
+      { "interface", { interface = -1 } },
+    } do
+      assert_bad_argument(3, ("option '%s': "):format(case[1]), ip.udp.bind, "239.255.7.1", 0, case[2])
     end
     if not platform.has_v6 then return end
     assert_raises("ENODEV", nil, ip.udp.bind, "ff02::7:1", 0, { interface = "nosuch0" })

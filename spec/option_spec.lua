@@ -37,11 +37,13 @@ local get_only = {}
 local everything = { "debug", "v6_only" }
 if is_linux then
   for _, name in ipairs { "multicast_all", "receive_packet_info", "receive_hops", "receive_traffic_class",
-    "receive_timestamp", "receive_errors", "receive_dropped", "receive_offload" } do
+    "receive_timestamp", "receive_errors", "receive_dropped", "receive_offload", "free_bind" } do
     booleans[#booleans + 1] = name
   end
   get_only = { "mtu", "dropped" }
-  everything[#everything + 1] = "busy_poll"
+  for _, name in ipairs { "busy_poll", "mark", "priority", "incoming_cpu", "max_pacing_rate", "transparent" } do
+    everything[#everything + 1] = name
+  end
 end
 for _, list in ipairs { booleans, sizes, get_only } do
   for _, name in ipairs(list) do everything[#everything + 1] = name end
@@ -189,13 +191,18 @@ describe("set_option and get_option", function()
 
   local integer_names = { table.unpack(sizes) }
   for _, option in ipairs(integers) do integer_names[#integer_names + 1] = option.name end
-  if is_linux then table.move({ "busy_poll", "segment_size" }, 1, 2, #integer_names + 1, integer_names) end
+  if is_linux then
+    for _, name in ipairs { "busy_poll", "segment_size", "mark", "priority", "incoming_cpu", "max_pacing_rate" } do
+      integer_names[#integer_names + 1] = name
+    end
+  end
   for _, name in ipairs(integer_names) do
     it("refuse for " .. name .. " what is no integer", with_loop(function()
       local sock <close> = bound()
       for _, value in ipairs { 1.5, "7", "", true, {}, 0 / 0, math.huge, 2 ^ 63 } do
         assert_bad_argument(2, "to 'set_option'", function() sock:set_option(name, value) end)
       end
+      if name == "max_pacing_rate" then return end -- nil is no limit
       assert_bad_argument(2, "to 'set_option'", function() sock:set_option(name) end)
     end))
   end
@@ -345,6 +352,22 @@ describe("dropped", function()
     assert.is_true(sock:get_option("dropped") > dropped)
     assert.equal(0, client:get_option("dropped"))
   end))
+
+  for _, option in ipairs { "coalesce", "receive_offload" } do
+    it_linux("is a lower bound with " .. option, with_loop(function()
+      local sock <close> = ip.udp.bind("127.0.0.1", 0, { receive_buffer_size = 4096, receive_dropped = true })
+      sock:set_option(option, true)
+      local client <close> = ip.udp.connect("127.0.0.1", sock.local_port)
+      for _ = 1, 20 do client:send_message(("x"):rep(10000), { segment_size = 1000 }) end
+      local received, buf = 0, byte_span.new(65535)
+      while sock:try_receive(buf) do received = received + 1 end
+      local dropped = sock:get_option("dropped")
+      assert.is_true(dropped > 0 and dropped <= 200 - received, dropped .. " of " .. 200 - received)
+      client:send("last")
+      local _, info = sock:receive_message(buf)
+      assert.equal(dropped, info.dropped)
+    end))
+  end
 
   it_linux("stays 0 while everything is received", with_loop(function()
     local a, b = pair()

@@ -419,11 +419,12 @@ describe("with_timeout's arguments", function()
   it("of the wrong type are refused with Lua's own messages, at the caller's line", function()
     for _, wrong in ipairs { "1", true, {}, print } do
       assert_contains(text_of(with_timeout, wrong, print),
-        ("bad argument #1 to 'with_timeout' (number expected, got %s)"):format(type(wrong)))
+        ("bad argument #1 to 'with_timeout' (number expected, got %s"):format(type(wrong)))
     end
     assert_contains(text_of(with_timeout), "bad argument #1 to 'with_timeout' (number expected, got no value)")
     assert_contains(text_of(with_timeout, 1), "bad argument #2 to 'with_timeout' (function expected, got no value)")
-    assert_contains(text_of(with_timeout, 1, "f"), "bad argument #2 to 'with_timeout' (function expected, got string)")
+    assert_contains(text_of(with_timeout, 1, "f"),
+      "bad argument #2 to 'with_timeout' (function expected, got string 'f')")
     local message = error_of(function()
       with_timeout("1", print)
     end)

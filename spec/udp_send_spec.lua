@@ -258,7 +258,7 @@ describe("a call with too few arguments", function()
       { 3, "send_to", "x" }, { 4, "send_to", "x", address }, { 4, "send_to", span, "127.0.0.1" },
       { 4, "try_send_to", span, address }, { 2, "send" }, { 2, "try_send" },
       { 2, "receive" }, { 2, "receive_from" }, { 2, "try_receive" }, { 2, "try_receive_from" },
-      { 2, "receive_message" }, { 3, "send_message" }, { 3, "send_message", span }, { 3, "reply_message", "x" },
+      { 2, "receive_message" }, { 2, "send_message" }, { 3, "send_message", span }, { 3, "reply_message", "x" },
     }
     for _, call in ipairs(calls) do
       local position, method = call[1], call[2]

@@ -3,6 +3,8 @@
 #include "base/util.h"
 #include "binding/class.h"
 #include "binding/error.h"
+#include "binding/place.h"
+#include "binding/value_text.h"
 #include "fiber/fiber.h"
 #include "fiber/host_loop.h"
 #include "fiber/nested_wait.h"
@@ -28,7 +30,10 @@ IP_EXPORT int luaopen_ip_core(lua_State *L);
    package.loaded was cleared, say) returns the same table. */
 static const char module_key;
 
-static const luaL_Reg functions[] = {{"class_members", ip_class_members}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"class_members", ip_class_members},
+                                     {"own_file", ip_place_own_file},
+                                     {"value_text", ip_value_text},
+                                     {NULL, NULL}};
 
 IP_EXPORT int luaopen_ip_core(lua_State *L) {
   luaL_checkversion(L);
@@ -58,7 +63,7 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   ip_host_loop_open(L, 1);
   ip_nested_wait_open(L, 1);
   lua_setfield(L, 2, "fiber");
-  ip_message_flag_push(L);
+  ip_message_flag_push(L, 1);
   lua_setfield(L, 2, "message_flag");
   ip_address_add_functions(L, 1);
   ip_resolver_add_functions(L, 1);

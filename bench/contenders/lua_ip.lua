@@ -1,4 +1,4 @@
---- lua-ip, one datagram per call: lua_ip.lua [--calls] [--coalesce] [--spin SECONDS] ROLE PEER_PORT SOCKETS
+--- lua-ip, one datagram per call: lua_ip.lua [--calls] [--serve] [--coalesce] [--spin SECONDS] ROLE PEER_PORT SOCKETS
 
 local byte_span = require "byte_span"
 local ip = require "ip"
@@ -11,13 +11,18 @@ local function unavailable(reason)
   os.exit(0, true)
 end
 
-local coalesce, by_calls = false, false
+local coalesce, by_calls, by_serve = false, false, false
 while arg[1]:find("^%-%-") do
   local option = table.remove(arg, 1)
   if option == "--coalesce" then
     coalesce = true
   elseif option == "--calls" then
     by_calls = true
+  elseif option == "--serve" then
+    if not pcall(function() return ip.udp.socket.new().serve end) then
+      unavailable("this version has no serve")
+    end
+    by_serve = true
   elseif option == "--spin" then
     local seconds = tonumber(table.remove(arg, 1))
     if not pcall(function() fiber.loop.spin = seconds end) then unavailable("this version's loop does not spin") end
@@ -105,6 +110,14 @@ end
 
 if by_calls then
   for name, fn in pairs(calls) do roles[name] = fn end
+end
+
+-- With --serve: the answers are what a handler returns.
+if by_serve then
+  function roles.echo(sock)
+    sock:serve(function(data) return data end, LOOP)
+  end
+  roles.connected = roles.echo
 end
 
 if role == "sockets" then

@@ -3,9 +3,17 @@
 --- resumes the generator.
 
 local core = require("ip.core").fiber
-local check_type = require("ip.check").type
+
+require("ip.core").own_file()
 
 local raw = coroutine
+
+-- Raises as Lua's own function does, whose messages do not show values.
+local function check_type(name, expected, value)
+  if type(value) == expected then return end
+  local got = value == nil and "no value" or type(value)
+  error(("bad argument #1 to '%s' (%s expected, got %s)"):format(name, expected, got), 3)
+end
 
 local resume_inside
 
@@ -31,7 +39,7 @@ local lib = {}
 for name, value in pairs(raw) do lib[name] = value end
 
 function lib.resume(co, ...)
-  check_type(1, "resume", "thread", co)
+  check_type("resume", "thread", co)
   return resume_inside(co, ...)
 end
 
@@ -47,7 +55,7 @@ local function unwrap(co, ok, ...)
 end
 
 function lib.wrap(fn)
-  check_type(1, "wrap", "function", fn)
+  check_type("wrap", "function", fn)
   local co = raw.create(fn)
   return function(...)
     return unwrap(co, resume_inside(co, ...))

@@ -8,6 +8,8 @@ local emilua_fiber = require("ip.emilua.fiber")
 local fiber = require("ip.fiber")
 local program = require("ip.emilua.program")
 
+require("ip.core").own_file()
+
 local emilua = {
   byte_span = require("byte_span"),
   coroutine = fiber.coroutine,
@@ -25,8 +27,8 @@ local generic_error = setmetatable({}, {
   __name = "generic_error",
   __metatable = "generic_error",
   __index = function(_, name)
-    local err = type(name) == "string" and errors[name]
-    if not err or err.category ~= "system" then
+    local known, err = pcall(function() return errors[name] end)
+    if not known or type(name) ~= "string" or err.category ~= "system" then
       error(("generic_error has no error '%s'"):format(tostring(name)), 2)
     end
     return err:togeneric()

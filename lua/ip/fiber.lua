@@ -5,6 +5,8 @@ local core = require("ip.core").fiber
 local check = require("ip.check")
 local check_type = check.type
 
+require("ip.core").own_file()
+
 ---@class ip.fiber
 ---@field joinable boolean until joined or detached
 ---@field status "ready"|"running"|"waiting"|"done"|"failed"|"interrupted"

@@ -5,6 +5,11 @@ local check = require("ip.check")
 local fill = require("ip.udp_fill")
 local listen = require("ip.udp_listen")
 local loop = require("ip.udp_loop")
+local loop_config = require("ip.udp_loop_config")
+local serve = require("ip.udp_serve")
+local options_of = require("ip.udp_options")
+
+require("ip.core").own_file()
 
 ---@class ip.udp.address_info
 ---@field address ip.address
@@ -29,7 +34,7 @@ local udp = {
   socket = core.socket,
   batch = core.batch,
   --- The largest payload in an Ethernet frame: 1500 bytes without the headers of IP (20) and UDP (8).
-  default_capacity = loop.default_capacity,
+  default_capacity = loop_config.default_capacity,
 }
 
 -- Adds the Lua methods to the class, once. Afterwards the class cannot be changed.
@@ -37,6 +42,7 @@ if core.add_methods then
   core.add_methods {
     datagrams = loop.datagrams,
     receive_loop = loop.receive_loop,
+    serve = serve.serve,
     send_with = fill.send_with,
     send_to_with = fill.send_to_with,
   }
@@ -45,19 +51,11 @@ if core.add_methods then
   core.add_session_methods = nil
 end
 
--- Timeouts are properties; all other options are socket options. `own` names the options that the shortcut
--- itself uses.
-local function configure(sock, options, own)
-  for name, value in pairs(options) do
-    if name == "receive_timeout" or name == "send_timeout" then
-      sock[name] = value
-    elseif not own[name] then
-      sock:set_option(name, value)
-    end
-  end
-end
-
 local no_options = {}
+
+-- The options that the shortcuts use themselves.
+local only_groups = "the address is no multicast group"
+local bind_options = { interface = only_groups, source = only_groups }
 local group_options = { interface = true, source = true }
 local connect_options = { local_address = true, local_port = true }
 
@@ -69,8 +67,8 @@ end
 -- scope.
 local function scoped(group, interface)
   local ambiguous = group.is_v6 and (group.is_multicast_link_local or group.is_multicast_node_local)
-  if interface == nil or not ambiguous or group.scope_id ~= 0 then return group end
-  return group:with_scope_id(core.interface_index(interface))
+  if interface == 0 or not ambiguous or group.scope_id ~= 0 then return group end
+  return group:with_scope_id(interface)
 end
 
 local function join(sock, group, source, interface)
@@ -81,30 +79,45 @@ local function join(sock, group, source, interface)
   end
 end
 
-local function bind_group(sock, group, port, options)
+-- `call`: the public function, for errors.
+local function bind_group(call, sock, group, port, options)
+  options = options_of.read(call, options, group_options)
+  local interface, source = options.interface, options.source
+  if interface ~= nil then interface = options_of.named(call, "interface", core.interface_index, interface) end
+  if source ~= nil then source = options_of.named(call, "source", check.address, 1, call, source) end
   sock:open(group)
-  configure(sock, options, group_options)
-  group = scoped(group, options.interface)
+  options_of.set(call, sock, options)
+  group = scoped(group, interface or 0)
   sock:bind(group, port)
-  join(sock, group, options.source, options.interface)
+  join(sock, group, source, interface)
 end
 
-local function bind(sock, addr, port, options)
-  if is_group(addr) then return bind_group(sock, addr, port, options) end
+local function bind_as(call, sock, addr, port, options)
+  if is_group(addr) then return bind_group(call, sock, addr, port, options) end
+  options = options_of.read(call, options, bind_options)
   sock:open(addr)
-  configure(sock, options, no_options)
+  options_of.set(call, sock, options)
   sock:bind(addr, port)
 end
 
-local function bind_all(sock, addr, port, options)
-  bind(sock, addr, port, options)
+local function bind(...)
+  bind_as("bind", ...)
+end
+
+local function listen_on(sock, addr, port, options)
+  bind_as("listen", sock, addr, port, options)
   listen.prepare(sock, addr)
 end
 
 local function connect(sock, addr, port, options)
-  sock:open(addr)
-  configure(sock, options, connect_options)
+  options = options_of.read("connect", options, connect_options)
   local from, from_port = options.local_address, options.local_port
+  if from ~= nil then from = options_of.named("connect", "local_address", check.address, 1, "connect", from) end
+  if from_port ~= nil then
+    options_of.named("connect", "local_port", check.integer, 1, "connect", from_port, 0, 65535)
+  end
+  sock:open(addr)
+  options_of.set("connect", sock, options)
   if from ~= nil or from_port ~= nil then
     local any = addr.is_v6 and core.address.any_v6 or core.address.any_v4
     sock:bind(from or any(), from_port or 0)
@@ -121,11 +134,11 @@ local function build(prepare, addr, port, options)
   check.raise(err, 3)
 end
 
---- Opens a socket, sets the options (option name -> value, receive_timeout, send_timeout) and binds it. Also
---- joins a multicast group, with the options `interface` (name, index or v4 address) and `source` (addr).
+--- Opens a socket, sets the options in the order of docs/reference/options.md, and binds it. Also joins a
+--- multicast group, with the options `interface` (name, index or v4 address) and `source` (addr).
 ---@param addr ip.addr
 ---@param port integer
----@param options table?
+---@param options ip.udp.options?
 ---@return ip.udp.socket
 function udp.bind(addr, port, options)
   addr = check.address(1, "bind", addr)
@@ -137,7 +150,7 @@ end
 --- Opens a socket as `bind` does, with a session for each peer that sends to it.
 ---@param addr ip.addr
 ---@param port integer
----@param options table? those of bind, and ip.udp.listen_options
+---@param options ip.udp.listen_options?
 ---@return ip.udp.listener
 function udp.listen(addr, port, options)
   addr = check.address(1, "listen", addr)
@@ -145,15 +158,15 @@ function udp.listen(addr, port, options)
   options = options or no_options
   local of_socket, problem = listen.split(options)
   if of_socket == nil then check.fail(3, "listen", problem, 2) end
-  local sock = build(bind_all, addr, port, of_socket)
+  local sock = build(listen_on, addr, port, of_socket)
   local listener = listen.make(sock, addr, options)
   return listener
 end
 
---- Opens a socket, sets the options (also local_address and local_port) and connects it.
+--- Opens a socket, sets the options in the order of docs/reference/options.md, and connects it.
 ---@param addr ip.addr
 ---@param port integer
----@param options table?
+---@param options ip.udp.options?
 ---@return ip.udp.socket
 function udp.connect(addr, port, options)
   addr = check.address(1, "connect", addr)

@@ -7,6 +7,8 @@ local prepare, send_filled, send_to_filled = core.prepare_fill, core.send_filled
 local prepare_session, session_send_filled = core.prepare_session_fill, core.session_send_filled
 local new_span = core.byte_span.new
 
+require("ip.core").own_file()
+
 local udp_fill = {}
 
 local LARGEST = 65535

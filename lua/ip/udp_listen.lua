@@ -3,7 +3,9 @@
 local core = require("ip.core")
 local new_listener = core.new_listener
 
----@class ip.udp.listen_options
+require("ip.core").own_file()
+
+---@class ip.udp.listen_options: ip.udp.options
 ---@field max_sessions integer? sessions at a time; default 10,000
 ---@field session_capacity integer? datagrams that a session keeps until they are received; default 64
 ---@field idle_timeout number? seconds after which a silent session ends; default: never

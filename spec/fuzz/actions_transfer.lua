@@ -271,8 +271,22 @@ function actions.receive_many(r)
   end
 end
 
+-- An on_error: it may wait, and raise. It hears of what the network or the system has done alone.
+local function note_error(r)
+  return function(err)
+    if err == ip.error.EBADF or err == ip.error.ECANCELED or err == ip.error.INTERRUPTED
+      or err.operation == "with_timeout" then
+      world.fault("on_error was asked about " .. tostring(err))
+    end
+    if r:one_in(6) then error("fuzz error: of an on_error") end
+    if r:one_in(4) then world.try("yield", api.fiber.yield) end
+    return r:one_in(2)
+  end
+end
+
 local function loop_config(r)
   local config = { capacity = r:pick { 2000, 65535, 100 } }
+  if r:one_in(3) then config.on_error = note_error(r) end
   if r:one_in(3) then config.max_ready = r:int(1, 5) end
   if r:one_in(4) then config.stop = function() return r:one_in(5) end end
   if r:one_in(4) and #world.handles > 0 then config.stop = r:pick(world.handles) end
@@ -298,12 +312,47 @@ function actions.receive_loop(r)
   end, config)
 end
 
+-- Returns the stable socket that a datagram came from, or nil.
+local function stable_sender(port)
+  for _, entry in ipairs(world.stable) do
+    if entry.port == port then return entry end
+  end
+end
+
+-- The answer to a stable socket is entered in the ledger; nobody can know whether serve has sent it.
+local function answer_to(r, port)
+  local to = stable_sender(port)
+  if to == nil then return data_of(r, "to a wild socket") end
+  local number = world.ledger:reserve(to.index, r:int(8, 300))
+  if number == nil then return nil end
+  local text = world.ledger:payload(number)
+  world.ledger:uncertain(number)
+  return data_of(r, text)
+end
+
+local function server_of(r, entry, config)
+  return function(span, _, port, truncated)
+    note(entry, true, tostring(span), truncated, config.capacity, false)
+    local kind = r:int(1, 12)
+    if kind == 1 then error("fuzz error: out of the server") end
+    if kind == 2 then return r:pick { 17, true, { "x", {} }, { x = 1 } } end
+    if kind <= 4 then world.try("sleep", api.fiber.sleep, r:int(0, 1000) / 1e6) end
+    if kind <= 8 then return answer_to(r, port) end
+  end
+end
+
+function actions.serve(r)
+  local entry, config = r:pick(world.stable), loop_config(r)
+  if r:one_in(3) then config.workers = r:int(1, 4) end
+  world.try("serve", S.serve, entry.sock, server_of(r, entry, config), config)
+end
+
 -- --- what else may be done to a stable socket at any time ---
 
 local toggles = {
   "coalesce", "receive_offload", "receive_errors", "receive_packet_info", "receive_hops",
   "receive_traffic_class",
-  "receive_timestamp", "receive_dropped", "broadcast",
+  "receive_timestamp", "receive_dropped", "broadcast", "free_bind",
 }
 
 function actions.toggle(r)

@@ -10,7 +10,7 @@ local S = api.socket
 local actions = {}
 
 local addresses = { "127.0.0.1", "127.0.0.2", "::1", "0.0.0.0", "::", "::ffff:127.0.0.1", "255.255.255.255",
-  "239.1.2.3", "ff02::1%lo", "192.0.2.1", "fe80::1%1", "nonsense" }
+  "239.1.2.3", "ff02::1%lo", "192.0.2.1", "fe80::1%1", "ff05::1%lo", "fec0::1%1", "::1%lo", "ff0e::1%99", "nonsense" }
 
 -- Never the port of a stable socket: what a wild one sends is in no ledger.
 local function port(r)
@@ -69,7 +69,8 @@ end
 
 function calls.reply_message(r)
   local address = ip.address.new("127.0.0.1")
-  return payload(r), { address = address, port = port(r), destination = address }
+  local own = r:one_in(2) and r:pick { "127.0.0.1", "127.0.0.2", "127.255.255.255", "0.0.0.0" } or nil
+  return payload(r), { address = address, port = port(r), destination = address, local_address = own }
 end
 
 function calls.send_many(r)
@@ -114,6 +115,20 @@ function calls.set_option(r)
   return name, r:pick(values), r:one_in(4) and r:pick(values) or nil
 end
 
+-- Options by number: type, time to live, priority, one that does not exist, offload (which is refused), and a
+-- multicast option of v6.
+local raw_options = { { 1, 3 }, { 0, 2 }, { 1, 12 }, { 1, 9999 }, { 17, 104 }, { 41, 18 } }
+
+function calls.set_raw_option(r)
+  local option = r:pick(raw_options)
+  return option[1], option[2], r:pick { 1, 0, -1, 6, 0xffffffff, "", "\1\0\0\0", ("x"):rep(100), true }
+end
+
+function calls.get_raw_option(r)
+  local option = r:pick(raw_options)
+  return option[1], option[2], r:pick { 0, 1, 4, 64, 65535, 65536 }
+end
+
 local names = {}
 for name in pairs(calls) do names[#names + 1] = name end
 table.sort(names)
@@ -124,6 +139,26 @@ function actions.wild_call(r)
     world.log("%s of a wild socket", name)
     world.try(name, S[name], sock, calls[name](r))
   end
+end
+
+-- Opens a socket with a table of options, in which anything may be wrong.
+function actions.wild_options(r)
+  local options = {}
+  for _ = 1, r:int(0, 4) do
+    local name = r:one_in(12) and "no such option" or r:pick(api.options)
+    if name ~= "busy_poll" and name ~= "debug" then options[name] = r:pick(values) end
+  end
+  if r:one_in(4) then options.receive_timeout = r:pick { 0, 1, -1, "x" } end
+  if r:one_in(6) then options.interface = r:pick { "lo", 1, true } end
+  local ok, sock
+  if r:one_in(2) then
+    ok, sock = world.try("ip.udp.bind", api.udp.bind, r:pick(addresses), 0, options)
+  else
+    ok, sock = world.try("ip.udp.connect", api.udp.connect, r:pick(addresses), port(r), options)
+  end
+  if not ok then return end
+  world.all_wild[sock] = true
+  if r:one_in(2) then world.keep(world.holders, sock) else world.try("close", S.close, sock) end
 end
 
 function actions.wild_waits(r)

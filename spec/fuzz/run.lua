@@ -78,7 +78,7 @@ local families = { "transfer", "fiber", "coroutine", "collector", "descriptor", 
 local WEIGHTS = { -- of what is played more often than once
   send = 30, receive = 30, receive_many = 6, send_many = 4, send_segments = 4, sleep = 4, yield = 4,
   foreign_resume = 10,
-  foreign_close = 10, generator_inside = 3, foreign_inside = 3, toggle = 4, wild_call = 12, datagrams = 4,
+  foreign_close = 10, generator_inside = 3, foreign_inside = 3, toggle = 4, wild_call = 12, datagrams = 4, serve = 4,
   peer_sends = 12, accept = 6, session_receive = 12, session_send = 4,
   wild_waits = 6, join = 3, wild_close = 3, step = 2, hook = 3, wait_fd_close = 2, timeouts = 2,
 }

@@ -25,6 +25,7 @@ local TOLERATED = { -- errors that are text, by a part of their messages
   "already being driven", "is for the main thread", "on bad self", "cannot close", "C stack overflow",
   "stack overflow", "cannot be written", "not enough memory", "too many", "attempt to yield",
   "attempt to compare", "has no property", "fuzz error", "error in error handling", "may return a byte_span",
+  "its handler may return data",
   "seconds of at least", "property '", "invalid order function", "outside a coroutine", "invalid format",
   "data string too short", "format result too large", "out of limits", "malformed", "missing",
   "unfinished string", "attempt to concatenate", "cannot suspend", "read-only", "has no field",

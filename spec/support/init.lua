@@ -123,6 +123,11 @@ function support.error_of(fn, ...)
   return err
 end
 
+--- The text of an error without the place where it was raised.
+function support.text_of(err)
+  return (tostring(err):gsub("^[^\n]-:%d+: ", "", 1))
+end
+
 --- Goes through the loop until `condition()` holds; a bound makes a broken promise a failure instead of a
 --- hang.
 function support.wait_until(condition)
@@ -192,12 +197,19 @@ function support.run_file(path, arguments, before)
     before or ":", support.interpreter, path, arguments or ""))
 end
 
---- The same for source text.
+--- The output of a program without the places where the errors in it were raised.
+---@param path string? the program's file
+function support.without_places(output, path)
+  local file = path and path:gsub("%p", "%%%0") or "[^%s]*lua_%w+"
+  return (output:gsub(file .. ":%d+: (%l[%w_]*[^\n]-: )", "%1"))
+end
+
+--- The same for source text; the output has no places of errors.
 function support.run_program(program, arguments, before)
   local path = support.write_file(program)
   local output, code = support.run_file(path, arguments, before)
   os.remove(path)
-  return output, code
+  return support.without_places(output, path), code
 end
 
 return support

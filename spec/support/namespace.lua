@@ -3,6 +3,7 @@
 
 local netns = require "spec.support.netns"
 local process = require "spec.support.process"
+local support = require "spec.support"
 
 local namespace = {}
 
@@ -115,7 +116,7 @@ function namespace.run_program(self, program)
   local words = { "sh", "-c", "exec " .. self:program('"$@"'), "sh" }
   local output, errors, code = process.run(table.move(process.lua(path), 1, 2, #words + 1, words))
   os.remove(path)
-  return output .. errors, code
+  return support.without_places(output .. errors, path), code
 end
 
 return namespace

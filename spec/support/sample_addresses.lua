@@ -48,7 +48,7 @@ samples.loopback_index = new("::1%" .. samples.loopback_name).scope_id
 --- Text that is no address, and a part of what is said about it.
 samples.malformed = {
   [""] = "not an IPv4 or IPv6 address",
-  ["localhost"] = "not an IPv4 or IPv6 address",
+  ["localhost"] = "'localhost' is no IP address; ip.udp.get_address_info looks names up",
   ["1.2.3"] = "not an IPv4 or IPv6 address",
   ["1.2.3."] = "not an IPv4 or IPv6 address",
   ["1.2.3.4.5"] = "not an IPv4 or IPv6 address",

@@ -13,12 +13,13 @@ function trace.command(tool, path, arguments)
     tool, "ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0", support.interpreter, path, arguments or "")
 end
 
---- Runs a Lua program (source text) under a tool; returns its output (stdout and stderr) and its exit code.
+--- Runs a Lua program (source text) under a tool; returns its output (stdout and stderr, without the places of
+--- errors) and its exit code.
 function trace.run_under(tool, program)
   local path = support.write_file(program)
   local output, code = support.read_command(trace.command(tool, path) .. " 2>&1")
   os.remove(path)
-  return output, code
+  return support.without_places(output, path), code
 end
 
 --- The system calls that `strace -c` has counted, by name, and their sum as `total`; 0 for what was not

@@ -6,14 +6,21 @@
 
 #include "base/util.h"
 #include "binding/class.h"
+#include "binding/value_text.h"
 #include "net/bytes.h"
 
 #include <math.h>
 #include <string.h>
 
+void ip_argument_check_type(lua_State *L, int arg, int type) {
+  if (IP_UNLIKELY(lua_type(L, arg) != type)) ip_argument_type_error(L, arg, lua_typename(L, type));
+}
+
 static lua_Integer check_integer(lua_State *L, int arg) {
-  if (lua_type(L, arg) != LUA_TNUMBER) ip_argument_type_error(L, arg, "integer");
-  return luaL_checkinteger(L, arg); /* raises "number has no integer representation" for 1.5 */
+  int is_integer = 0;
+  lua_Integer value = lua_type(L, arg) == LUA_TNUMBER ? lua_tointegerx(L, arg, &is_integer) : 0;
+  if (!is_integer) ip_argument_type_error(L, arg, "integer");
+  return value;
 }
 
 lua_Integer ip_argument_convert_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high) {
@@ -28,19 +35,19 @@ lua_Integer ip_argument_optional_integer(lua_State *L, int arg, lua_Integer low,
 }
 
 bool ip_argument_boolean(lua_State *L, int arg) {
-  luaL_checktype(L, arg, LUA_TBOOLEAN);
+  ip_argument_check_type(L, arg, LUA_TBOOLEAN);
   return lua_toboolean(L, arg);
 }
 
 double ip_argument_seconds(lua_State *L, int arg) {
-  luaL_checktype(L, arg, LUA_TNUMBER);
+  ip_argument_check_type(L, arg, LUA_TNUMBER);
   double seconds = lua_tonumber(L, arg);
   ip_argument_check(L, !isnan(seconds), arg, "seconds expected, got NaN");
   return seconds;
 }
 
 const char *ip_argument_string(lua_State *L, int arg, size_t *length) {
-  luaL_checktype(L, arg, LUA_TSTRING);
+  ip_argument_check_type(L, arg, LUA_TSTRING);
   return lua_tolstring(L, arg, length);
 }
 
@@ -52,10 +59,24 @@ int ip_argument_find(lua_State *L, int arg, const char *const names[]) {
   return -1;
 }
 
+/* Raises the error for a name that is none of `names`. [-0, +0, v] */
+static int choice_error(lua_State *L, int arg, const char *const names[]) {
+  const char *got = ip_value_text_push(L, arg); /* before anything stands where the argument is missing */
+  luaL_Buffer list;
+  luaL_buffinit(L, &list);
+  for (int i = 0; names[i] != NULL; i++) {
+    if (i > 0) luaL_addstring(&list, names[i + 1] == NULL ? " or " : ", ");
+    luaL_addchar(&list, '"');
+    luaL_addstring(&list, names[i]);
+    luaL_addchar(&list, '"');
+  }
+  luaL_pushresult(&list);
+  return ip_argument_error(L, arg, lua_pushfstring(L, "%s expected, got %s", lua_tostring(L, -1), got));
+}
+
 int ip_argument_choice(lua_State *L, int arg, const char *const names[]) {
-  int index = ip_argument_find(L, arg, names);
-  if (index < 0) ip_argument_error(L, arg, lua_pushfstring(L, "invalid option '%s'", lua_tostring(L, arg)));
-  return index;
+  int index = lua_type(L, arg) == LUA_TSTRING ? ip_argument_find(L, arg, names) : -1;
+  return index >= 0 ? index : choice_error(L, arg, names);
 }
 
 /* Sets `part` to the bytes of the string or span at `index`; false when it is neither. */
@@ -89,7 +110,7 @@ static void read_sequence(lua_State *L, int arg, struct ip_data *data) {
   for (size_t i = 0; i < count; i++) {
     lua_rawgeti(L, arg, (lua_Integer)i + 1);
     if (!test_part(L, -1, &data->parts[i])) {
-      const char *type = luaL_typename(L, -1);
+      const char *type = ip_value_text_push(L, -1);
       ip_argument_error(
           L, arg,
           lua_pushfstring(L, "part %I: string or byte_span expected, got %s", (lua_Integer)i + 1, type));

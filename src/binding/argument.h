@@ -12,6 +12,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* A value of that Lua type; nothing is converted. [-0, +0, v] */
+void ip_argument_check_type(lua_State *L, int arg, int type);
+
 /* The part of ip_argument_integer that is seldom needed: converts a float that has an integral value, or
    raises. [-0, +0, v] */
 lua_Integer ip_argument_convert_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high);

@@ -1,6 +1,6 @@
 /* class.c: metatables, properties, type checks.
 
-   Owns nothing but the metatables, which live in the registry under the addresses in `class_keys`. Raises
+   Owns nothing but the metatables, which live in the registry under the addresses in ip_class_keys. Raises
    memory errors, bad-argument errors and the errors of properties that class.h describes. */
 #include "binding/class.h"
 
@@ -8,26 +8,8 @@
 
 #include <string.h>
 
-/* Registry keys are addresses: &class_keys[class]. The contents are never read. */
-static const char class_keys[IP_CLASS_COUNT];
-
-static const char *const class_names[IP_CLASS_COUNT] = {
-    [IP_CLASS_ERROR] = "ip.error",         [IP_CLASS_BYTE_SPAN] = "byte_span",
-    [IP_CLASS_ADDRESS] = "ip.address",     [IP_CLASS_FILE_DESCRIPTOR] = "ip.file_descriptor",
-    [IP_CLASS_SOCKET] = "ip.udp.socket",   [IP_CLASS_BATCH] = "ip.udp.batch",
-    [IP_CLASS_FIBER] = "ip.fiber",         [IP_CLASS_OPERATION] = "ip.operation",
-    [IP_CLASS_SCOPE] = "ip.scope",         [IP_CLASS_SHIELD] = "ip.shield",
-    [IP_CLASS_LOOKUP] = "ip.udp.lookup",   [IP_CLASS_INTERFACE_LIST] = "ip.interface_list",
-    [IP_CLASS_LOOP] = "ip.loop",           [IP_CLASS_LISTENER] = "ip.udp.listener",
-    [IP_CLASS_SESSION] = "ip.udp.session",
-};
-
-const char *ip_class_name(enum ip_class class) {
-  return class_names[class];
-}
-
 void ip_class_set(lua_State *L, enum ip_class class) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &class_keys[class]);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_class_keys[class]);
   lua_setmetatable(L, -2);
 }
 
@@ -74,7 +56,8 @@ void ip_class_define(lua_State *L, int core, const struct ip_class_definition *d
              definition);
   lua_pop(L, 1);
   self->metatable[definition->id] = lua_topointer(L, -1);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &class_keys[definition->id]);
+  self->property_setter = ip_class_newindex;
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &ip_class_keys[definition->id]);
 }
 
 /* Raises where the name and value on top of the stack cannot become a method. [-0, +0, e] */
@@ -88,7 +71,7 @@ static void check_method(lua_State *L, int members) {
 
 void ip_class_add_methods(lua_State *L, enum ip_class class, int methods) {
   methods = lua_absindex(L, methods);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &class_keys[class]);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_class_keys[class]);
   lua_getfield(L, -1, "__index");
   lua_getupvalue(L, -1, 2);
   int members = lua_gettop(L);
@@ -105,7 +88,7 @@ void ip_class_add_methods(lua_State *L, enum ip_class class, int methods) {
 /* The class with that name, or IP_CLASS_COUNT. */
 static int find_class(const char *name) {
   int id = 0;
-  while (id < IP_CLASS_COUNT && strcmp(class_names[id], name) != 0)
+  while (id < IP_CLASS_COUNT && strcmp(ip_class_name((enum ip_class)id), name) != 0)
     id++;
   return id;
 }
@@ -115,7 +98,7 @@ int ip_class_members(lua_State *L) {
   ip_argument_check(L, id != IP_CLASS_COUNT, 1, "no such class");
   lua_newtable(L);
   int result = lua_gettop(L);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &class_keys[id]);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &ip_class_keys[id]);
   lua_getfield(L, -1, "__index");
   lua_getupvalue(L, -1, 2);
   for (lua_pushnil(L); lua_next(L, -2) != 0;) {
@@ -128,6 +111,23 @@ int ip_class_members(lua_State *L) {
     lua_rawset(L, result);
   }
   lua_settop(L, result);
+  return 1;
+}
+
+static void check_text(lua_State *L, int index) {
+  int type = lua_type(L, index);
+  if (type == LUA_TSTRING || type == LUA_TNUMBER) return;
+  if (luaL_getmetafield(L, index, "__tostring") == LUA_TNIL)
+    ip_error_text(L, "attempt to concatenate a %s value", lua_typename(L, type));
+  lua_pop(L, 1);
+}
+
+int ip_class_concat(lua_State *L) {
+  check_text(L, 1);
+  check_text(L, 2);
+  luaL_tolstring(L, 1, NULL);
+  luaL_tolstring(L, 2, NULL);
+  lua_concat(L, 2);
   return 1;
 }
 

@@ -7,35 +7,10 @@
 #define IP_CLASS_H
 
 #include "base/compat.h"
+#include "binding/core.h"
 #include "binding/raise.h"
 
 #include <stdbool.h>
-
-enum ip_class {
-  IP_CLASS_ERROR,
-  IP_CLASS_BYTE_SPAN,
-  IP_CLASS_ADDRESS,
-  IP_CLASS_FILE_DESCRIPTOR,
-  IP_CLASS_SOCKET,
-  IP_CLASS_BATCH,
-  IP_CLASS_FIBER,
-  IP_CLASS_OPERATION,
-  IP_CLASS_SCOPE,
-  IP_CLASS_SHIELD,
-  IP_CLASS_LOOKUP,
-  IP_CLASS_INTERFACE_LIST,
-  IP_CLASS_LOOP,
-  IP_CLASS_LISTENER,
-  IP_CLASS_SESSION,
-  IP_CLASS_COUNT
-};
-
-struct ip_core {
-  const void *metatable[IP_CLASS_COUNT];
-  /* Called before an object closes its descriptor, and when the system has given a new one: whoever waits for
-     that number waits for what is closed. Set by the layer that waits. No Lua. */
-  void (*end_waits)(struct ip_core *core, int fd);
-};
 
 struct ip_property {
   const char *name;
@@ -54,11 +29,6 @@ struct ip_class_definition {
   lua_CFunction index;                  /* what __index calls instead of ip_class_index, or NULL */
   lua_CFunction newindex;               /* what __newindex calls instead of ip_class_newindex, or NULL */
 };
-
-/* The core of the running C function. */
-static inline struct ip_core *ip_core(lua_State *L) {
-  return (struct ip_core *)lua_touserdata(L, lua_upvalueindex(1));
-}
 
 /* Does the same as ip_test_class_of, but leaves the metatable of a userdata on the stack. It is for hot paths
    that have looked at their optional arguments before, and return only the values that they push last.
@@ -83,9 +53,6 @@ static inline void *ip_test_class_of(lua_State *L, const struct ip_core *core, i
 static inline void *ip_test_class(lua_State *L, int arg, enum ip_class class) {
   return ip_test_class_of(L, ip_core(L), arg, class);
 }
-
-/* The Lua path of a class, for messages. */
-const char *ip_class_name(enum ip_class class);
 
 /* The object at `arg`, or a bad-argument error. [-0, +0, v] */
 static inline void *ip_check_class(lua_State *L, int arg, enum ip_class class) {
@@ -112,6 +79,10 @@ void ip_class_add_methods(lua_State *L, enum ip_class class, int methods);
    spec that compares them with the documentation. `name`: string, the Lua path of a class that is defined.
    Errors: bad argument. Suspends: no. */
 int ip_class_members(lua_State *L);
+
+/* __concat of values that have a text: `"failed: " .. err`. The other operand is a string, a number or a value
+   with a text, too; any other raises as Lua's own concatenation does. [-2, +1, e] */
+int ip_class_concat(lua_State *L);
 
 /* __index and __newindex of every class: methods, then properties, else an error that names the key.
    Upvalues: core, members (name -> function, or property number), definition. [-0, +1, e] */

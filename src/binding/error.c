@@ -8,6 +8,7 @@
 #include "base/util.h"
 #include "binding/class.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <netdb.h>
 #include <string.h>
@@ -20,10 +21,45 @@ struct description {
 };
 
 /* libuv makes up a number from 3000 on for each code that a system lacks (uv/errno.h); those are no errno
-   values. */
-enum { FIRST_CODE_OF_LIBUV = 3000 };
+   values. So does this file for the names that libuv does not know: no error that is raised has such a code,
+   and a program may still compare with the name. */
+enum { FIRST_MADE_UP_CODE = 3000, FIRST_CODE_OF_THIS_FILE = 5000 };
 
 #define DESCRIBE_UV(name, message) {-(UV_##name), #name, message},
+
+#ifndef ENODATA
+#define ENODATA (FIRST_CODE_OF_THIS_FILE + 0)
+#endif
+#ifndef ETIME
+#define ETIME (FIRST_CODE_OF_THIS_FILE + 1)
+#endif
+#ifndef ENOLINK
+#define ENOLINK (FIRST_CODE_OF_THIS_FILE + 2)
+#endif
+#ifndef ENOSR
+#define ENOSR (FIRST_CODE_OF_THIS_FILE + 3)
+#endif
+#ifndef ENOSTR
+#define ENOSTR (FIRST_CODE_OF_THIS_FILE + 4)
+#endif
+#ifndef EMULTIHOP
+#define EMULTIHOP (FIRST_CODE_OF_THIS_FILE + 5)
+#endif
+#ifndef EOWNERDEAD
+#define EOWNERDEAD (FIRST_CODE_OF_THIS_FILE + 6)
+#endif
+#ifndef ENOTRECOVERABLE
+#define ENOTRECOVERABLE (FIRST_CODE_OF_THIS_FILE + 7)
+#endif
+#ifndef EAI_NODATA
+#define EAI_NODATA (FIRST_CODE_OF_THIS_FILE + 20)
+#endif
+#ifndef EAI_ADDRFAMILY
+#define EAI_ADDRFAMILY (FIRST_CODE_OF_THIS_FILE + 21)
+#endif
+#ifndef EAI_CANCELED
+#define EAI_CANCELED (FIRST_CODE_OF_THIS_FILE + 22)
+#endif
 
 static const struct description system_errors[] = {
     UV_ERRNO_MAP(DESCRIBE_UV)
@@ -44,28 +80,14 @@ static const struct description system_errors[] = {
     {ETOOMANYREFS, "ETOOMANYREFS", "too many references"},
     {EPFNOSUPPORT, "EPFNOSUPPORT", "protocol family not supported"},
     {ENOTBLK, "ENOTBLK", "block device required"},
-#ifdef ENODATA
     {ENODATA, "ENODATA", "no data available"},
-#endif
-#ifdef ETIME
     {ETIME, "ETIME", "timer expired"},
-#endif
-#ifdef ENOLINK
     {ENOLINK, "ENOLINK", "link has been severed"},
-#endif
-#ifdef ENOSR
     {ENOSR, "ENOSR", "out of streams resources"},
-#endif
-#ifdef ENOSTR
     {ENOSTR, "ENOSTR", "device not a stream"},
-#endif
-#ifdef EMULTIHOP
     {EMULTIHOP, "EMULTIHOP", "multihop attempted"},
-#endif
-#ifdef EOWNERDEAD
     {EOWNERDEAD, "EOWNERDEAD", "owner died"},
     {ENOTRECOVERABLE, "ENOTRECOVERABLE", "state not recoverable"},
-#endif
 };
 
 static const struct description resolver_errors[] = {
@@ -79,15 +101,9 @@ static const struct description resolver_errors[] = {
     {EAI_SERVICE, "EAI_SERVICE", "service not available for socket type"},
     {EAI_SOCKTYPE, "EAI_SOCKTYPE", "socket type not supported"},
     {EAI_SYSTEM, "EAI_SYSTEM", "system error"},
-#ifdef EAI_NODATA
     {EAI_NODATA, "EAI_NODATA", "no address"},
-#endif
-#ifdef EAI_ADDRFAMILY
     {EAI_ADDRFAMILY, "EAI_ADDRFAMILY", "no address of the requested family"},
-#endif
-#ifdef EAI_CANCELED
     {EAI_CANCELED, "EAI_CANCELED", "request canceled"},
-#endif
 };
 
 static const struct description fiber_errors[] = {
@@ -110,51 +126,118 @@ static const struct {
     [IP_ERROR_GENERIC] = {"generic", system_errors, ip_count_of(system_errors)},
 };
 
-static bool is_real(const struct description *description, enum ip_error_category category) {
-  bool numbered_by_system = category == IP_ERROR_SYSTEM || category == IP_ERROR_GENERIC;
-  return !numbered_by_system || description->code < FIRST_CODE_OF_LIBUV;
-}
-
 static const struct description *describe(enum ip_error_category category, int code) {
   for (size_t i = 0; i < categories[category].count; i++) {
     const struct description *description = &categories[category].errors[i];
-    if (description->code == code && is_real(description, category)) return description;
+    if (description->code == code) return description;
   }
   return NULL;
 }
 
 static const struct description *find_name(enum ip_error_category category, const char *name) {
-  for (size_t i = 0; i < categories[category].count; i++) {
-    const struct description *description = &categories[category].errors[i];
-    if (strcmp(description->name, name) == 0 && is_real(description, category)) return description;
-  }
+  for (size_t i = 0; i < categories[category].count; i++)
+    if (strcmp(categories[category].errors[i].name, name) == 0) return &categories[category].errors[i];
   return NULL;
 }
 
-struct ip_error *ip_error_push(lua_State *L, enum ip_error_category category, int code,
-                               const char *operation) {
-  struct ip_error *error = lua_newuserdatauv(L, sizeof *error, 0);
-  error->category = category;
-  error->code = code == EWOULDBLOCK ? EAGAIN : code == EOPNOTSUPP ? ENOTSUP : code;
-  error->mtu = 0;
-  error->sent = -1;
-  error->operation = operation;
+/* --- making and raising values --- */
+
+_Static_assert(sizeof(struct ip_error) <= 24, "an error makes as little garbage as it can");
+
+static struct ip_error *push(lua_State *L, size_t size, enum ip_error_category category, int code) {
+  struct ip_error *error = lua_newuserdatauv(L, size, 0);
+  memset(error, 0, size);
+  error->category = (uint8_t)category;
+  error->code = (int16_t)(code == EWOULDBLOCK ? EAGAIN : code == EOPNOTSUPP ? ENOTSUP : code);
   ip_class_set(L, IP_CLASS_ERROR);
   return error;
 }
 
-int ip_error_raise(lua_State *L, int code, const char *operation) {
-  ip_error_push(L, IP_ERROR_SYSTEM, code, operation);
+struct ip_error *ip_error_push(lua_State *L, enum ip_error_category category, int code,
+                               const char *operation) {
+  struct ip_error *error = push(L, sizeof *error, category, code);
+  error->operation = operation;
+  return error;
+}
+
+struct ip_error_detail *ip_error_push_detail(lua_State *L, enum ip_error_category category, int code,
+                                             const char *operation) {
+  struct ip_error_detail *detail = (struct ip_error_detail *)push(L, sizeof *detail, category, code);
+  detail->error.operation = operation;
+  detail->error.detailed = true;
+  detail->sent = -1;
+  return detail;
+}
+
+void ip_error_set_endpoint(struct ip_error_detail *detail, const struct ip_address *address, uint16_t port) {
+  detail->address = *address;
+  detail->port = port;
+}
+
+void ip_error_forget_endpoint(struct ip_error_detail *detail) {
+  detail->address.version = 0;
+  detail->error.to_port_0 = false;
+}
+
+int ip_error_throw_new(lua_State *L, struct ip_error *error) {
+  struct ip_place place = ip_place_note(L);
+  error->line = place.line;
+  error->file = place.file;
   ip_error_throw(L);
 }
+
+int ip_error_raise(lua_State *L, int code, const char *operation) {
+  ip_error_throw_new(L, ip_error_push(L, IP_ERROR_SYSTEM, code, operation));
+}
+
+void ip_error_set_subject(lua_State *L, int arg, struct ip_error_detail *detail) {
+  const struct ip_address *address = ip_test_class(L, arg, IP_CLASS_ADDRESS);
+  if (address != NULL) {
+    ip_address_format(address, detail->subject);
+    return;
+  }
+  size_t length;
+  const char *name = lua_type(L, arg) == LUA_TSTRING ? lua_tolstring(L, arg, &length) : NULL;
+  if (name == NULL || length >= sizeof detail->subject) return;
+  for (size_t i = 0; i < length; i++)
+    if (!isprint((unsigned char)name[i])) return;
+  memcpy(detail->subject, name, length);
+}
+
+static struct ip_error_detail *push_about(lua_State *L, int code, const char *operation, int arg,
+                                          const char *hint) {
+  struct ip_error_detail *detail = ip_error_push_detail(L, IP_ERROR_SYSTEM, code, operation);
+  if (arg != 0) ip_error_set_subject(L, arg, detail);
+  detail->hint = hint;
+  return detail;
+}
+
+int ip_error_raise_with_hint(lua_State *L, int code, const char *operation, const char *hint) {
+  ip_error_throw_new(L, &push_about(L, code, operation, 0, hint)->error);
+}
+
+int ip_error_raise_about(lua_State *L, int code, const char *operation, int arg, const char *hint) {
+  ip_error_throw_new(L, &push_about(L, code, operation, arg, hint)->error);
+}
+
+int ip_error_raise_similar(lua_State *L, int code, const char *operation, int arg, const char *similar) {
+  struct ip_error_detail *detail = push_about(L, code, operation, arg, similar);
+  detail->error.similar = true;
+  ip_error_throw_new(L, &detail->error);
+}
+
+/* Registry: ip.error.EAGAIN. */
+static const char again_key;
 
 int ip_error_fail(lua_State *L, enum ip_error_mode mode, int code, const char *operation) {
   bool again = code == EAGAIN || code == EWOULDBLOCK;
   if (mode == IP_ERROR_RAISE || !again) return ip_error_raise(L, code, operation);
   lua_pushnil(L);
-  ip_error_push(L, IP_ERROR_SYSTEM, code, operation);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &again_key);
   return 2;
 }
+
+/* --- properties --- */
 
 bool ip_error_is(lua_State *L, const void *core, int index, enum ip_error_category category, int code) {
   const struct ip_error *error = ip_test_class_of(L, core, index, IP_CLASS_ERROR);
@@ -212,12 +295,81 @@ static int error_get_mtu(lua_State *L) {
   return 1;
 }
 
+static const struct ip_error_detail *detail_of(const struct ip_error *error) {
+  return error->detailed ? (const struct ip_error_detail *)error : NULL;
+}
+
+/* Returns the detail if it has an endpoint, or NULL. */
+static const struct ip_error_detail *endpoint_of(const struct ip_error *error) {
+  const struct ip_error_detail *detail = detail_of(error);
+  return detail != NULL && detail->address.version != 0 ? detail : NULL;
+}
+
 static int error_get_sent(lua_State *L) {
-  int sent = check_error(L)->sent;
-  if (sent >= 0)
-    lua_pushinteger(L, sent);
+  const struct ip_error_detail *detail = detail_of(check_error(L));
+  if (detail != NULL && detail->sent >= 0)
+    lua_pushinteger(L, detail->sent);
   else
     lua_pushnil(L);
+  return 1;
+}
+
+static void push_place(lua_State *L, const struct ip_error *error) {
+  ip_place_push(L, (struct ip_place){error->line, error->file});
+}
+
+static int error_get_where(lua_State *L) {
+  push_place(L, check_error(L));
+  return 1;
+}
+
+static void push_address(lua_State *L, const struct ip_address *address) {
+  *(struct ip_address *)lua_newuserdatauv(L, sizeof *address, 0) = *address;
+  ip_class_set(L, IP_CLASS_ADDRESS);
+}
+
+static int error_get_address(lua_State *L) {
+  const struct ip_error_detail *detail = endpoint_of(check_error(L));
+  if (detail != NULL)
+    push_address(L, &detail->address);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+static int error_get_port(lua_State *L) {
+  const struct ip_error_detail *detail = endpoint_of(check_error(L));
+  if (detail != NULL)
+    lua_pushinteger(L, detail->port);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+/* The codes that concern one datagram, or the network as it is now. */
+static bool concerns_one_datagram(const struct ip_error *error) {
+  switch (error->code) {
+  case ECONNREFUSED:
+  case EHOSTUNREACH:
+  case ENETUNREACH:
+  case EHOSTDOWN:
+  case ENETDOWN:
+  case ENOBUFS:
+  case ENOMEM:
+  case EMSGSIZE:
+  case EAGAIN:
+  case ETIMEDOUT: return true;
+  case EPERM: return error->of_send; /* a firewall's refusal */
+  case EINVAL: return error->to_port_0;
+  default: return false;
+  }
+}
+
+/* err.transient -> boolean: a server goes on after it. False for the values in ip.error. */
+static int error_get_transient(lua_State *L) {
+  const struct ip_error *error = check_error(L);
+  bool raised_by_system = error->category == IP_ERROR_SYSTEM && error->operation != NULL;
+  lua_pushboolean(L, raised_by_system && !error->of_scope && concerns_one_datagram(error));
   return 1;
 }
 
@@ -229,16 +381,66 @@ static int error_togeneric(lua_State *L) {
     lua_settop(L, 1);
     return 1;
   }
-  ip_error_push(L, IP_ERROR_GENERIC, error->code, error->operation)->mtu = error->mtu;
+  size_t size = error->detailed ? sizeof(struct ip_error_detail) : sizeof *error;
+  struct ip_error *generic = push(L, size, IP_ERROR_GENERIC, error->code);
+  memcpy(generic, error, size);
+  generic->category = IP_ERROR_GENERIC;
   return 1;
 }
 
+/* Adds the endpoint of the call, or the name that it is about. */
+static void add_subject(luaL_Buffer *text, const struct ip_error *error) {
+  const struct ip_error_detail *detail = endpoint_of(error);
+  if (detail == NULL) {
+    detail = detail_of(error);
+    if (detail == NULL || detail->subject[0] == '\0') return;
+    luaL_addstring(text, " '");
+    luaL_addstring(text, detail->subject);
+    luaL_addchar(text, '\'');
+    return;
+  }
+  char endpoint[IP_ENDPOINT_TEXT_SIZE];
+  size_t length = ip_address_format_with_port(&detail->address, detail->port, endpoint);
+  luaL_addchar(text, ' ');
+  luaL_addlstring(text, endpoint, length);
+}
+
+/* What is behind a code that says little by itself, or NULL. */
+static const char *hint_of(const struct ip_error *error) {
+  const struct ip_error_detail *detail = detail_of(error);
+  if (detail != NULL && detail->hint != NULL) return detail->hint;
+  if (error->operation == NULL || error->category != IP_ERROR_SYSTEM) return NULL;
+  if (error->code == EAFNOSUPPORT && endpoint_of(error) != NULL) return "the socket is for IPv4 addresses";
+  if (error->code == EDESTADDRREQ) return "the socket is not connected";
+  if (error->code == EINVAL && error->to_port_0) return "port 0 is no destination";
+  if (error->code == EACCES && endpoint_of(error) != NULL && error->of_send)
+    return "a broadcast address needs the option broadcast";
+  return NULL;
+}
+
+static void add_hint(luaL_Buffer *text, const struct ip_error *error) {
+  const char *hint = hint_of(error);
+  if (hint == NULL) return;
+  luaL_addstring(text, error->similar ? ": did you mean '" : ": ");
+  luaL_addstring(text, hint);
+  if (error->similar) luaL_addstring(text, "'?");
+}
+
+/* "server.lua:12: bind 127.0.0.1:53: permission denied (EACCES)", and a hint where there is one */
 static int error_mt_tostring(lua_State *L) {
   const struct ip_error *error = check_error(L);
   luaL_Buffer text;
   luaL_buffinit(L, &text);
+  push_place(L, error);
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+  } else {
+    luaL_addvalue(&text);
+    luaL_addstring(&text, ": ");
+  }
   if (error->operation != NULL) {
     luaL_addstring(&text, error->operation);
+    add_subject(&text, error);
     luaL_addstring(&text, ": ");
   }
   push_message(L, error);
@@ -247,6 +449,7 @@ static int error_mt_tostring(lua_State *L) {
   push_name(L, error);
   luaL_addvalue(&text);
   luaL_addstring(&text, ")");
+  add_hint(&text, error);
   luaL_pushresult(&text);
   return 1;
 }
@@ -268,11 +471,21 @@ static int error_mt_index(lua_State *L) {
   return ip_class_index(L);
 }
 
+/* Is it a name of libuv's alone? */
+static bool is_made_up(const char *name) {
+  static const char *const names[] = {"UNKNOWN", "EOF", "ECHARSET"};
+  for (size_t i = 0; i < ip_count_of(names); i++)
+    if (strcmp(names[i], name) == 0) return true;
+  return false;
+}
+
 /* Pushes the value of ip.error[name]; false, and nothing is pushed, where there is none. [-0, +(0|1), m] */
 static bool push_named(lua_State *L, const char *name) {
+  if (is_made_up(name)) return false;
   for (size_t i = 0; i < ip_count_of(aliases); i++)
     if (strcmp(aliases[i].alias, name) == 0) name = aliases[i].name;
-  static const enum ip_error_category order[] = {IP_ERROR_SYSTEM, IP_ERROR_RESOLVER, IP_ERROR_FIBER};
+  /* libuv has made-up system codes for the names of the resolver's errors */
+  static const enum ip_error_category order[] = {IP_ERROR_RESOLVER, IP_ERROR_SYSTEM, IP_ERROR_FIBER};
   for (size_t i = 0; i < ip_count_of(order); i++) {
     const struct description *description = find_name(order[i], name);
     if (description == NULL) continue;
@@ -283,20 +496,21 @@ static bool push_named(lua_State *L, const char *name) {
 }
 
 static bool push_numbered(lua_State *L, lua_Integer code) {
-  if (code <= 0 || code >= FIRST_CODE_OF_LIBUV || describe(IP_ERROR_SYSTEM, (int)code) == NULL) return false;
+  if (code <= 0 || code >= FIRST_MADE_UP_CODE || describe(IP_ERROR_SYSTEM, (int)code) == NULL) return false;
   ip_error_push(L, IP_ERROR_SYSTEM, (int)code, NULL);
   return true;
 }
 
-/* __index of the table ip.error: makes the value of a name or of an errno value, and keeps it in the table.
-   Any other key reads as nil. */
+/* __index of the table ip.error: makes the value of a name or of an errno value, and keeps it in the table. A
+   number that is no errno value of the system reads as nil; a name that no system has is a mistake, which
+   would be silent in `err == ip.error.ECONREFUSED`. */
 static int errors_mt_index(lua_State *L) {
   lua_settop(L, 2);
-  bool found = false;
-  if (lua_type(L, 2) == LUA_TSTRING)
-    found = push_named(L, lua_tostring(L, 2));
-  else if (lua_type(L, 2) == LUA_TNUMBER)
-    found = push_numbered(L, lua_tointeger(L, 2)); /* 0 unless integral */
+  bool numbered = lua_type(L, 2) == LUA_TNUMBER;
+  bool found = numbered                        ? push_numbered(L, lua_tointeger(L, 2)) /* 0 unless integral */
+               : lua_type(L, 2) == LUA_TSTRING ? push_named(L, lua_tostring(L, 2))
+                                               : false;
+  if (!found && !numbered) return ip_error_text(L, "ip.error has no error '%s'", luaL_tolstring(L, 2, NULL));
   if (!found) {
     lua_pushnil(L);
     return 1;
@@ -310,13 +524,15 @@ static int errors_mt_index(lua_State *L) {
 static const luaL_Reg methods[] = {{"togeneric", error_togeneric}, {NULL, NULL}};
 
 static const luaL_Reg metamethods[] = {
-    {"__tostring", error_mt_tostring}, {"__eq", error_mt_eq}, {NULL, NULL}};
+    {"__tostring", error_mt_tostring}, {"__concat", ip_class_concat}, {"__eq", error_mt_eq}, {NULL, NULL}};
 
 static const struct ip_property properties[] = {
     {"code", error_get_code, NULL},           {"name", error_get_name, NULL},
     {"message", error_get_message, NULL},     {"category", error_get_category, NULL},
     {"operation", error_get_operation, NULL}, {"mtu", error_get_mtu, NULL},
-    {"sent", error_get_sent, NULL},           {NULL, NULL, NULL},
+    {"sent", error_get_sent, NULL},           {"where", error_get_where, NULL},
+    {"address", error_get_address, NULL},     {"port", error_get_port, NULL},
+    {"transient", error_get_transient, NULL}, {NULL, NULL, NULL},
 };
 
 static const luaL_Reg module_metamethods[] = {{"__index", errors_mt_index}, {NULL, NULL}};
@@ -336,4 +552,6 @@ void ip_error_open(lua_State *L, int core) {
   lua_newtable(L);
   ip_class_functions(L, core, module_metamethods);
   lua_setmetatable(L, -2);
+  lua_getfield(L, -1, "EAGAIN");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &again_key);
 }

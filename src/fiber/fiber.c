@@ -136,7 +136,7 @@ static void end_fiber(lua_State *L, struct ip_runtime *runtime, struct ip_task *
 /* spawn(fn, ...) -> fiber: starts fn(...) in the next iteration of the loop. Suspends: no. */
 static int fiber_spawn(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
-  luaL_checktype(L, 1, LUA_TFUNCTION);
+  ip_argument_check_type(L, 1, LUA_TFUNCTION);
   ip_runtime_check(L, runtime);
   luaL_checkstack(L, 4, "too many arguments to spawn");
   int arguments = lua_gettop(L) - 1;
@@ -206,6 +206,14 @@ static bool is_circle(lua_State *L, struct ip_runtime *runtime, const struct fib
   return target != NULL;
 }
 
+static void check_joinable(lua_State *L, const struct fiber *fiber, const char *operation) {
+  const char *hint = fiber->joined           ? "the fiber has been joined"
+                     : fiber->detached       ? "the fiber has been detached"
+                     : fiber->joiner != NULL ? "another fiber is joining it"
+                                             : NULL;
+  if (hint != NULL) ip_error_raise_with_hint(L, EINVAL, operation, hint);
+}
+
 /* fiber:join() -> results: waits for the end of the fiber and returns the results of its function, or raises
    its error. Returns nothing for an interrupted fiber. EDEADLK for oneself and in a circle; EINVAL for a
    second join, while another join waits, or after detach. A join that was interrupted or timed out may be
@@ -215,7 +223,7 @@ static int fiber_join(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   ip_operation_check(L, runtime, &join_type);
   if (is_circle(L, runtime, fiber)) return ip_error_raise(L, EDEADLK, "join");
-  if (fiber->joined || fiber->detached || fiber->joiner != NULL) return ip_error_raise(L, EINVAL, "join");
+  check_joinable(L, fiber, "join");
   lua_settop(L, 1);
   if (fiber->state != FIBER_ALIVE) return push_end_of_fiber(L, fiber);
   struct ip_operation *operation = ip_operation_acquire(L, runtime, &join_type, IP_NEVER, false);
@@ -224,10 +232,30 @@ static int fiber_join(lua_State *L) {
   return ip_operation_suspend(L, operation);
 }
 
+static int push_no_results(lua_State *L, struct ip_result *result) {
+  (void)L, (void)result;
+  return 0;
+}
+
+static const struct ip_operation_type wait_for_end_type = {
+    .name = "wait_for_end", .unlinked = on_join_unlinked, .push_results = push_no_results, .endures = true};
+
+/* wait_for_end(fiber): waits for the end of the fiber, which nothing joins. An interruption or an expired
+   deadline of the caller is raised by a later call. Suspends: yes. */
+static int fiber_wait_for_end(lua_State *L) {
+  struct fiber *fiber = check_fiber(L, 1);
+  if (fiber->state != FIBER_ALIVE) return 0;
+  if (fiber->joiner != NULL) return ip_error_raise(L, EINVAL, wait_for_end_type.name);
+  struct ip_operation *operation = ip_operation_acquire(L, ip_runtime(L), &wait_for_end_type, IP_NEVER, true);
+  operation->object = fiber;
+  fiber->joiner = operation;
+  return ip_operation_suspend(L, operation);
+}
+
 /* fiber:detach(): run() no longer waits for the fiber, and it cannot be joined. Suspends: no. */
 static int fiber_detach(lua_State *L) {
   struct fiber *fiber = check_fiber(L, 1);
-  if (fiber->detached || fiber->joined || fiber->joiner != NULL) return ip_error_raise(L, EINVAL, "detach");
+  check_joinable(L, fiber, "detach");
   fiber->detached = true;
   if (fiber->state == FIBER_ALIVE) ip_runtime(L)->attached_tasks--;
   return 0;
@@ -241,7 +269,7 @@ static int fiber_interrupt(lua_State *L) {
   if (fiber->state != FIBER_ALIVE || context->interrupted) return 0;
   context->interrupted = true;
   ip_runtime(L)->pending_raises++;
-  if (context->waiting != NULL && context->shields == 0)
+  if (context->waiting != NULL && context->shields == 0 && !context->waiting->type->endures)
     ip_operation_complete(context->waiting, IP_ERROR_FIBER, ip_failure(IP_FIBER_INTERRUPTED));
   return 0;
 }
@@ -375,7 +403,7 @@ static int fiber_time(lua_State *L) {
 
 /* set_reporter(function(err, traceback, fiber)): sets the handler of errors in fibers that nothing joins. */
 static int fiber_set_reporter(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TFUNCTION);
+  ip_argument_check_type(L, 1, LUA_TFUNCTION);
   lua_settop(L, 1);
   ip_loop_set_reporter(L);
   return 0;
@@ -414,6 +442,7 @@ static const luaL_Reg functions[] = {
     {"spawn", fiber_spawn},
     {"sleep", fiber_sleep},
     {"yield", fiber_yield},
+    {"wait_for_end", fiber_wait_for_end},
     {"run_all", fiber_run_all},
     {"check_main", fiber_check_main},
     {"current", fiber_current},

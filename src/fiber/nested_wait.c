@@ -17,7 +17,7 @@
    coroutine is one that has just been popped from it. */
 static struct ip_operation *check_operation(lua_State *L, int arg) {
   lua_State *thread = lua_tothread(L, arg);
-  luaL_argexpected(L, thread != NULL, arg, "coroutine");
+  if (thread == NULL) ip_argument_type_error(L, arg, "coroutine");
   if (thread == L || lua_status(thread) != LUA_YIELD || lua_gettop(thread) == 0) return NULL;
   luaL_checkstack(L, 2, "too many arguments");
   lua_xmove(thread, L, 1);
@@ -110,7 +110,7 @@ static int coroutine_wait_inside(lua_State *L) {
 /* enter(co) -> true | nothing: the context of this coroutine bounds the calls of `co` until leave(co). */
 static int coroutine_enter(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
-  luaL_checktype(L, 1, LUA_TTHREAD);
+  ip_argument_check_type(L, 1, LUA_TTHREAD);
   struct ip_context *context = ip_context_of(L, runtime);
   if (context == NULL) return 0;
   ip_context_enter(L, runtime, 1, context);
@@ -120,7 +120,7 @@ static int coroutine_enter(lua_State *L) {
 }
 
 static int coroutine_leave(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTHREAD);
+  ip_argument_check_type(L, 1, LUA_TTHREAD);
   ip_context_leave(L, 1);
   ip_runtime(L)->nested_coroutines--;
   return 0;

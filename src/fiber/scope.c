@@ -118,7 +118,7 @@ static int scope_gc(lua_State *L) {
    caught that error. */
 static int scope_finish(lua_State *L) {
   struct scope *self = check_scope(L);
-  return self->scope.raised ? ip_error_raise(L, ETIMEDOUT, "with_timeout") : 0;
+  return self->scope.raised ? ip_error_throw_new(L, &ip_context_push_deadline(L)->error) : 0;
 }
 
 /* --- shields --- */

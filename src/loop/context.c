@@ -150,11 +150,13 @@ void ip_context_note_raised(struct ip_context *context) {
   if (scope != NULL) scope->raised = true;
 }
 
-struct ip_error *ip_context_push_deadline(lua_State *L) {
-  return ip_error_push(L, IP_ERROR_SYSTEM, ETIMEDOUT, "with_timeout");
+struct ip_error_detail *ip_context_push_deadline(lua_State *L) {
+  struct ip_error_detail *detail = ip_error_push_detail(L, IP_ERROR_SYSTEM, ETIMEDOUT, "with_timeout");
+  detail->error.of_scope = true;
+  return detail;
 }
 
-struct ip_error *ip_context_test_deadline(lua_State *L, struct ip_runtime *runtime) {
+struct ip_error_detail *ip_context_test_deadline(lua_State *L, struct ip_runtime *runtime) {
   struct ip_context *context = ip_context_of(L, runtime);
   struct ip_scope *expired = context != NULL ? ip_context_find_expired(context, true) : NULL;
   if (expired == NULL) return NULL;
@@ -166,13 +168,11 @@ struct ip_error *ip_context_test_deadline(lua_State *L, struct ip_runtime *runti
 void ip_context_check(lua_State *L, struct ip_runtime *runtime, const char *operation,
                       struct ip_context *context, bool waits) {
   if (is_interrupted(context)) {
-    ip_error_push(L, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED, operation);
-    ip_error_throw(L);
+    ip_error_throw_new(L, ip_error_push(L, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED, operation));
   }
   struct ip_scope *expired = ip_context_find_expired(context, waits);
   if (expired == NULL) return;
   ip_scope_expire(runtime, expired);
   ip_context_note_raised(context);
-  ip_context_push_deadline(L);
-  ip_error_throw(L);
+  ip_error_throw_new(L, &ip_context_push_deadline(L)->error);
 }

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct ip_error;
+struct ip_error_detail;
 struct ip_operation;
 struct ip_runtime;
 struct ip_timer;
@@ -86,11 +86,11 @@ void ip_context_check(lua_State *L, struct ip_runtime *runtime, const char *oper
 void ip_context_note_raised(struct ip_context *context);
 
 /* Pushes the error of an expired deadline. [-0, +1, m] */
-struct ip_error *ip_context_push_deadline(lua_State *L);
+struct ip_error_detail *ip_context_push_deadline(lua_State *L);
 
 /* Pushes the error of a scope that has expired, or expires because the running coroutine is about to wait;
    NULL, and nothing pushed: no scope ends the call. [-0, +(0|1), m] */
-struct ip_error *ip_context_test_deadline(lua_State *L, struct ip_runtime *runtime);
+struct ip_error_detail *ip_context_test_deadline(lua_State *L, struct ip_runtime *runtime);
 
 /* Creates the table of contexts of coroutines that somebody else has made. [-0, +0, m] */
 void ip_context_open(lua_State *L);

@@ -186,7 +186,7 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
                                           bool yields) {
   struct ip_context *context = ip_context_of(L, runtime);
   if (context != NULL && !yields) ip_context_check(L, runtime, type->name, context, true);
-  if (deadline == IP_AT_ONCE && !yields) ip_error_raise(L, ETIMEDOUT, type->name);
+  if (deadline == IP_AT_ONCE && !yields) ip_operation_raise(L, type, IP_ERROR_SYSTEM, ip_failure(ETIMEDOUT));
   struct ip_operation *operation = own_operation(L, context);
   if (operation == NULL) fill_pool(L, runtime);
   if (IP_UNLIKELY(ip_fork_check(runtime) != 0)) ip_error_raise(L, runtime->fork_error, IP_FORK_OPERATION);
@@ -261,7 +261,7 @@ void ip_operation_complete_with(struct ip_operation *operation, int code) {
 }
 
 void ip_operation_expire(struct ip_operation *operation) {
-  if (operation->state != IP_OPERATION_ARMED) return;
+  if (operation->state != IP_OPERATION_ARMED || operation->type->endures) return;
   if (operation->type->final_attempt == NULL) {
     ip_operation_time_out(operation);
     return;
@@ -359,27 +359,46 @@ void ip_operation_abandon(lua_State *L, struct ip_operation *operation) {
 }
 
 int ip_operation_fail(lua_State *L, struct ip_operation *operation, int code) {
-  const char *name = operation->type->name;
+  const struct ip_operation_type *type = operation->type;
   ip_operation_release(L, operation);
-  ip_error_raise(L, code, name);
+  ip_operation_raise(L, type, IP_ERROR_SYSTEM, ip_failure(code));
 }
 
 /* --- suspend and continue --- */
 
+static struct ip_error *push_error(lua_State *L, const struct ip_operation_type *type,
+                                   enum ip_error_category category, struct ip_failure failure) {
+  if (type->describe == NULL) return ip_error_push(L, category, failure.code, type->name);
+  struct ip_error_detail *detail = ip_error_push_detail(L, category, failure.code, type->name);
+  type->describe(L, detail);
+  if (failure.deferred) ip_error_forget_endpoint(detail); /* the datagram was another call's */
+  return &detail->error;
+}
+
+struct ip_error *ip_operation_push_error(lua_State *L, const struct ip_operation_type *type,
+                                         enum ip_error_category category, struct ip_failure failure) {
+  struct ip_error *error = push_error(L, type, category, failure);
+  error->mtu = failure.mtu;
+  error->of_send = type->sends;
+  return error;
+}
+
+int ip_operation_raise(lua_State *L, const struct ip_operation_type *type, enum ip_error_category category,
+                       struct ip_failure failure) {
+  ip_error_throw_new(L, ip_operation_push_error(L, type, category, failure));
+}
+
 static int raise_failure(lua_State *L, const struct ip_operation_type *type, enum ip_error_category category,
                          struct ip_failure failure) {
-  int results = type->push_failure != NULL ? type->push_failure(L, category, failure.code) : -1;
+  int results = type->push_failure != NULL ? type->push_failure(L, category, failure) : -1;
   if (results >= 0) return results;
-  struct ip_error *error = ip_error_push(L, category, failure.code, type->name);
-  error->mtu = failure.mtu;
-  if (type->describe != NULL) type->describe(L, error);
-  return ip_error_throw(L);
+  return ip_operation_raise(L, type, category, failure);
 }
 
 static int raise_deadline(lua_State *L, const struct ip_operation_type *type) {
-  struct ip_error *error = ip_context_push_deadline(L);
-  if (type->describe != NULL) type->describe(L, error);
-  return ip_error_throw(L);
+  struct ip_error_detail *detail = ip_context_push_deadline(L);
+  if (type->describe != NULL) type->describe(L, detail);
+  return ip_error_throw_new(L, &detail->error);
 }
 
 /* Releasing a pooled operation calls __close, and therefore a hook of calls: data that the hook receives

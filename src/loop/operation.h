@@ -47,9 +47,12 @@ struct ip_operation_type {
   int (*push_results)(lua_State *L, struct ip_result *result);
   /* Called before a failure is raised: pushes results instead and returns their number, or returns a negative
      number and pushes nothing. NULL: every failure is raised. [-0, +?, e] */
-  int (*push_failure)(lua_State *L, enum ip_error_category category, int code);
-  /* Adds facts from the frame of the call to the error that ended its wait; may be NULL. */
-  void (*describe)(lua_State *L, struct ip_error *error);
+  int (*push_failure)(lua_State *L, enum ip_error_category category, struct ip_failure failure);
+  /* Adds facts from the frame of the call to an error of the call: its endpoint, what it has done. NULL: there
+     are none. Must not raise. [-0, +0, -] */
+  void (*describe)(lua_State *L, struct ip_error_detail *detail);
+  bool sends;           /* what it raises is the error of a send */
+  bool endures;         /* neither a deadline nor an interruption ends it */
   bool ends_by_time;    /* its deadline is a success and not an error */
   bool carries_nothing; /* it waits until it may send, but holds no datagram */
   bool ends_when_idle;  /* it waits, on the main thread, until no task is left */
@@ -161,6 +164,14 @@ void ip_operation_abandon(lua_State *L, struct ip_operation *operation);
 /* Suspends the running C function in `operation`: `return ip_operation_suspend(L, operation)`. On the main
    thread, drives the loop. Ends with the type's push_results, or raises. [-0, +?, e] */
 int ip_operation_suspend(lua_State *L, struct ip_operation *operation);
+
+/* Pushes the error of a failure of a call of this type, which has its arguments in its frame. [-0, +1, m] */
+struct ip_error *ip_operation_push_error(lua_State *L, const struct ip_operation_type *type,
+                                         enum ip_error_category category, struct ip_failure failure);
+
+/* Raises it. [-0, +0, e] */
+IP_NO_RETURN int ip_operation_raise(lua_State *L, const struct ip_operation_type *type,
+                                    enum ip_error_category category, struct ip_failure failure);
 
 /* These functions do not call Lua. */
 void ip_operation_complete(struct ip_operation *operation, enum ip_error_category category,

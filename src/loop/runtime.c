@@ -9,6 +9,7 @@
 #include "base/util.h"
 #include "binding/descriptor_shortage.h"
 #include "binding/error.h"
+#include "binding/place.h"
 #include "binding/raise.h"
 #include "loop/alarm.h"
 #include "loop/dispatch.h"
@@ -189,6 +190,7 @@ static int runtime_mt_gc(lua_State *L) {
   ip_timers_fini(&runtime->timers);
   free(runtime->scratch);
   runtime->scratch = NULL;
+  ip_place_free(&runtime->core);
   return 0;
 }
 
@@ -219,6 +221,7 @@ struct ip_runtime *ip_runtime_push(lua_State *L) {
   lua_pushcfunction(L, runtime_mt_gc);
   lua_setfield(L, -2, "__gc");
   lua_setmetatable(L, -2);
+  if (!ip_place_open(&runtime->core)) ip_error_memory(L);
   ip_operation_open(L, -1);
   ip_task_open(L, -1);
   ip_context_open(L);

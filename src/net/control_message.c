@@ -72,10 +72,10 @@ static void note_traffic_class(const struct item *item, struct ip_control *contr
   if (control->items & IP_CONTROL_TRAFFIC_CLASS) control->traffic_class &= 0xff;
 }
 
-/* Is the address unique on one interface only (RFC 4007 section 4)? Then its scope is that interface. */
-static bool has_scope(const struct ip_address *address) {
-  int scope = ip_address_multicast_scope(address);
-  return ip_address_is_link_local(address) || scope == 1 || scope == 2;
+static void note_local(struct ip_control *control, const struct ip_address *address) {
+  if (ip_address_is_multicast(address) || ip_address_is_unspecified(address)) return;
+  control->local = *address;
+  control->items |= IP_CONTROL_LOCAL;
 }
 
 static void note_interface(struct ip_control *control, uint32_t index) {
@@ -93,6 +93,9 @@ static void note_v4_info(const struct item *item, bool is_v6, struct ip_control 
   memcpy(address.bytes, &info.ipi_addr, sizeof info.ipi_addr);
   control->address = is_v6 ? ip_address_to_v6(&address) : address;
   note_interface(control, (uint32_t)info.ipi_ifindex);
+  memcpy(address.bytes, &info.ipi_spec_dst, sizeof info.ipi_spec_dst);
+  note_local(control, &address);
+  if (is_v6) control->local = ip_address_to_v6(&control->local);
 }
 
 #endif
@@ -125,8 +128,9 @@ static void note_v6_info(const struct item *item, struct ip_control *control) {
   if (!read_value(item, &info, sizeof info)) return;
   control->address = (struct ip_address){.version = 6};
   memcpy(control->address.bytes, &info.ipi6_addr, sizeof info.ipi6_addr);
-  if (has_scope(&control->address)) control->address.scope_id = (uint32_t)info.ipi6_ifindex;
+  if (ip_address_needs_scope(&control->address)) control->address.scope_id = (uint32_t)info.ipi6_ifindex;
   note_interface(control, (uint32_t)info.ipi6_ifindex);
+  note_local(control, &control->address);
 }
 
 #endif
@@ -237,7 +241,10 @@ static int append_v6_source(struct msghdr *message, const struct ip_control *con
     memcpy(&info.ipi6_addr, control->address.bytes, sizeof info.ipi6_addr);
     info.ipi6_ifindex = control->address.scope_id;
   }
-  if (control->items & IP_CONTROL_INTERFACE) info.ipi6_ifindex = control->interface_index;
+  if (control->items & IP_CONTROL_INTERFACE) {
+    if (info.ipi6_ifindex != 0 && info.ipi6_ifindex != control->interface_index) return EINVAL;
+    info.ipi6_ifindex = control->interface_index;
+  }
   append(message, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
   return 0;
 #else

@@ -21,13 +21,15 @@ enum ip_control_item {
   IP_CONTROL_TRAFFIC_CLASS = 8,
   IP_CONTROL_SEGMENT_SIZE = 16,
   IP_CONTROL_TIMESTAMP = 32, /* received only */
-  IP_CONTROL_DROPPED = 64    /* received only */
+  IP_CONTROL_DROPPED = 64,   /* received only */
+  IP_CONTROL_LOCAL = 128     /* received only */
 };
 
 struct ip_control {
   struct ip_address address;
-  int64_t timestamp; /* nanoseconds since the epoch */
-  uint32_t items;    /* the members that are set, as a union of enum ip_control_item */
+  struct ip_address local; /* the unicast address of this system to answer from */
+  int64_t timestamp;       /* nanoseconds since the epoch */
+  uint32_t items;          /* the members that are set, as a union of enum ip_control_item */
   uint32_t interface_index;
   uint32_t dropped;
   int hops;

@@ -1,4 +1,5 @@
-/* device.c: the network device that a datagram socket is bound to. Owns nothing; raises nothing.
+/* device.c: the network device that a datagram socket is bound to, or sends from. Owns nothing; raises
+   nothing.
 
    SO_BINDTOIFINDEX (Linux 5.1) works for a device that is gone, too; systems without it bind by name.
    Sources: SO_BINDTODEVICE in socket(7), net/core/sock.c of Linux. */
@@ -6,6 +7,7 @@
 
 #include <errno.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <stddef.h>
 #include <sys/socket.h>
 
@@ -64,3 +66,15 @@ int ip_device_set(int fd, unsigned index) {
 }
 
 #endif
+
+/* A sticky option (RFC 3542 section 6). Unlike IPV6_MULTICAST_IF, it counts for unicast, too, and it is no
+   option of this library that a program might have set. */
+int ip_device_send_from(int fd, unsigned index) {
+#ifdef IPV6_PKTINFO
+  struct in6_pktinfo info = {.ipi6_ifindex = index};
+  return setsockopt(fd, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info) != 0 ? errno : 0;
+#else
+  (void)fd;
+  return index == 0 ? 0 : ENOTSUP;
+#endif
+}

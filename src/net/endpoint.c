@@ -286,6 +286,11 @@ int ip_address_multicast_scope(const struct ip_address *address) {
   return address->version == 6 && address->bytes[0] == 0xff ? address->bytes[1] & 0x0f : -1;
 }
 
+bool ip_address_needs_scope(const struct ip_address *address) {
+  int scope = ip_address_multicast_scope(address);
+  return ip_address_is_link_local(address) || scope == 1 || scope == 2;
+}
+
 /* --- keys: address, port, scope id if there is one, all in network order --- */
 
 size_t ip_address_make_key(const struct ip_address *address, uint16_t port, unsigned char *key) {
@@ -341,6 +346,14 @@ void ip_endpoint_get_address(const struct ip_endpoint *endpoint, struct ip_addre
   address->version = 6;
   memcpy(address->bytes, &endpoint->name.v6.sin6_addr, 16);
   address->scope_id = endpoint->name.v6.sin6_scope_id;
+}
+
+uint32_t ip_endpoint_wide_scope(const struct ip_endpoint *endpoint) {
+  if (ip_endpoint_family(endpoint) != AF_INET6 || endpoint->name.v6.sin6_scope_id == 0) return 0;
+  struct ip_address address;
+  ip_endpoint_get_address(endpoint, &address);
+  bool has_none = ip_address_needs_scope(&address) || ip_address_is_v4_mapped(&address);
+  return has_none ? 0 : address.scope_id;
 }
 
 bool ip_endpoint_has_address(const struct ip_endpoint *endpoint, const struct ip_address *address) {

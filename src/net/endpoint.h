@@ -66,6 +66,10 @@ bool ip_address_is_site_local(const struct ip_address *address); /* fec0::/10; f
 /* The scope field (0..15) of a v6 multicast address; -1 for anything else. */
 int ip_address_multicast_scope(const struct ip_address *address);
 
+/* Is the address unique on one interface only (RFC 4007 section 4): a link-local address, or a link-local or
+   interface-local group? */
+bool ip_address_needs_scope(const struct ip_address *address);
+
 /* --- an address and a port as text and as a key --- */
 
 /* Parses "1.2.3.4:53" or "[::1]:53". Returns NULL and fills both, or a static message and leaves both
@@ -110,6 +114,11 @@ static inline int ip_endpoint_family(const struct ip_endpoint *endpoint) {
 /* Have both the same family, address, port and scope? The flow label does not identify a peer. An endpoint
    that is neither IPv4 nor IPv6 equals none, not even itself, so that an empty cache never hits. */
 bool ip_endpoint_equal(const struct ip_endpoint *a, const struct ip_endpoint *b);
+
+/* The scope of an address that does not need one, such as that of ff05::1%eth0; 0: none. Systems read the
+   scope of addresses that need it, and ignore any other (__ipv6_addr_needs_scope_id in net/ipv6.h of Linux):
+   a datagram to this endpoint leaves from that interface only if the call says so by other means. */
+uint32_t ip_endpoint_wide_scope(const struct ip_endpoint *endpoint);
 
 /* Is this the endpoint's address, scope included? */
 bool ip_endpoint_has_address(const struct ip_endpoint *endpoint, const struct ip_address *address);

@@ -366,6 +366,11 @@ static int push_addresses(lua_State *L, struct ip_result *result) {
   return 1;
 }
 
+/* Names the host that was looked up. */
+static void describe_host(lua_State *L, struct ip_error_detail *detail) {
+  ip_error_set_subject(L, 1, detail);
+}
+
 static int look_up_addresses(lua_State *L, const struct ip_operation_type *type, int family) {
   struct ip_runtime *runtime = ip_runtime(L);
   /* without a socket type, every address would come once for each type */
@@ -377,8 +382,7 @@ static int look_up_addresses(lua_State *L, const struct ip_operation_type *type,
   read_host(L, 1, &question);
   ip_operation_check(L, runtime, type);
   if (question.refusal != 0) {
-    ip_error_push(L, IP_ERROR_RESOLVER, question.refusal, type->name);
-    return ip_error_throw(L);
+    return ip_operation_raise(L, type, IP_ERROR_RESOLVER, ip_failure(question.refusal));
   }
   check_threads(L, runtime, type);
   struct lookup *lookup = push_lookup(L);
@@ -396,24 +400,30 @@ static int look_up_addresses(lua_State *L, const struct ip_operation_type *type,
    EAI_SERVICE, EAI_AGAIN, EAI_FAIL, EAI_ADDRFAMILY and other errors of getaddrinfo(3), system errors,
    ETIMEDOUT of with_timeout. Suspends: yes, always. Source: getaddrinfo(3), RFC 3493 section 6.1. */
 static int resolver_get_address_info(lua_State *L) {
-  static const struct ip_operation_type type = {
-      .name = "get_address_info", .unlinked = cancel_lookup, .push_results = push_addresses};
+  static const struct ip_operation_type type = {.name = "get_address_info",
+                                                .unlinked = cancel_lookup,
+                                                .push_results = push_addresses,
+                                                .describe = describe_host};
   return look_up_addresses(L, &type, AF_UNSPEC);
 }
 
 /* ip.udp.get_address_v4_info(host, service[, flags]) -> list: get_address_info for v4 addresses only.
    Suspends: yes. */
 static int resolver_get_address_v4_info(lua_State *L) {
-  static const struct ip_operation_type type = {
-      .name = "get_address_v4_info", .unlinked = cancel_lookup, .push_results = push_addresses};
+  static const struct ip_operation_type type = {.name = "get_address_v4_info",
+                                                .unlinked = cancel_lookup,
+                                                .push_results = push_addresses,
+                                                .describe = describe_host};
   return look_up_addresses(L, &type, AF_INET);
 }
 
 /* ip.udp.get_address_v6_info(host, service[, flags]) -> list: get_address_info for v6 addresses only; with
    v4_mapped also v4 addresses in that form. Suspends: yes. */
 static int resolver_get_address_v6_info(lua_State *L) {
-  static const struct ip_operation_type type = {
-      .name = "get_address_v6_info", .unlinked = cancel_lookup, .push_results = push_addresses};
+  static const struct ip_operation_type type = {.name = "get_address_v6_info",
+                                                .unlinked = cancel_lookup,
+                                                .push_results = push_addresses,
+                                                .describe = describe_host};
   return look_up_addresses(L, &type, AF_INET6);
 }
 
@@ -432,13 +442,28 @@ static int push_names(lua_State *L, struct ip_result *result) {
   return 1;
 }
 
+/* Names the endpoint of a look-up of names in its errors. */
+static void describe_names(lua_State *L, struct ip_error_detail *detail) {
+  struct ip_address address;
+  const struct ip_address *object = ip_test_class(L, 1, IP_CLASS_ADDRESS);
+  size_t length;
+  const char *text = lua_tolstring(L, 1, &length);
+  if (object != NULL)
+    address = *object;
+  else if (text == NULL || ip_address_parse(&address, text, length) != NULL)
+    return;
+  ip_error_set_endpoint(detail, &address, (uint16_t)lua_tointeger(L, 2));
+}
+
 /* ip.udp.get_name_info(address, port) -> list of one {host_name, service_name}
    address: ip.address or its text. port: integer 0..65535. An address or a port without a name is returned as
    text in numbers. Raises EAI_AGAIN, EAI_FAIL and other errors of getnameinfo(3), ETIMEDOUT of with_timeout.
    Suspends: yes, always. Source: getnameinfo(3) with NI_DGRAM: the service is one of UDP. */
 static int resolver_get_name_info(lua_State *L) {
-  static const struct ip_operation_type type = {
-      .name = "get_name_info", .unlinked = cancel_lookup, .push_results = push_names};
+  static const struct ip_operation_type type = {.name = "get_name_info",
+                                                .unlinked = cancel_lookup,
+                                                .push_results = push_names,
+                                                .describe = describe_names};
   struct ip_runtime *runtime = ip_runtime(L);
   struct ip_address address;
   struct ip_endpoint endpoint;

@@ -65,7 +65,10 @@ static int dissolve(struct ip_channel *channel, const struct ip_connection *conn
   if (error == 0) error = ip_datagram_disconnect(channel->fd);
   if (error != 0) return error;
   *dissolved = true;
-  return restore_local_end(channel, connection, ip_endpoint_port(&local));
+  bool has_interface = channel->connection != NULL && channel->connection->interface != 0;
+  if (has_interface) error = ip_device_send_from(channel->fd, 0); /* possible while there is no device */
+  int local_error = restore_local_end(channel, connection, ip_endpoint_port(&local));
+  return error != 0 ? error : local_error;
 }
 
 int ip_association_dissolve(struct ip_channel *channel) {
@@ -77,11 +80,32 @@ int ip_association_dissolve(struct ip_channel *channel) {
 
 /* --- connecting --- */
 
+/* The interface comes first, because the system chooses the source address by it. It is sent from as long as
+   the socket has this peer, at no cost for a send. */
+static int connect_from(const struct ip_channel *channel, const struct ip_endpoint *remote,
+                        unsigned interface) {
+  if (interface == 0) return ip_datagram_connect(channel->fd, remote);
+  int error = ip_device_send_from(channel->fd, interface);
+  if (error != 0) return error;
+  error = ip_datagram_connect(channel->fd, remote);
+  if (error != 0) (void)ip_device_send_from(channel->fd, 0); /* the connect's error is the one to report */
+  return error;
+}
+
+/* A socket that is bound to a device leaves no choice. */
+static int choose_interface(const struct ip_endpoint *remote, struct ip_connection *next) {
+  next->interface = ip_endpoint_wide_scope(remote);
+  if (next->interface == 0 || next->device == 0) return 0;
+  if (next->interface != next->device) return EINVAL;
+  next->interface = 0;
+  return 0;
+}
+
 /* Linux says EAGAIN where it finds no free port for the socket (inet_autobind in net/ipv4/af_inet.c). */
 static int connect_to(const struct ip_channel *channel, const struct ip_endpoint *remote,
-                      struct ip_endpoint *peer) {
-  int error = ip_datagram_connect(channel->fd, remote);
-  if (error == 0) error = ip_datagram_remote(channel->fd, peer);
+                      struct ip_connection *next) {
+  int error = connect_from(channel, remote, next->interface);
+  if (error == 0) error = ip_datagram_remote(channel->fd, &next->remote);
   return error == EAGAIN ? EADDRINUSE : error;
 }
 
@@ -95,7 +119,7 @@ static void go_back(struct ip_channel *channel, const struct ip_connection *loca
   bool same = ip_device_get(channel->fd, &device) == 0 && device == local_end->device;
   if (!same) (void)dissolve(channel, local_end, &dissolved); /* the connect's error is the one to report */
   if (former == NULL) return;
-  if (ip_datagram_connect(channel->fd, &former->remote) == 0)
+  if (connect_from(channel, &former->remote, former->interface) == 0)
     channel->filters_peer = true; /* others may have sent while there was no peer */
   else
     ip_association_free(channel); /* the way to the former peer is gone, too */
@@ -106,7 +130,7 @@ static int replace(struct ip_channel *channel, const struct ip_endpoint *remote,
   bool dissolved = true;
   int error = channel->connection != NULL ? dissolve(channel, next, &dissolved) : 0;
   if (!dissolved) return error;
-  if (error == 0) error = connect_to(channel, remote, &next->remote);
+  if (error == 0) error = connect_to(channel, remote, next);
   if (error != 0) go_back(channel, next);
   return error;
 }
@@ -121,6 +145,7 @@ int ip_association_connect(struct ip_channel *channel, const struct ip_endpoint 
     *next = *channel->connection;
   else
     error = note_local_end(channel, next);
+  if (error == 0) error = choose_interface(remote, next);
   if (error == 0) error = replace(channel, remote, next);
   if (error != 0) {
     free(next);

@@ -33,7 +33,7 @@ static void note_entry(struct ip_batch *batch, size_t index, size_t length, bool
   batch->parts[index].iov_len = length < batch->capacity ? length : batch->capacity;
   batch->truncated[index] = truncated;
   batch->peers[index].length = name_length;
-  batch->has_info[index] = false; /* the info of a former send does not describe this datagram */
+  batch->singly[index] = 0; /* what a former send needed does not concern this datagram */
 }
 
 /* Ends a call that failed after `count` datagrams: returns the datagrams now and defers the error to the next
@@ -342,7 +342,7 @@ static struct ip_failure send_together(struct ip_socket *socket, struct ip_batch
 /* Stack indices in the frame of send_many, also while it is suspended. */
 enum { BATCH = 2, FIRST, LAST, NEXT };
 
-/* Sends one entry that has ancillary data, or any entry of a socket that segments or queues its datagrams.
+/* Sends one entry that needs ancillary data, or any entry of a socket that segments or queues its datagrams.
    `done`: bytes of the entry that an earlier attempt has sent. [-0, +0, e] */
 static struct ip_failure send_entry(lua_State *L, struct ip_socket_box *box, const struct ip_batch *batch,
                                     size_t index, size_t *done) {
@@ -356,13 +356,15 @@ static struct ip_failure send_entry(lua_State *L, struct ip_socket_box *box, con
   if (send->remote.length != 0) convert_endpoint(channel, &send->remote);
   send->to = send->remote.length != 0 ? &send->remote : NULL;
   if (send->to == NULL && channel->connection == NULL) return ip_failure(EDESTADDRREQ);
-  if (batch->has_info[index]) {
+  if (batch->singly[index] & IP_SINGLY_INFO) {
     lua_getiuservalue(L, BATCH, IP_BATCH_INFOS);
     lua_rawgeti(L, -1, (lua_Integer)index + 1);
     lua_remove(L, -2);
     ip_message_read_control(L, "send_many", &call);
     if (box->socket != socket) return ip_failure(EBADF); /* a finalizer has closed it */
   }
+  int error = ip_send_path_use_scope(send);
+  if (error != 0) return ip_failure(error);
   size_t sent;
   struct ip_failure failure = ip_send_queue_send(channel, send, &sent);
   *done = failure.code == 0 ? 0 : send->done;
@@ -374,7 +376,7 @@ static size_t find_single(const struct ip_channel *channel, const struct ip_batc
                           size_t end) {
   const struct ip_send_state *state = channel->send;
   if (state != NULL && (state->segment_size != 0 || state->queue != NULL)) return first;
-  while (first < end && !batch->has_info[first])
+  while (first < end && batch->singly[first] == 0)
     first++;
   return first;
 }
@@ -396,33 +398,45 @@ static struct ip_failure send_entries(lua_State *L, struct ip_socket_box *box, s
 /* --- send_many --- */
 
 static int continue_send_many(lua_State *L, struct ip_result *result);
-static void note_sent(lua_State *L, struct ip_error *error);
+static void note_sent(lua_State *L, struct ip_error_detail *detail);
 
 static const struct ip_operation_type send_many_type = {.name = "send_many",
                                                         .attempt = ip_send_attempt,
                                                         .final_attempt = ip_send_final_attempt,
                                                         .push_results = continue_send_many,
-                                                        .describe = note_sent};
+                                                        .describe = note_sent,
+                                                        .sends = true};
 
-/* Adds the number of entries sent, which the frame has, to the error that ends a wait. */
-static void note_sent(lua_State *L, struct ip_error *error) {
-  error->sent = (int)(lua_tointeger(L, NEXT) - lua_tointeger(L, FIRST));
+/* Adds the number of entries sent, which the frame has, and the endpoint of the entry that was not. */
+static void note_sent(lua_State *L, struct ip_error_detail *detail) {
+  const struct ip_batch *batch = lua_touserdata(L, BATCH);
+  size_t next = (size_t)lua_tointeger(L, NEXT);
+  detail->sent = (int)(lua_tointeger(L, NEXT) - lua_tointeger(L, FIRST));
+  if (next >= batch->slots || batch->peers[next].length == 0) return;
+  struct ip_address address;
+  ip_endpoint_get_address(&batch->peers[next], &address);
+  uint16_t port = ip_endpoint_port(&batch->peers[next]);
+  ip_error_set_endpoint(detail, &address, port);
+  detail->error.to_port_0 = port == 0;
 }
 
-/* Raises the failure, with the number of entries sent before. [-0, +0, e] */
-static int fail_to_send(lua_State *L, struct ip_failure failure, size_t sent) {
-  struct ip_error *error = ip_error_push(L, IP_ERROR_SYSTEM, failure.code, send_many_type.name);
-  error->sent = (int)sent;
-  error->mtu = failure.mtu;
-  return ip_error_throw(L);
+static void set_next(lua_State *L, size_t next) {
+  lua_pushinteger(L, (lua_Integer)next);
+  lua_replace(L, NEXT);
+}
+
+/* Raises the failure of the entry `next`. [-0, +0, e] */
+static int fail_to_send(lua_State *L, struct ip_failure failure, size_t next) {
+  set_next(L, next);
+  return ip_operation_raise(L, &send_many_type, IP_ERROR_SYSTEM, failure);
 }
 
 /* Raises the deadline that has come: an enclosing with_timeout's, or the call's own. [-0, +0, e] */
-static int time_out(lua_State *L, size_t sent) {
-  struct ip_error *error = ip_context_test_deadline(L, ip_runtime(L));
-  if (error == NULL) return fail_to_send(L, ip_failure(ETIMEDOUT), sent);
-  error->sent = (int)sent;
-  return ip_error_throw(L);
+static int time_out(lua_State *L, size_t next) {
+  struct ip_error_detail *detail = ip_context_test_deadline(L, ip_runtime(L));
+  if (detail == NULL) return fail_to_send(L, ip_failure(ETIMEDOUT), next);
+  note_sent(L, detail);
+  return ip_error_throw_new(L, &detail->error);
 }
 
 /* Counts the bytes of the entries that are still to be sent. */
@@ -446,17 +460,16 @@ static int send_rest(lua_State *L, ip_deadline deadline, size_t done, enum ip_wa
   struct ip_batch *batch = ip_batch_check(L, BATCH);
   size_t first = (size_t)lua_tointeger(L, FIRST), end = (size_t)lua_tointeger(L, LAST);
   size_t start = (size_t)lua_tointeger(L, NEXT), next = start;
-  if (box->socket->channel.shut_send) return fail_to_send(L, ip_failure(EPIPE), next - first);
+  if (box->socket->channel.shut_send) return fail_to_send(L, ip_failure(EPIPE), next);
   struct ip_failure failure = send_entries(L, box, batch, &next, end, &done);
   if (box->socket != NULL) ip_send_finish(box->socket);
   if (failure.code == EAGAIN) {
-    lua_pushinteger(L, (lua_Integer)next);
-    lua_replace(L, NEXT);
+    set_next(L, next);
     if (wait == IP_WAIT_FIRST && next == start) ip_watcher_note_fruitless(&box->socket->watcher);
-    if (deadline == IP_AT_ONCE && next > first) return time_out(L, next - first);
+    if (deadline == IP_AT_ONCE && next > first) return time_out(L, next);
     return wait_to_send(L, box, deadline, done, wait);
   }
-  if (failure.code != 0) return fail_to_send(L, failure, next - first);
+  if (failure.code != 0) return fail_to_send(L, failure, next);
   lua_pushinteger(L, (lua_Integer)(end - first));
   return 1;
 }
@@ -502,7 +515,7 @@ int ip_socket_send_many(lua_State *L) {
 static int batch_info(lua_State *L) {
   struct ip_batch *batch = ip_batch_check(L, 1);
   size_t index = ip_batch_check_entry(L, batch, 2);
-  if (!lua_isnoneornil(L, 3)) luaL_checktype(L, 3, LUA_TTABLE);
+  if (!lua_isnoneornil(L, 3)) ip_argument_check_type(L, 3, LUA_TTABLE);
   ip_message_prepare_info(L);
   bool known = batch->peers[index].length != 0;
   ip_batch_push_address(L, batch, index);

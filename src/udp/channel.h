@@ -19,6 +19,7 @@ struct ip_connection {
   struct ip_endpoint remote;
   struct ip_endpoint local; /* before the socket was connected; length 0 where that is not known */
   unsigned device;          /* that the owner bound it to, by an option or a link-local address; 0: none */
+  unsigned interface;       /* of the peer's scope, where the system would ignore that; 0: none */
 };
 
 /* Each part has one owner, the file of its name, and is NULL until an option needs it. Data that only one

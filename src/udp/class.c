@@ -9,9 +9,12 @@
 #include "udp/message.h"
 #include "udp/option.h"
 #include "udp/property.h"
+#include "udp/raw_option.h"
 #include "udp/receive.h"
 #include "udp/receive_error.h"
+#include "udp/receive_loop.h"
 #include "udp/send.h"
+#include "udp/serve.h"
 #include "udp/socket.h"
 
 static const luaL_Reg methods[] = {
@@ -38,6 +41,8 @@ static const luaL_Reg methods[] = {
     {"send_many", ip_socket_send_many},
     {"set_option", ip_socket_set_option},
     {"get_option", ip_socket_get_option},
+    {"set_raw_option", ip_socket_set_raw_option},
+    {"get_raw_option", ip_socket_get_raw_option},
     {"assign", ip_socket_assign},
     {"release", ip_socket_release},
     {NULL, NULL},
@@ -66,7 +71,11 @@ static const luaL_Reg internals[] = {
     {"new_loop", ip_socket_loop_new},
     {"loop_iterator", ip_socket_loop_iterator},
     {"loop_receive", ip_socket_loop_receive},
+    {"check_server", ip_socket_check_server},
+    {"new_server", ip_socket_new_server},
+    {"serve", ip_socket_serve},
     {"option_names", ip_socket_option_names},
+    {"similar_option", ip_socket_similar_option},
     {"prepare_fill", ip_socket_prepare_fill},
     {"send_filled", ip_socket_send_filled},
     {"send_to_filled", ip_socket_send_to_filled},
@@ -92,6 +101,7 @@ void ip_socket_open_class(lua_State *L, int core) {
   };
   core = lua_absindex(L, core);
   ip_class_define(L, core, &definition);
+  ((struct ip_core *)lua_touserdata(L, core))->option_setter = ip_socket_set_option;
   add_message_methods(L, core);
   lua_newtable(L);
   ip_class_functions(L, core, functions);
@@ -99,6 +109,6 @@ void ip_socket_open_class(lua_State *L, int core) {
 
 void ip_socket_add_internals(lua_State *L, int core) {
   core = lua_absindex(L, core);
-  ip_socket_loop_open(L, core);
+  ip_udp_loop_open(L, core);
   ip_class_functions(L, core, internals);
 }

@@ -150,7 +150,7 @@ static bool attempt(struct ip_operation *operation) {
 
 static int push_accepted(lua_State *L, struct ip_result *result);
 static int push_next(lua_State *L, struct ip_result *result);
-static int push_end(lua_State *L, enum ip_error_category category, int code);
+static int push_end(lua_State *L, enum ip_error_category category, struct ip_failure failure);
 
 static const struct ip_operation_type accept_type = {.name = "accept",
                                                      .attempt = attempt,
@@ -197,9 +197,9 @@ static int push_next(lua_State *L, struct ip_result *result) {
 }
 
 /* The loop over the sessions ends when the listener is closed. */
-static int push_end(lua_State *L, enum ip_error_category category, int code) {
+static int push_end(lua_State *L, enum ip_error_category category, struct ip_failure failure) {
   const struct listener *listener = lua_touserdata(L, index_of(&sessions_type));
-  if (category != IP_ERROR_SYSTEM || code != ECANCELED || listener->peers != NULL) return -1;
+  if (category != IP_ERROR_SYSTEM || failure.code != ECANCELED || listener->peers != NULL) return -1;
   lua_pushnil(L);
   return 1;
 }

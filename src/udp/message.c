@@ -9,6 +9,7 @@
 #include "binding/argument.h"
 #include "binding/error.h"
 #include "binding/raise.h"
+#include "binding/value_text.h"
 #include "net/datagram_io.h"
 #include "udp/receive.h"
 #include "value/address.h"
@@ -32,6 +33,7 @@ enum key {
   SEGMENT_SIZE,
   DROPPED,
   SOURCE,
+  LOCAL_ADDRESS,
   KEY_COUNT
 };
 
@@ -46,7 +48,8 @@ static const char *const keys[KEY_COUNT] = {[ADDRESS] = "address",
                                             [TIMESTAMP] = "timestamp",
                                             [SEGMENT_SIZE] = "segment_size",
                                             [DROPPED] = "dropped",
-                                            [SOURCE] = "source"};
+                                            [SOURCE] = "source",
+                                            [LOCAL_ADDRESS] = "local_address"};
 
 /* The keys are upvalues of the functions that use them, after the core: creating a string for each access
    would cost as much as the access itself, and leave garbage. */
@@ -72,7 +75,7 @@ static int get_field(lua_State *L, enum key key) {
 /* --- receive_message --- */
 
 /* Values that are read for a comparison stay on the stack until the call returns: popping them costs a third
-   of the access. There are at most nine, and a C function has twenty slots (LUA_MINSTACK). */
+   of the access. There are at most eleven, and a C function has twenty slots (LUA_MINSTACK). */
 
 /* [-0, +(0|1), m] */
 static void clear_field(lua_State *L, enum key key) {
@@ -121,6 +124,30 @@ static void set_destination(lua_State *L, const struct ip_address *address) {
   lua_rawset(L, INFO);
 }
 
+/* The local address is the destination, for which there is an object, unless that is for many. [-0, +1, m] */
+static void set_local_address(lua_State *L, const struct ip_control *control) {
+  const struct ip_address *held = get_address(L, LOCAL_ADDRESS);
+  if (held != NULL && ip_address_compare(held, &control->local) == 0) return;
+  push_key(L, LOCAL_ADDRESS);
+  if (ip_address_compare(&control->address, &control->local) == 0)
+    get_field(L, DESTINATION);
+  else
+    ip_address_push(L, &control->local);
+  lua_rawset(L, INFO);
+}
+
+/* Sets what the ancillary data says of addresses. [-0, +(0..2), m] */
+static void set_own_addresses(lua_State *L, const struct ip_control *control) {
+  if (control->items & IP_CONTROL_ADDRESS)
+    set_destination(L, &control->address);
+  else
+    clear_field(L, DESTINATION);
+  if (control->items & IP_CONTROL_LOCAL)
+    set_local_address(L, control);
+  else
+    clear_field(L, LOCAL_ADDRESS);
+}
+
 /* Sets all fields except the addresses. It runs no finalizer, so nothing can change `control` meanwhile.
    [-0, +?, m] */
 static void fill_numbers(lua_State *L, const struct ip_control *control, bool truncated) {
@@ -140,10 +167,7 @@ static void fill_numbers(lua_State *L, const struct ip_control *control, bool tr
 
 void ip_message_fill_info(lua_State *L, const struct ip_control *control, bool truncated) {
   fill_numbers(L, control, truncated);
-  if (control->items & IP_CONTROL_ADDRESS)
-    set_destination(L, &control->address);
-  else
-    clear_field(L, DESTINATION);
+  set_own_addresses(L, control);
 }
 
 void ip_message_prepare_info(lua_State *L) {
@@ -168,9 +192,8 @@ static int push_message(lua_State *L, struct ip_received *received) {
   if (box->socket != NULL) ip_receive_path_count_drops(&box->socket->channel, control);
   fill_numbers(L, control, datagram->truncated);
   set_integer(L, PORT, true, ip_endpoint_port(&datagram->source));
-  if (IP_LIKELY((control->items & IP_CONTROL_ADDRESS) == 0)) clear_field(L, DESTINATION);
   set_source(L, box, &datagram->source);
-  if ((control->items & IP_CONTROL_ADDRESS) != 0) set_destination(L, &control->address);
+  set_own_addresses(L, control);
   lua_pushinteger(L, (lua_Integer)datagram->length);
   lua_pushvalue(L, INFO);
   return 2;
@@ -200,7 +223,7 @@ static void make_info(lua_State *L) {
 static void check_receive(lua_State *L, const char *operation, struct ip_receive_call *call) {
   if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) make_info(L);
   ip_receive_read(L, operation, FLAGS, IP_WANTS_SOURCE | IP_WANTS_CONTROL | IP_WANTS_JOINED, call);
-  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) luaL_checktype(L, INFO, LUA_TTABLE);
+  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) ip_argument_check_type(L, INFO, LUA_TTABLE);
 }
 
 /* sock:receive_message(buf[, info[, flags]]) -> n, info: like receive_from, with ancillary data in the table
@@ -225,7 +248,7 @@ static int field_error(lua_State *L, enum key key, const char *problem) {
 }
 
 static int field_type_error(lua_State *L, enum key key, const char *expected) {
-  return field_error(L, key, lua_pushfstring(L, "%s expected, got %s", expected, luaL_typename(L, -1)));
+  return field_error(L, key, lua_pushfstring(L, "%s expected, got %s", expected, ip_value_text_push(L, -1)));
 }
 
 /* Reads an integer field; false if it is absent. [-0, +1, v] */
@@ -235,7 +258,7 @@ static bool read_integer(lua_State *L, enum key key, lua_Integer low, lua_Intege
   if (IP_UNLIKELY(type != LUA_TNUMBER)) field_type_error(L, key, "integer");
   int exact;
   *value = lua_tointegerx(L, -1, &exact);
-  if (IP_UNLIKELY(!exact)) field_error(L, key, "number has no integer representation");
+  if (IP_UNLIKELY(!exact)) field_type_error(L, key, "integer");
   if (IP_UNLIKELY(*value < low || *value > high))
     field_error(L, key, lua_pushfstring(L, "%I is outside %I..%I", *value, low, high));
   return true;
@@ -255,7 +278,7 @@ static bool read_address(lua_State *L, enum key key, const struct ip_address *li
     size_t length;
     const char *text = lua_tolstring(L, -1, &length);
     const char *problem = ip_address_parse(address, text, length);
-    if (problem != NULL) field_error(L, key, problem);
+    if (problem != NULL) field_error(L, key, ip_address_push_problem(L, lua_gettop(L), problem));
   } else {
     field_type_error(L, key, "ip.address or string");
   }
@@ -326,7 +349,7 @@ static void read_sizes(lua_State *L, struct ip_control *control) {
 /* Checks the arguments (self, data, info[, flags]) except the fields. [-?, +?, e] */
 static void check_call(lua_State *L, const char *operation, struct ip_send_call *call) {
   ip_send_read_call(L, operation, INFO, call);
-  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) luaL_checktype(L, INFO, LUA_TTABLE);
+  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) ip_argument_check_type(L, INFO, LUA_TTABLE);
   ip_send_read_data(L, operation, call);
 }
 
@@ -369,12 +392,18 @@ void ip_message_read_control(lua_State *L, const char *operation, struct ip_send
   lua_call(L, 3, 0);
 }
 
+static void use_scope(lua_State *L, const char *operation, struct ip_send_call *call) {
+  int error = ip_send_path_use_scope(&call->send);
+  if (error != 0) ip_error_raise(L, error, operation);
+}
+
 static void read_send_message(lua_State *L, const char *operation, struct ip_send_call *call) {
   struct target target;
   check_call(L, operation, call);
   read_target(L, false, call->box->socket->peer, &target);
   set_target(L, operation, &target, call);
   read_control(L, operation, call);
+  use_scope(L, operation, call);
 }
 
 /* Is it an address that no single host owns (a group, a broadcast, the wildcard)? */
@@ -385,6 +414,13 @@ static bool is_for_many(const struct ip_address *address) {
   return everybody || ip_address_is_multicast(&plain) || ip_address_is_unspecified(&plain);
 }
 
+/* Reads the address to answer from. The destination says it where `info` is not of this library's making.
+   [-0, +0, v] */
+static bool read_own_address(lua_State *L, struct ip_address *address) {
+  if (read_address(L, LOCAL_ADDRESS, NULL, address)) return true;
+  return read_address(L, DESTINATION, NULL, address) && !is_for_many(address);
+}
+
 /* Fills the call from the info of a received datagram. A link-local address belongs to one interface; for any
    other address, routing chooses the interface, which may differ from the receiving one. */
 static void read_reply_message(lua_State *L, const char *operation, struct ip_send_call *call) {
@@ -393,15 +429,27 @@ static void read_reply_message(lua_State *L, const char *operation, struct ip_se
   check_call(L, operation, call);
   read_target(L, true, call->box->socket->peer, &target);
   set_target(L, operation, &target, call);
-  if (read_address(L, DESTINATION, NULL, &control->address) && !is_for_many(&control->address))
-    control->items |= IP_CONTROL_ADDRESS;
+  if (read_own_address(L, &control->address)) control->items |= IP_CONTROL_ADDRESS;
   bool local_source =
       (control->items & IP_CONTROL_ADDRESS) != 0 && ip_address_is_link_local(&control->address);
   if (local_source || ip_address_is_link_local(&target.address)) read_interface(L, control);
+  use_scope(L, operation, call);
 }
 
-static const struct ip_send_type send_message_type = IP_SEND_TYPE("send_message", read_send_message);
-static const struct ip_send_type reply_message_type = IP_SEND_TYPE("reply_message", read_reply_message);
+/* Names the endpoint in info. */
+static void describe_message(lua_State *L, struct ip_error_detail *detail) {
+  if (lua_type(L, INFO) != LUA_TTABLE) return;
+  get_field(L, ADDRESS);
+  get_field(L, PORT);
+  int port = lua_gettop(L);
+  ip_send_describe_endpoint(L, port - 1, port, detail);
+  lua_pop(L, 2);
+}
+
+static const struct ip_send_type send_message_type =
+    IP_SEND_TYPE("send_message", read_send_message, describe_message);
+static const struct ip_send_type reply_message_type =
+    IP_SEND_TYPE("reply_message", read_reply_message, describe_message);
 
 /* sock:send_message(data, info[, flags]) -> n: sends `data` with the fields of `info`: address and port
    (absent: the connected peer, else EDESTADDRREQ), source (address to send from; EINVAL unless it is this
@@ -414,8 +462,8 @@ static int send_message(lua_State *L) {
 }
 
 /* sock:reply_message(data, info[, flags]) -> n: answers a datagram whose `info` receive_message has filled:
-   to its address and port, from its destination if that is one host's own (not a group, not 255.255.255.255),
-   and between link-local addresses over its interface_index. Other keys are ignored. Raises the errors of
+   to its address and port, from its local_address or, without that, from its destination if that is one
+   host's own (not a group, not 255.255.255.255), and between link-local addresses over its interface_index. Other keys are ignored. Raises the errors of
    send_to, and EINVAL or ENETUNREACH if `destination` is no longer an address of this system. Suspends: yes,
    while the system's buffer is full. */
 static int reply_message(lua_State *L) {

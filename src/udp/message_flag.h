@@ -7,8 +7,9 @@
 
 #include <stdbool.h>
 
-/* Pushes the table ip.message_flag. [-0, +1, m] */
-void ip_message_flag_push(lua_State *L);
+/* Pushes the table ip.message_flag. A name that no platform has raises there, and one that this platform
+   lacks raises ENOTSUP. The core is at stack index `core`. [-0, +1, m] */
+void ip_message_flag_push(lua_State *L, int core);
 
 /* Returns the flags at `arg`. Raises a bad argument unless it is an integer of known flags, and ENOTSUP,
    which names `operation`, for a flag of the other direction. [-0, +0, e] */

@@ -39,7 +39,8 @@ struct membership {
    family does not include it. [-0, +0, e] */
 static int check_family(lua_State *L, const struct ip_channel *channel, struct ip_address *address,
                         const char *name) {
-  if (!channel->is_v6 && address->version == 6) ip_error_raise(L, EAFNOSUPPORT, name);
+  if (!channel->is_v6 && address->version == 6)
+    ip_error_raise_with_hint(L, EAFNOSUPPORT, name, "the socket is for IPv4 addresses");
   if (!channel->is_v6) return AF_INET;
   *address = ip_address_unmapped(address);
   if (address->version == 6) return AF_INET6;
@@ -86,6 +87,16 @@ static int change_source(int fd, int level, int request, const struct membership
   return setsockopt(fd, level, request, &source, sizeof source) != 0 ? errno : 0;
 }
 
+/* Says what is behind an error of the system, or returns NULL. */
+static const char *explain(const struct membership *membership, int error) {
+  struct ip_address group;
+  ip_endpoint_get_address(&membership->group, &group);
+  if (error == EINVAL && !ip_address_is_multicast(&group)) return "it is no multicast address";
+  if (error == EADDRNOTAVAIL) return "the socket is not a member of the group";
+  if (error == EADDRINUSE) return "the socket is a member of the group already";
+  return NULL;
+}
+
 void ip_multicast_change(lua_State *L, const struct ip_channel *channel, int request, const char *name) {
   bool has_source = request == MCAST_JOIN_SOURCE_GROUP || request == MCAST_LEAVE_SOURCE_GROUP;
   struct membership membership;
@@ -93,7 +104,7 @@ void ip_multicast_change(lua_State *L, const struct ip_channel *channel, int req
   int level = membership.family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP;
   int error = has_source ? change_source(channel->fd, level, request, &membership)
                          : change_group(channel->fd, level, request, &membership);
-  if (error != 0) ip_error_raise(L, error, name);
+  if (error != 0) ip_error_raise_about(L, error, name, 3, explain(&membership, error));
 }
 
 #endif

@@ -1,8 +1,8 @@
 /* option.c: set_option, get_option. A table describes every option; small functions read and write the
    values.
 
-   Owns nothing. The table has only the options of the platform, so an option that the platform lacks raises
-   ENOTSUP like an unknown name. Each method says what it raises. */
+   Owns nothing. An option that the platform lacks is in the table as one that can neither be read nor set, so
+   that its error names it. Each method says what it raises. */
 #include "udp/option.h"
 
 #include "base/util.h"
@@ -17,6 +17,7 @@
 #include "udp/send_queue.h"
 #include "udp/socket.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <net/if.h>
@@ -27,6 +28,14 @@
 #ifdef __linux__
 #include <linux/sock_diag.h>
 #include <netinet/udp.h>
+
+/* From linux/in6.h; the headers of older C libraries lack them. */
+#ifndef IPV6_TRANSPARENT
+#define IPV6_TRANSPARENT 75
+#endif
+#ifndef IPV6_FREEBIND
+#define IPV6_FREEBIND 78
+#endif
 #endif
 
 enum { NO_OPTION = -1 };
@@ -104,6 +113,20 @@ static void set_integer_option(lua_State *L, struct ip_socket *socket, const str
   write_integer(L, socket, option, (int)ip_argument_integer(L, 3, option->low, option->high));
 }
 
+#ifdef __linux__
+
+static int get_unsigned_option(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  lua_pushinteger(L, (lua_Integer)(uint32_t)read_integer(L, socket, option));
+  return 1;
+}
+
+static void set_unsigned_option(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  uint32_t value = (uint32_t)ip_argument_integer(L, 3, 0, UINT32_MAX);
+  write_integer(L, socket, option, (int)value);
+}
+
+#endif
+
 /* --- multicast --- */
 
 static int get_multicast_interface(lua_State *L, const struct ip_socket *socket,
@@ -142,7 +165,7 @@ static int get_mtu(lua_State *L, const struct ip_socket *socket, const struct op
 static int get_error(lua_State *L, const struct ip_socket *socket, const struct option *option) {
   struct ip_error *value = ip_error_push(L, IP_ERROR_SYSTEM, 0, NULL);
   socket = ip_socket_check_open(L, "get_option")->socket;
-  value->code = get_integer(L, socket, option->level, option->number, option->name);
+  value->code = (int16_t)get_integer(L, socket, option->level, option->number, option->name);
   if (value->code == EMSGSIZE && ip_association_path_mtu(&socket->channel, &value->mtu) != 0) value->mtu = 0;
   if (value->code == 0) lua_pushnil(L);
   return 1;
@@ -164,9 +187,9 @@ static int get_device(lua_State *L, const struct ip_socket *socket, const struct
 static void set_device(lua_State *L, struct ip_socket *socket, const struct option *option) {
   size_t length;
   const char *name = ip_argument_string(L, 3, &length);
-  if (length >= IFNAMSIZ || strlen(name) != length) ip_error_raise(L, ENODEV, option->name);
+  if (length >= IFNAMSIZ || strlen(name) != length) ip_error_raise_about(L, ENODEV, option->name, 3, NULL);
   if (setsockopt(socket->channel.fd, option->level, option->number, name, (socklen_t)length) != 0)
-    ip_error_raise(L, errno, option->name);
+    ip_error_raise_about(L, errno, option->name, 3, NULL);
   int error = ip_association_note_device(&socket->channel);
   if (error != 0) ip_error_raise(L, error, option->name);
 }
@@ -231,6 +254,47 @@ static void set_path_mtu_discovery(lua_State *L, struct ip_socket *socket, const
   write_integer(L, socket, option, ip_argument_choice(L, 3, path_mtu_modes));
 }
 
+/* The rate is an unsigned long since Linux 4.20, and had 32 bits before: the system says its width. All bits
+   set: no limit (sk_getsockopt in net/core/sock.c). */
+struct pacing_rate {
+  unsigned long rate, no_limit;
+};
+
+static struct pacing_rate read_pacing_rate(lua_State *L, const struct ip_socket *socket,
+                                           const struct option *option) {
+  union {
+    unsigned long wide;
+    uint32_t narrow;
+  } value;
+  socklen_t length = sizeof value;
+  if (getsockopt(socket->channel.fd, option->level, option->number, &value, &length) != 0)
+    ip_error_raise(L, errno == ENOPROTOOPT ? ENOTSUP : errno, option->name);
+  if (length == sizeof value.wide) return (struct pacing_rate){value.wide, ULONG_MAX};
+  return (struct pacing_rate){value.narrow, UINT32_MAX};
+}
+
+static int get_pacing_rate(lua_State *L, const struct ip_socket *socket, const struct option *option) {
+  struct pacing_rate pacing = read_pacing_rate(L, socket, option);
+  if (pacing.rate == pacing.no_limit)
+    lua_pushnil(L);
+  else
+    lua_pushinteger(L, (lua_Integer)pacing.rate);
+  return 1;
+}
+
+/* nil removes the limit. EINVAL for a rate that the system has no bits for. */
+static void set_pacing_rate(lua_State *L, struct ip_socket *socket, const struct option *option) {
+  lua_Integer rate = lua_isnil(L, 3) ? 0 : ip_argument_integer(L, 3, 1, LUA_MAXINTEGER);
+  struct pacing_rate pacing = read_pacing_rate(L, socket, option);
+  if ((lua_Unsigned)rate >= pacing.no_limit) ip_error_raise(L, EINVAL, option->name);
+  unsigned long wide = rate == 0 ? pacing.no_limit : (unsigned long)rate;
+  uint32_t narrow = (uint32_t)wide;
+  bool is_wide = pacing.no_limit == ULONG_MAX;
+  if (setsockopt(socket->channel.fd, option->level, option->number, is_wide ? (void *)&wide : &narrow,
+                 is_wide ? sizeof wide : sizeof narrow) != 0)
+    ip_error_raise(L, errno, option->name);
+}
+
 /* Reads an array of counters by SO_MEMINFO, since Linux 4.12. */
 static int get_dropped(lua_State *L, const struct ip_socket *socket, const struct option *option) {
   uint32_t counters[SK_MEMINFO_VARS] = {0};
@@ -283,6 +347,9 @@ static void set_segment_size(lua_State *L, struct ip_socket *socket, const struc
 
 #define BOOLEAN get_boolean_option, set_boolean_option
 #define INTEGER get_integer_option, set_integer_option
+#define UNSIGNED get_unsigned_option, set_unsigned_option
+#define LACKING(name)                                                                                        \
+  { (name), NULL, NULL, 0, 0, 0, 0, 0 }
 
 static const struct option options[] = {
     {"debug", BOOLEAN, SOL_SOCKET, SO_DEBUG, 0, 0, 0},
@@ -305,15 +372,28 @@ static const struct option options[] = {
     {"leave_multicast_group", NULL, change_membership, 0, MCAST_LEAVE_GROUP, 0, 0, 0},
     {"join_source_group", NULL, change_membership, 0, MCAST_JOIN_SOURCE_GROUP, 0, 0, 0},
     {"leave_source_group", NULL, change_membership, 0, MCAST_LEAVE_SOURCE_GROUP, 0, 0, 0},
+#else
+    LACKING("join_multicast_group"),
+    LACKING("leave_multicast_group"),
+    LACKING("join_source_group"),
+    LACKING("leave_source_group"),
 #endif
 #ifdef SO_BINDTODEVICE
     {"bind_to_device", get_device, set_device, SOL_SOCKET, SO_BINDTODEVICE, 0, 0, 0},
+#else
+    LACKING("bind_to_device"),
 #endif
 #ifdef __linux__
     {"path_mtu_discovery", get_path_mtu_discovery, set_path_mtu_discovery, IPPROTO_IP, IP_MTU_DISCOVER,
      IPV6_MTU_DISCOVER, 0, 0},
     {"multicast_all", BOOLEAN, IPPROTO_IP, IP_MULTICAST_ALL, IPV6_MULTICAST_ALL, 0, 0},
     {"busy_poll", INTEGER, SOL_SOCKET, SO_BUSY_POLL, 0, 0, INT_MAX},
+    {"mark", UNSIGNED, SOL_SOCKET, SO_MARK, 0, 0, 0},
+    {"priority", UNSIGNED, SOL_SOCKET, SO_PRIORITY, 0, 0, 0},
+    {"incoming_cpu", INTEGER, SOL_SOCKET, SO_INCOMING_CPU, 0, -1, INT_MAX},
+    {"max_pacing_rate", get_pacing_rate, set_pacing_rate, SOL_SOCKET, SO_MAX_PACING_RATE, 0, 0, 0},
+    {"free_bind", BOOLEAN, IPPROTO_IP, IP_FREEBIND, IPV6_FREEBIND, 0, 0},
+    {"transparent", BOOLEAN, IPPROTO_IP, IP_TRANSPARENT, IPV6_TRANSPARENT, 0, 0},
     {"mtu", get_mtu, NULL, IPPROTO_IP, IP_MTU, IPV6_MTU, 0, 0},
     {"dropped", get_dropped, NULL, SOL_SOCKET, SO_MEMINFO, 0, 0, 0},
     {"receive_packet_info", BOOLEAN, IPPROTO_IP, IP_PKTINFO, IPV6_RECVPKTINFO, 0, 0},
@@ -324,16 +404,61 @@ static const struct option options[] = {
     {"receive_dropped", get_boolean_option, set_receive_dropped, SOL_SOCKET, SO_RXQ_OVFL, 0, 0, 0},
     {"receive_offload", get_receive_offload, set_receive_offload, IPPROTO_UDP, UDP_GRO, 0, 0, 0},
     {"segment_size", get_segment_size, set_segment_size, IPPROTO_UDP, UDP_SEGMENT, 0, 0, 65507},
+#else
+    LACKING("path_mtu_discovery"),
+    LACKING("multicast_all"),
+    LACKING("busy_poll"),
+    LACKING("mark"),
+    LACKING("priority"),
+    LACKING("incoming_cpu"),
+    LACKING("max_pacing_rate"),
+    LACKING("free_bind"),
+    LACKING("transparent"),
+    LACKING("mtu"),
+    LACKING("dropped"),
+    LACKING("receive_packet_info"),
+    LACKING("receive_hops"),
+    LACKING("receive_traffic_class"),
+    LACKING("receive_timestamp"),
+    LACKING("receive_errors"),
+    LACKING("receive_dropped"),
+    LACKING("receive_offload"),
+    LACKING("segment_size"),
 #endif
 };
 
+/* Does one name begin with the other where underscores do not count? */
+static bool is_similar(const char *one, const char *other) {
+  for (;; one++, other++) {
+    while (*one == '_')
+      one++;
+    while (*other == '_')
+      other++;
+    if (*one == '\0' || *other == '\0') return true;
+    if (tolower((unsigned char)*one) != tolower((unsigned char)*other)) return false;
+  }
+}
+
+/* Returns the name of an option that the program may have meant, or NULL; names of C lead to their options. */
+static const char *find_similar(const char *name) {
+  static const char *const prefixes[] = {"SO_", "IP_", "IPV6_", "UDP_"};
+  for (size_t i = 0; i < ip_count_of(prefixes); i++)
+    if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) name += strlen(prefixes[i]);
+  if (*name == '\0') return NULL;
+  for (size_t i = 0; i < ip_count_of(options); i++)
+    if (is_similar(options[i].name, name)) return options[i].name;
+  return NULL;
+}
+
+/* Raises ENOTSUP for an unknown name. [-0, +0, e] */
 static const struct option *check_option(lua_State *L, const char *operation) {
   size_t length;
   const char *name = ip_argument_string(L, 2, &length);
   for (size_t i = 0; i < ip_count_of(options); i++)
     if (strlen(options[i].name) == length && memcmp(options[i].name, name, length) == 0) return &options[i];
-  ip_error_raise(L, ENOTSUP, operation);
-  return NULL;
+  const char *similar = find_similar(name);
+  if (similar != NULL) ip_error_raise_similar(L, ENOTSUP, operation, 2, similar);
+  ip_error_raise_about(L, ENOTSUP, operation, 2, "there is no such option");
 }
 
 /* sock:set_option(name, value...): EBADF when the socket is not open; ENOTSUP for an unknown name, for a
@@ -343,7 +468,8 @@ static const struct option *check_option(lua_State *L, const char *operation) {
 int ip_socket_set_option(lua_State *L) {
   struct ip_socket *socket = ip_socket_check_open(L, "set_option")->socket;
   const struct option *option = check_option(L, "set_option");
-  if (option->set == NULL) return ip_error_raise(L, ENOTSUP, "set_option");
+  if (option->set == NULL)
+    return ip_error_raise_about(L, ENOTSUP, "set_option", 2, "the option can only be read");
   ip_flusher_flush(socket->flusher); /* the option applies to later sends only */
   option->set(L, socket, option);
   socket = ip_socket_check(L, 1)->socket; /* a finalizer may have closed it */
@@ -356,17 +482,28 @@ int ip_socket_set_option(lua_State *L) {
 int ip_socket_get_option(lua_State *L) {
   const struct ip_socket *socket = ip_socket_check_open(L, "get_option")->socket;
   const struct option *option = check_option(L, "get_option");
-  if (option->get == NULL) return ip_error_raise(L, ENOTSUP, "get_option");
+  if (option->get == NULL)
+    return ip_error_raise_about(L, ENOTSUP, "get_option", 2, "the option can only be set");
   return option->get(L, socket, option);
+}
+
+/* For lua/ip/udp_options.lua. similar_option(name) -> string | nil: an option that the program may have meant.
+   Suspends: no. */
+int ip_socket_similar_option(lua_State *L) {
+  size_t length;
+  lua_pushstring(L, find_similar(ip_argument_string(L, 1, &length)));
+  return 1;
 }
 
 /* option_names() -> list of the names of all options on this platform. A spec compares them with the
    documentation. Suspends: no. */
 int ip_socket_option_names(lua_State *L) {
+  lua_Integer count = 0;
   lua_createtable(L, (int)ip_count_of(options), 0);
   for (size_t i = 0; i < ip_count_of(options); i++) {
+    if (options[i].get == NULL && options[i].set == NULL) continue;
     lua_pushstring(L, options[i].name);
-    lua_rawseti(L, -2, (lua_Integer)i + 1);
+    lua_rawseti(L, -2, ++count);
   }
   return 1;
 }

@@ -8,6 +8,9 @@
 int ip_socket_set_option(lua_State *L);
 int ip_socket_get_option(lua_State *L);
 
+/* For lua/ip/udp_options.lua. */
+int ip_socket_similar_option(lua_State *L);
+
 /* For specs. */
 int ip_socket_option_names(lua_State *L);
 

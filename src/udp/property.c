@@ -136,7 +136,7 @@ int ip_socket_push_timeout(lua_State *L, double timeout) {
 double ip_socket_check_timeout(lua_State *L, int arg) {
   if (lua_isnoneornil(L, arg)) return -1;
   double seconds = ip_argument_seconds(L, arg);
-  ip_argument_check(L, seconds >= 0, arg, "seconds must not be negative");
+  if (seconds < 0) ip_argument_type_error(L, arg, "seconds of at least 0");
   return seconds;
 }
 

@@ -129,6 +129,7 @@ static bool skips_try(const struct ip_runtime *runtime, const struct ip_socket_b
   struct ip_channel *channel = &box->socket->channel;
   if (IP_LIKELY(channel->would_block_streak < IP_SKIP_AFTER)) return false;
   if (box->receive_timeout == 0 || runtime->scopes_at_once != 0 || has_pending(channel)) return false;
+  if (channel->shut_receive) return false;
   if (channel->probe_countdown == 0) channel->probe_countdown = PROBE_EVERY;
   return --channel->probe_countdown != 0;
 }
@@ -136,6 +137,10 @@ static bool skips_try(const struct ip_runtime *runtime, const struct ip_socket_b
 void ip_receive_queue(lua_State *L, struct ip_operation *operation, const struct ip_receive_call *call,
                       bool yields) {
   struct ip_socket *socket = ip_socket_tie(L, operation, call->box);
+  if (IP_UNLIKELY(socket->channel.shut_receive)) { /* the system would return nothing, again and again */
+    ip_operation_complete_with(operation, ESHUTDOWN);
+    return;
+  }
   operation->payload.receive = call->receive;
   ip_watcher_wait(&socket->watcher, IP_SIDE_READ, operation, yields ? IP_WAIT_YIELDING : IP_WAIT);
   ip_flusher_wake_receives(&socket->watcher, &socket->channel);
@@ -149,37 +154,40 @@ int ip_receive_wait(lua_State *L, const struct ip_operation_type *type, const st
   return ip_operation_suspend(L, operation);
 }
 
-/* Tries once; true when there is a datagram. Raises any error except EAGAIN. [-0, +0, e] */
-static bool try_to_receive(lua_State *L, const struct ip_operation_type *type,
-                           const struct ip_receive_call *call, struct ip_received *received) {
-  struct ip_channel *channel = &call->box->socket->channel;
+/* Tries once. EAGAIN: there is no datagram. Does not call Lua. */
+static inline struct ip_failure try_once(struct ip_channel *channel, const struct ip_receive_call *call,
+                                         struct ip_received *received) {
+  if (IP_UNLIKELY(channel->shut_receive)) return ip_failure(ESHUTDOWN);
   struct ip_failure failure = ip_receive_path_attempt(channel, &call->receive, received);
   if (IP_LIKELY(failure.code == 0)) {
     if (IP_LIKELY(!ip_receive_path_coalesces(channel)))
       channel->would_block_streak = 0; /* else the receive path sets it */
-    return true;
+  } else if (failure.code == EAGAIN && channel->would_block_streak < IP_SKIP_AFTER) {
+    channel->would_block_streak++;
   }
-  if (failure.code != EAGAIN) ip_socket_raise(L, failure, type->name);
-  if (channel->would_block_streak < IP_SKIP_AFTER) channel->would_block_streak++;
-  return false;
+  return failure;
 }
 
-static void check_receivable(lua_State *L, const struct ip_operation_type *type,
-                             const struct ip_receive_call *call) {
-  if (IP_UNLIKELY(call->box->socket->channel.shut_receive)) ip_error_raise(L, ESHUTDOWN, type->name);
+struct ip_failure ip_receive_try(lua_State *L, const struct ip_operation_type *type,
+                                 const struct ip_receive_call *call, struct ip_received *received,
+                                 bool *yields) {
+  struct ip_watcher *watcher = &call->box->socket->watcher;
+  struct ip_runtime *runtime = watcher->runtime;
+  ip_operation_check(L, runtime, type);
+  *yields = *yields || runtime->budget <= 0;
+  if (*yields || ip_watcher_has_waiters(watcher, IP_SIDE_READ)) return ip_failure(EAGAIN);
+  if (skips_try(runtime, call->box)) return ip_failure(EAGAIN);
+  struct ip_failure failure = try_once(&call->box->socket->channel, call, received);
+  if (IP_LIKELY(failure.code == 0)) runtime->budget--;
+  return failure;
 }
 
 bool ip_receive_start(lua_State *L, const struct ip_operation_type *type, const struct ip_receive_call *call,
                       struct ip_received *received, bool *yields) {
-  struct ip_watcher *watcher = &call->box->socket->watcher;
-  struct ip_runtime *runtime = watcher->runtime;
-  ip_operation_check(L, runtime, type);
-  check_receivable(L, type, call);
-  *yields = *yields || runtime->budget <= 0;
-  if (*yields || ip_watcher_has_waiters(watcher, IP_SIDE_READ)) return false;
-  if (skips_try(runtime, call->box) || !try_to_receive(L, type, call, received)) return false;
-  runtime->budget--;
-  return true;
+  struct ip_failure failure = ip_receive_try(L, type, call, received, yields);
+  if (IP_LIKELY(failure.code == 0)) return true;
+  if (failure.code != EAGAIN) ip_socket_raise(L, failure, type->name);
+  return false;
 }
 
 void ip_receive_read(lua_State *L, const char *operation, int flags, uint8_t wants,
@@ -246,9 +254,11 @@ int ip_socket_receive_string(lua_State *L) {
 /* The try_ forms: true when there is a datagram; false also while other receives wait. */
 static bool receive_at_once(lua_State *L, const struct ip_operation_type *type,
                             const struct ip_receive_call *call, struct ip_received *received) {
-  check_receivable(L, type, call);
-  if (ip_watcher_has_waiters(&call->box->socket->watcher, IP_SIDE_READ)) return false;
-  return try_to_receive(L, type, call, received);
+  struct ip_socket *socket = call->box->socket;
+  if (ip_watcher_has_waiters(&socket->watcher, IP_SIDE_READ)) return false;
+  struct ip_failure failure = try_once(&socket->channel, call, received);
+  if (failure.code != 0 && failure.code != EAGAIN) ip_socket_raise(L, failure, type->name);
+  return failure.code == 0;
 }
 
 /* sock:try_receive(buf[, flags]) -> n, truncated | nil, err: like receive, but returns nil and an EAGAIN

@@ -19,11 +19,19 @@ void ip_receive_read(lua_State *L, const char *operation, int flags, uint8_t wan
    if the call has to wait in any case; pass its value on to ip_receive_wait. [-0, +0, e] */
 bool ip_receive_start(lua_State *L, const struct ip_operation_type *type, const struct ip_receive_call *call,
                       struct ip_received *received, bool *yields);
+
+/* Does the same as ip_receive_start, but returns the failure of the socket instead of raising it. EAGAIN: the
+   call has to wait. Raises what would also end any other call: interruption, deadlines, a place where Lua
+   cannot suspend. [-0, +0, e] */
+struct ip_failure ip_receive_try(lua_State *L, const struct ip_operation_type *type,
+                                 const struct ip_receive_call *call, struct ip_received *received,
+                                 bool *yields);
+
 int ip_receive_wait(lua_State *L, const struct ip_operation_type *type, const struct ip_receive_call *call,
                     bool yields);
 
-/* Makes an acquired operation wait for its socket. Raises EBADF if the socket has been closed meanwhile.
-   [-0, +0, e] */
+/* Makes an acquired operation wait for its socket. Raises EBADF if the socket has been closed meanwhile;
+   completes it with ESHUTDOWN if the socket does not receive any more. [-0, +0, e] */
 void ip_receive_queue(lua_State *L, struct ip_operation *operation, const struct ip_receive_call *call,
                       bool yields);
 

@@ -126,9 +126,11 @@ static int set_gro(struct ip_channel *channel, bool on) {
 #endif
 }
 
+/* May a datagram wait? Yes, where the system does not say. */
 static bool is_readable(const struct ip_channel *channel) {
   struct pollfd descriptor = {.fd = channel->fd, .events = POLLIN};
-  return poll(&descriptor, 1, 0) != 0 && (descriptor.revents & POLLIN) != 0;
+  int ready = poll(&descriptor, 1, 0);
+  return ready < 0 || (ready > 0 && (descriptor.revents & POLLIN) != 0);
 }
 
 /* Disables GRO, and enables it again if a datagram has arrived meanwhile: datagrams that the system has

@@ -11,6 +11,7 @@
 #include "binding/error.h"
 #include "binding/raise.h"
 #include "net/datagram_io.h"
+#include "udp/association.h"
 #include "udp/error_queue.h"
 #include "udp/message_flag.h"
 #include "udp/send_queue.h"
@@ -45,6 +46,14 @@ int ip_send_suspend(lua_State *L, const struct ip_operation_type *type, const st
   return ip_operation_suspend(L, operation);
 }
 
+union ip_payload ip_send_payload(const struct ip_send *send, ip_deadline deadline) {
+  return (union ip_payload){.send = {
+                                .size = ip_data_size(&send->data) - send->done,
+                                .done = send->done,
+                                .deadline = deadline,
+                            }};
+}
+
 /* Completing an operation removes it from the queue. */
 void ip_send_fail_owner(struct ip_watcher *watcher, const void *owner, int code) {
   struct ip_queue *link = watcher->waiters[IP_SIDE_WRITE].next;
@@ -58,10 +67,8 @@ void ip_send_fail_owner(struct ip_watcher *watcher, const void *owner, int code)
 
 static int wait_to_send(lua_State *L, const struct ip_send_type *type, const struct ip_send_call *call,
                         ip_deadline deadline, enum ip_wait wait) {
-  union ip_payload payload = {.send = {.size = ip_data_size(&call->send.data) - call->send.done,
-                                       .done = call->send.done,
-                                       .deadline = deadline,
-                                       .owner = call->owner}};
+  union ip_payload payload = ip_send_payload(&call->send, deadline);
+  payload.send.owner = call->owner;
   return ip_send_suspend(L, &type->operation, call->box, payload, wait);
 }
 
@@ -79,23 +86,25 @@ static struct ip_failure send_by_path(struct ip_socket *socket, struct ip_send *
   return failure;
 }
 
+static inline struct ip_failure try_once(struct ip_socket *socket, struct ip_send *send, size_t *sent) {
+  struct ip_channel *channel = &socket->channel;
+  if (IP_UNLIKELY(channel->shut_send)) return ip_failure(EPIPE);
+  if (IP_UNLIKELY(channel->send != NULL || send->control.items != 0)) return send_by_path(socket, send, sent);
+  int error = ip_datagram_send(channel->fd, send->data.parts, send->data.count, send->to, send->flags, sent);
+  return IP_LIKELY(error == 0) ? ip_failure(0) : ip_send_path_failure(channel, error, 0);
+}
+
+struct ip_failure ip_send_try(struct ip_socket *socket, struct ip_send *send, size_t *sent) {
+  return try_once(socket, send, sent);
+}
+
 /* Tries once; true, and the number of bytes, when the system has accepted the datagram. Raises any error
    except EAGAIN. [-0, +0, e] */
-static bool try_to_send(lua_State *L, const char *operation, struct ip_send_call *call, size_t *sent) {
-  struct ip_socket *socket = call->box->socket;
-  struct ip_channel *channel = &socket->channel;
-  struct ip_send *send = &call->send;
-  struct ip_failure failure;
-  if (IP_UNLIKELY(channel->shut_send)) ip_error_raise(L, EPIPE, operation);
-  if (IP_LIKELY(channel->send == NULL && send->control.items == 0)) {
-    int error =
-        ip_datagram_send(channel->fd, send->data.parts, send->data.count, send->to, send->flags, sent);
-    if (IP_LIKELY(error == 0)) return true;
-    failure = ip_send_path_failure(channel, error, 0);
-  } else {
-    failure = send_by_path(socket, send, sent);
-  }
-  if (failure.code != 0 && failure.code != EAGAIN) ip_socket_raise(L, failure, operation);
+static bool try_to_send(lua_State *L, const struct ip_operation_type *type, struct ip_send_call *call,
+                        size_t *sent) {
+  struct ip_failure failure = try_once(call->box->socket, &call->send, sent);
+  if (IP_UNLIKELY(failure.code != 0 && failure.code != EAGAIN))
+    ip_operation_raise(L, type, IP_ERROR_SYSTEM, failure);
   return failure.code == 0;
 }
 
@@ -110,7 +119,7 @@ int ip_send_continue(lua_State *L, struct ip_result *result) {
   size_t sent;
   type->read(L, type->operation.name, &call);
   call.send.done = result->payload.send.done;
-  if (try_to_send(L, type->operation.name, &call, &sent)) return push_sent(L, sent);
+  if (try_to_send(L, &type->operation, &call, &sent)) return push_sent(L, sent);
   ip_watcher_note_fruitless(&call.box->socket->watcher);
   return wait_to_send(L, type, &call, result->payload.send.deadline, IP_WAIT_FIRST);
 }
@@ -121,11 +130,12 @@ int ip_send_start(lua_State *L, const struct ip_send_type *type) {
   struct ip_socket *socket = call.box->socket;
   struct ip_runtime *runtime = socket->watcher.runtime;
   ip_operation_check(L, runtime, &type->operation);
-  if (IP_UNLIKELY(socket->channel.shut_send)) return ip_error_raise(L, EPIPE, type->operation.name);
+  if (IP_UNLIKELY(socket->channel.shut_send))
+    return ip_operation_raise(L, &type->operation, IP_ERROR_SYSTEM, ip_failure(EPIPE));
   bool yields = runtime->budget <= 0;
   size_t sent;
   if (IP_UNLIKELY(yields || ip_watcher_has_waiters(&socket->watcher, IP_SIDE_WRITE) ||
-                  !try_to_send(L, type->operation.name, &call, &sent))) {
+                  !try_to_send(L, &type->operation, &call, &sent))) {
     ip_deadline deadline = ip_deadline_after(call.box->send_timeout);
     return wait_to_send(L, type, &call, deadline, yields ? IP_WAIT_YIELDING : IP_WAIT);
   }
@@ -153,7 +163,11 @@ void ip_send_read_call(lua_State *L, const char *operation, int needed, struct i
   else if (count > needed)
     lua_settop(L, needed + 1);
   call->box = ip_socket_peek_open(L, ip_runtime(L), operation);
-  if (IP_UNLIKELY(count < needed)) lua_settop(L, count);
+  if (IP_UNLIKELY(count < needed)) {
+    lua_settop(L, count);
+    struct ip_data data;
+    if (count < 2) ip_argument_data(L, 2, &data); /* the first argument that is missing is the one to name */
+  }
   call->owner = NULL;
   struct ip_send *send = &call->send;
   send->flags = IP_LIKELY(count <= needed) ? 0 : ip_message_flag_optional(L, needed + 1, false, operation);
@@ -188,12 +202,43 @@ static void read_send_to(lua_State *L, const char *operation, struct ip_send_cal
   ip_send_read_data(L, operation, call);
   ip_endpoint_set(&call->send.remote, ip_channel_family(&call->box->socket->channel), &address, port);
   call->send.to = &call->send.remote;
+  if (IP_UNLIKELY(address.scope_id != 0)) (void)ip_send_path_use_scope(&call->send); /* the one interface */
 }
 
-static const struct ip_send_type send_type = IP_SEND_TYPE("send", read_send);
-static const struct ip_send_type send_to_type = IP_SEND_TYPE("send_to", read_send_to);
-static const struct ip_send_type send_with_type = IP_SEND_TYPE("send_with", read_send);
-static const struct ip_send_type send_to_with_type = IP_SEND_TYPE("send_to_with", read_send_to);
+static bool is_for_v6_only(const struct ip_channel *channel) {
+  bool dual_stack = false;
+  return channel->is_v6 && ip_association_is_dual_stack(channel, &dual_stack) == 0 && !dual_stack;
+}
+
+void ip_send_describe_endpoint(lua_State *L, int address, int port, struct ip_error_detail *detail) {
+  struct ip_address parsed;
+  const struct ip_address *found = ip_test_class(L, address, IP_CLASS_ADDRESS);
+  if (found == NULL && lua_type(L, address) == LUA_TSTRING) {
+    size_t length;
+    const char *text = lua_tolstring(L, address, &length);
+    if (ip_address_parse(&parsed, text, length) == NULL) found = &parsed;
+  }
+  if (found == NULL) return;
+  const struct ip_socket_box *box = ip_test_class(L, 1, IP_CLASS_SOCKET);
+  if (found->version == 4 && box != NULL && box->socket != NULL && is_for_v6_only(&box->socket->channel))
+    detail->hint = "the socket is for IPv6 addresses only";
+  lua_Integer number = lua_tointeger(L, port);
+  ip_error_set_endpoint(detail, found, (uint16_t)number);
+  detail->error.to_port_0 = number == 0;
+}
+
+static void describe_send_to(lua_State *L, struct ip_error_detail *detail) {
+  ip_send_describe_endpoint(L, 3, 4, detail);
+}
+
+static const struct ip_send_type send_type = IP_SEND_TYPE("send", read_send, NULL);
+static const struct ip_send_type send_to_type = IP_SEND_TYPE("send_to", read_send_to, describe_send_to);
+static const struct ip_send_type send_with_type = IP_SEND_TYPE("send_with", read_send, NULL);
+static const struct ip_send_type send_to_with_type =
+    IP_SEND_TYPE("send_to_with", read_send_to, describe_send_to);
+static const struct ip_send_type try_send_type = IP_SEND_TYPE("try_send", read_send, NULL);
+static const struct ip_send_type try_send_to_type =
+    IP_SEND_TYPE("try_send_to", read_send_to, describe_send_to);
 
 /* --- methods --- */
 
@@ -227,7 +272,9 @@ int ip_socket_prepare_fill(lua_State *L) {
   size_t length;
   const char *text = lua_tolstring(L, 2, &length);
   struct ip_address address;
-  lua_pushstring(L, ip_address_parse(&address, text, length));
+  const char *problem = ip_address_parse(&address, text, length);
+  if (problem == NULL) return 1;
+  ip_address_push_problem(L, 2, problem);
   return 2;
 }
 
@@ -244,26 +291,24 @@ int ip_socket_send_to_filled(lua_State *L) {
 
 /* If this library segments the data, the system may accept only a part of it: n is then the size of that
    part. */
-int ip_send_try(lua_State *L, const char *operation, struct ip_send_call *call) {
+int ip_send_at_once(lua_State *L, const struct ip_send_type *type) {
+  struct ip_send_call call;
   size_t sent;
-  bool queued = ip_watcher_has_waiters(&call->box->socket->watcher, IP_SIDE_WRITE);
-  if (!queued && try_to_send(L, operation, call, &sent)) return push_sent(L, sent);
-  if (call->send.done != 0) return push_sent(L, call->send.done);
-  return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, operation);
+  type->read(L, type->operation.name, &call);
+  bool queued = ip_watcher_has_waiters(&call.box->socket->watcher, IP_SIDE_WRITE);
+  if (!queued && try_to_send(L, &type->operation, &call, &sent)) return push_sent(L, sent);
+  if (call.send.done != 0) return push_sent(L, call.send.done);
+  return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, type->operation.name);
 }
 
 /* sock:try_send(data[, flags]) -> n | nil, err. Suspends: no. */
 int ip_socket_try_send(lua_State *L) {
-  struct ip_send_call call;
-  read_send(L, "try_send", &call);
-  return ip_send_try(L, "try_send", &call);
+  return ip_send_at_once(L, &try_send_type);
 }
 
 /* sock:try_send_to(data, addr, port[, flags]) -> n | nil, err. Suspends: no. */
 int ip_socket_try_send_to(lua_State *L) {
-  struct ip_send_call call;
-  read_send_to(L, "try_send_to", &call);
-  return ip_send_try(L, "try_send_to", &call);
+  return ip_send_at_once(L, &try_send_to_type);
 }
 
 /* --- flush --- */
@@ -284,6 +329,7 @@ static const struct ip_operation_type flush_type = {.name = "flush",
                                                     .attempt = attempt_flush,
                                                     .final_attempt = ip_send_final_attempt,
                                                     .push_results = push_nothing,
+                                                    .sends = true,
                                                     .carries_nothing = true};
 
 /* sock:flush(): submits the datagrams that `coalesce` has queued; does nothing without that option. Raises
@@ -295,7 +341,7 @@ int ip_socket_flush(lua_State *L) {
   ip_operation_check(L, runtime, &flush_type);
   bool done = ip_flusher_flush(box->socket->flusher);
   struct ip_failure failure = ip_send_queue_pop_failure(&box->socket->channel);
-  if (failure.code != 0) return ip_socket_raise(L, failure, flush_type.name);
+  if (failure.code != 0) return ip_operation_raise(L, &flush_type, IP_ERROR_SYSTEM, failure);
   if (done) return 0;
   union ip_payload payload = {.send = {.deadline = ip_deadline_after(box->send_timeout)}};
   return ip_send_suspend(L, &flush_type, box, payload, IP_WAIT_FIRST);

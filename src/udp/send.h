@@ -19,13 +19,16 @@ struct ip_send_type {
   void (*read)(lua_State *L, const char *operation, struct ip_send_call *call);
 };
 
-/* The operation type of a send whose arguments `reader` reads. */
-#define IP_SEND_TYPE(text, reader)                                                                           \
+/* The operation type of a send whose arguments `reader` reads. `describer` names their endpoint in errors;
+   NULL: they have none. */
+#define IP_SEND_TYPE(text, reader, describer)                                                                \
   {                                                                                                          \
     .operation = {.name = (text),                                                                            \
                   .attempt = ip_send_attempt,                                                                \
                   .final_attempt = ip_send_final_attempt,                                                    \
-                  .push_results = ip_send_continue},                                                         \
+                  .push_results = ip_send_continue,                                                          \
+                  .describe = (describer),                                                                   \
+                  .sends = true},                                                                            \
     .read = (reader)                                                                                         \
   }
 
@@ -45,15 +48,26 @@ void ip_send_read_data(lua_State *L, const char *operation, struct ip_send_call 
 /* Reads the call, and sends or waits: `return ip_send_start(...)`. [-0, +?, e] */
 int ip_send_start(lua_State *L, const struct ip_send_type *type);
 
-/* The try_ form: sends at once, or returns nil and EAGAIN: `return ip_send_try(...)`. [-0, +2, e] */
-int ip_send_try(lua_State *L, const char *operation, struct ip_send_call *call);
+/* The try_ form: sends at once, or returns nil and EAGAIN: `return ip_send_at_once(...)`. [-0, +2, e] */
+int ip_send_at_once(lua_State *L, const struct ip_send_type *type);
 
 /* Completes the waiting sends of an owner with an error. Does not call Lua. */
 void ip_send_fail_owner(struct ip_watcher *watcher, const void *owner, int code);
 
+/* Sets the endpoint of an error of a send from the values at `address` and `port`, if they are one; a send to
+   port 0 is known by that. [-0, +0, -] */
+void ip_send_describe_endpoint(lua_State *L, int address, int port, struct ip_error_detail *detail);
+
 /* Suspends a send in an operation; `payload` describes its unsent data. [-0, +?, e] */
 int ip_send_suspend(lua_State *L, const struct ip_operation_type *type, const struct ip_socket_box *box,
                     union ip_payload payload, enum ip_wait wait);
+
+/* Tries once to send: sets the number of bytes that were sent, or returns the failure. EAGAIN: the call has to
+   wait. EPIPE after shutdown. Does not call Lua. */
+struct ip_failure ip_send_try(struct ip_socket *socket, struct ip_send *send, size_t *sent);
+
+/* What a send waits with: its unsent data, and its deadline. */
+union ip_payload ip_send_payload(const struct ip_send *send, ip_deadline deadline);
 
 /* Ends an attempt by the send path or the queue: schedules the queued datagrams for the end of the iteration,
    and wakes receives if errors have been drained. Does not call Lua. */

@@ -34,6 +34,16 @@ bool ip_send_path_can_segment(struct ip_channel *channel) {
   return !channel->gso_refused;
 }
 
+int ip_send_path_use_scope(struct ip_send *call) {
+  uint32_t index = call->to != NULL ? ip_endpoint_wide_scope(call->to) : 0;
+  struct ip_control *control = &call->control;
+  if (index == 0) return 0;
+  if ((control->items & IP_CONTROL_INTERFACE) != 0 && control->interface_index != index) return EINVAL;
+  control->interface_index = index;
+  control->items |= IP_CONTROL_INTERFACE;
+  return 0;
+}
+
 /* --- classifying a failed send --- */
 
 /* Linux says EAGAIN for a full buffer, and where it finds no free local port for an unbound socket

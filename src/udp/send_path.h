@@ -35,6 +35,10 @@ struct ip_send_state {
 /* Returns the channel's send state, created if there is none; NULL when memory is short. */
 struct ip_send_state *ip_send_path_state(struct ip_channel *channel);
 
+/* Lets the datagram leave from the interface that the scope of its destination names, where the system would
+   ignore that scope. Returns 0, or EINVAL if the ancillary data names another interface. */
+int ip_send_path_use_scope(struct ip_send *call);
+
 /* Sends the data of the call in as many datagrams and system calls as necessary. EAGAIN: the call has to
    wait; its `done` is the number of bytes that have been sent. */
 struct ip_failure ip_send_path_send(struct ip_channel *channel, struct ip_send *call, size_t *sent);

@@ -34,7 +34,7 @@ struct ip_send_queue {
   size_t used;         /* bytes of `data` */
   size_t count, bytes; /* datagrams, and their bytes */
   size_t refused_size; /* of the smallest segment that was too large for a path */
-  bool v6_only;
+  bool v6_only;        /* sends of v4 are refused, or may be */
   struct train trains[MOST_TRAINS];
   unsigned char data[CAPACITY];
 };
@@ -46,7 +46,9 @@ static struct ip_send_queue *queue_of(const struct ip_channel *channel) {
 /* --- deferred failures --- */
 
 void ip_send_queue_defer(struct ip_channel *channel, struct ip_failure failure) {
-  if (channel->send->deferred.code == 0) channel->send->deferred = failure;
+  if (channel->send->deferred.code != 0) return;
+  channel->send->deferred = failure;
+  channel->send->deferred.deferred = true;
 }
 
 struct ip_failure ip_send_queue_pop_failure(struct ip_channel *channel) {
@@ -334,6 +336,8 @@ static bool can_wait(const struct ip_channel *channel, const struct ip_send_queu
     return false;
   if (!channel->has_port && channel->connection == NULL)
     return false; /* the port is visible after the first send */
+  if (call->to == NULL && channel->connection != NULL && channel->connection->interface != 0)
+    return false; /* the interface would change with the peer */
   const struct ip_endpoint *to = call->to;
   bool v4_path = ip_channel_is_v4_path(channel, to);
   if (size > (v4_path ? IP_LARGEST_V4 : IP_LARGEST_V6)) return false;
@@ -367,12 +371,13 @@ struct ip_failure ip_send_queue_send(struct ip_channel *channel, struct ip_send 
 
 /* --- options and memory --- */
 
+/* Where the system does not say, sends of v4 go directly, and meet its refusal there. */
 void ip_send_queue_read_options(struct ip_channel *channel) {
   struct ip_send_queue *queue = queue_of(channel);
-  int v6_only = 0;
+  int v6_only;
   if (queue == NULL || !channel->is_v6) return;
-  if (ip_datagram_get_option(channel->fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only) == 0)
-    queue->v6_only = v6_only != 0;
+  int error = ip_datagram_get_option(channel->fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only);
+  queue->v6_only = error != 0 || v6_only != 0;
 }
 
 int ip_send_queue_set(struct ip_channel *channel, bool on) {

@@ -114,42 +114,54 @@ static int push_received_string(lua_State *L, struct ip_result *result) {
   return push_string(L, result->payload.receive.data, &result->received->datagram);
 }
 
+/* Names the peer in errors. */
+static void describe(lua_State *L, struct ip_error_detail *detail) {
+  const struct ip_session_box *box = ip_test_class(L, 1, IP_CLASS_SESSION);
+  if (box == NULL) return;
+  struct ip_address address;
+  ip_endpoint_get_address(&box->remote, &address);
+  ip_error_set_endpoint(detail, &address, ip_endpoint_port(&box->remote));
+}
+
 #define RECEIVE_TYPE(text, pusher)                                                                           \
   {                                                                                                          \
     .name = (text), .attempt = attempt, .unlinked = ip_wait_point_unlinked,                                  \
-    .final_attempt = ip_peers_final_attempt, .push_results = (pusher)                                        \
+    .final_attempt = ip_peers_final_attempt, .push_results = (pusher), .describe = describe                  \
   }
 static const struct ip_operation_type receive_type = RECEIVE_TYPE("receive", push_received);
 static const struct ip_operation_type receive_string_type =
     RECEIVE_TYPE("receive_string", push_received_string);
+static const struct ip_operation_type try_receive_type = {.name = "try_receive", .describe = describe};
+static const struct ip_operation_type try_receive_string_type = {.name = "try_receive_string",
+                                                                 .describe = describe};
 
 /* Takes what is there; false: nothing. Raises a failure, and the end of an idle session. [-0, +0, e] */
-static bool take(lua_State *L, const char *operation, struct ip_session_box *box,
+static bool take(lua_State *L, const struct ip_operation_type *type, struct ip_session_box *box,
                  const struct ip_receive *receive, struct ip_received *received) {
   struct ip_failure failure = ip_failure(0);
   struct ip_session *session = box->session;
   bool taken = session != NULL && ip_session_take(session, receive, &received->datagram, &failure);
   if (IP_UNLIKELY(box->socket.socket == NULL)) { /* idle: its last datagrams are delivered */
-    if (!taken) raise_over(L, box, operation);
+    if (!taken) raise_over(L, box, type->name);
     if (session->datagrams.count == 0) ip_session_close(session);
   }
-  if (failure.code != 0) ip_socket_raise(L, failure, operation);
+  if (failure.code != 0) ip_operation_raise(L, type, IP_ERROR_SYSTEM, failure);
   return taken;
 }
 
 /* Looks at the socket; true when there is a datagram for this session. [-0, +0, e] */
-static bool look(lua_State *L, const char *operation, struct ip_session_box *box,
+static bool look(lua_State *L, const struct ip_operation_type *type, struct ip_session_box *box,
                  const struct ip_receive *receive, struct ip_received *received) {
   struct ip_peers *peers = box->session->point.peers;
   bool direct = !(receive->flags & MSG_PEEK); /* else the datagram stays in the session */
   struct ip_failure failure = ip_peers_read(L, peers, box, &direct, received);
   if (failure.code == EAGAIN) {
     ip_session_expire(box->session);
-    if (box->socket.socket == NULL) raise_over(L, box, operation);
+    if (box->socket.socket == NULL) raise_over(L, box, type->name);
     return false;
   }
-  if (failure.code != 0) ip_socket_raise(L, failure, operation);
-  if (!direct) return take(L, operation, box, receive, received);
+  if (failure.code != 0) ip_operation_raise(L, type, IP_ERROR_SYSTEM, failure);
+  if (!direct) return take(L, type, box, receive, received);
   ip_session_copy(ip_runtime_scratch(ip_runtime(L)), received->datagram.length, receive, &received->datagram);
   return true;
 }
@@ -158,13 +170,13 @@ static bool start(lua_State *L, const struct ip_operation_type *type, struct ip_
                   const struct ip_receive *receive, struct ip_received *received, bool *yields) {
   struct ip_runtime *runtime = ip_runtime(L);
   ip_operation_check(L, runtime, type);
-  if (box->socket.socket == NULL) return take(L, type->name, box, receive, received);
+  if (box->socket.socket == NULL) return take(L, type, box, receive, received);
   const struct ip_session *session = box->session;
   *yields = runtime->budget <= 0;
   if (*yields || ip_wait_point_has_waiters(&session->point.wait)) return false;
-  if (!take(L, type->name, box, receive, received)) {
+  if (!take(L, type, box, receive, received)) {
     if (ip_peers_skips_try(session->point.peers, box->socket.receive_timeout)) return false;
-    if (!look(L, type->name, box, receive, received)) return false;
+    if (!look(L, type, box, receive, received)) return false;
   }
   runtime->budget--;
   return true;
@@ -234,10 +246,10 @@ static int session_receive_string(lua_State *L) {
 }
 
 /* The try_ forms: true when there is a datagram; false also while other receives wait. */
-static bool try_to_receive(lua_State *L, const char *operation, struct ip_session_box *box,
+static bool try_to_receive(lua_State *L, const struct ip_operation_type *type, struct ip_session_box *box,
                            const struct ip_receive *receive, struct ip_received *received) {
   if (box->session != NULL && ip_wait_point_has_waiters(&box->session->point.wait)) return false;
-  return take(L, operation, box, receive, received) || look(L, operation, box, receive, received);
+  return take(L, type, box, receive, received) || look(L, type, box, receive, received);
 }
 
 /* session:try_receive(buf[, flags]) -> n, truncated | nil, err: like receive, but returns nil and an EAGAIN
@@ -246,7 +258,8 @@ static int session_try_receive(lua_State *L) {
   struct ip_receive receive;
   struct ip_received received;
   struct ip_session_box *box = read_receive(L, "try_receive", &receive);
-  if (try_to_receive(L, "try_receive", box, &receive, &received)) return push_datagram(L, &received.datagram);
+  if (try_to_receive(L, &try_receive_type, box, &receive, &received))
+    return push_datagram(L, &received.datagram);
   return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, "try_receive");
 }
 
@@ -255,7 +268,7 @@ static int session_try_receive_string(lua_State *L) {
   struct ip_receive receive;
   struct ip_received received;
   struct ip_session_box *box = read_receive_string(L, "try_receive_string", &receive);
-  if (try_to_receive(L, "try_receive_string", box, &receive, &received))
+  if (try_to_receive(L, &try_receive_string_type, box, &receive, &received))
     return push_string(L, receive.data, &received.datagram);
   return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, "try_receive_string");
 }
@@ -279,8 +292,9 @@ static void read_send(lua_State *L, const char *operation, struct ip_send_call *
   ip_send_read_data(L, operation, call);
 }
 
-static const struct ip_send_type send_type = IP_SEND_TYPE("send", read_send);
-static const struct ip_send_type send_with_type = IP_SEND_TYPE("send_with", read_send);
+static const struct ip_send_type send_type = IP_SEND_TYPE("send", read_send, describe);
+static const struct ip_send_type try_send_type = IP_SEND_TYPE("try_send", read_send, describe);
+static const struct ip_send_type send_with_type = IP_SEND_TYPE("send_with", read_send, describe);
 
 /* session:send(data[, flags]) -> n: sends one datagram to the peer, from the address that the peer used where
    the listener is bound to all addresses. Raises EMSGSIZE, ETIMEDOUT (send_timeout, idle_timeout), ECANCELED,
@@ -291,9 +305,7 @@ static int session_send(lua_State *L) {
 
 /* session:try_send(data[, flags]) -> n | nil, err. Suspends: no. */
 static int session_try_send(lua_State *L) {
-  struct ip_send_call call;
-  read_send(L, "try_send", &call);
-  return ip_send_try(L, "try_send", &call);
+  return ip_send_at_once(L, &try_send_type);
 }
 
 /* For lua/ip/udp_fill.lua, before the user fills a datagram. prepare_session_fill(session): raises the errors

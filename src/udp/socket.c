@@ -32,7 +32,8 @@ struct ip_socket_box *ip_socket_check(lua_State *L, int arg) {
 struct ip_socket_box *ip_socket_check_open(lua_State *L, const char *operation) {
   struct ip_socket_box *box = ip_check_class(L, 1, IP_CLASS_SOCKET);
   if (IP_UNLIKELY(ip_runtime(L)->closed)) box->socket = NULL; /* the runtime has freed it */
-  if (IP_UNLIKELY(box->socket == NULL)) ip_error_raise(L, EBADF, operation);
+  if (IP_UNLIKELY(box->socket == NULL))
+    ip_error_raise_with_hint(L, EBADF, operation, "the socket is not open");
   return box;
 }
 
@@ -41,8 +42,9 @@ static void check_result(lua_State *L, int error, const char *operation) {
 }
 
 int ip_socket_raise(lua_State *L, struct ip_failure failure, const char *operation) {
-  ip_error_push(L, IP_ERROR_SYSTEM, failure.code, operation)->mtu = failure.mtu;
-  ip_error_throw(L);
+  struct ip_error *error = ip_error_push(L, IP_ERROR_SYSTEM, failure.code, operation);
+  error->mtu = failure.mtu;
+  ip_error_throw_new(L, error);
 }
 
 struct ip_socket *ip_socket_tie(lua_State *L, struct ip_operation *operation,
@@ -208,20 +210,36 @@ int ip_socket_open(lua_State *L) {
   struct ip_socket_box *box = ip_socket_check(L, 1);
   bool is_v6 = ip_socket_check_family(L, 2);
   ip_runtime_check(L, ip_runtime(L));
-  if (box->socket != NULL) return ip_error_raise(L, EALREADY, "open");
+  if (box->socket != NULL) return ip_error_raise_with_hint(L, EALREADY, "open", "the socket is open already");
   open_box(L, box, is_v6, "open");
   return 0;
 }
 
-/* Reads (addr, port) at 2 and 3, opens the socket if it is not open, and fills the endpoint. [-0, +0, e] */
-static struct ip_socket *prepare(lua_State *L, struct ip_endpoint *endpoint, const char *operation) {
-  struct ip_socket_box *box = ip_socket_check(L, 1);
+/* The arguments (addr, port) at 2 and 3, and the endpoint that they make for the socket. */
+struct target {
   struct ip_address address;
-  ip_address_argument(L, 2, &address);
-  uint16_t port = ip_argument_port(L, 3);
+  uint16_t port;
+  struct ip_endpoint endpoint;
+};
+
+static void check_target(lua_State *L, int error, const char *operation, const struct target *target,
+                         const char *hint) {
+  if (error == 0) return;
+  struct ip_error_detail *detail = ip_error_push_detail(L, IP_ERROR_SYSTEM, error, operation);
+  ip_error_set_endpoint(detail, &target->address, target->port);
+  if (error == EINVAL) detail->hint = hint;
+  ip_error_throw_new(L, &detail->error);
+}
+
+/* Reads the arguments, and opens the socket if it is not open. [-0, +0, e] */
+static struct ip_socket *prepare(lua_State *L, struct target *target, const char *operation) {
+  struct ip_socket_box *box = ip_socket_check(L, 1);
+  ip_address_argument(L, 2, &target->address);
+  target->port = ip_argument_port(L, 3);
   ip_runtime_check(L, ip_runtime(L));
-  if (box->socket == NULL) open_box(L, box, address.version == 6, operation);
-  ip_endpoint_set(endpoint, ip_channel_family(&box->socket->channel), &address, port);
+  if (box->socket == NULL) open_box(L, box, target->address.version == 6, operation);
+  ip_endpoint_set(&target->endpoint, ip_channel_family(&box->socket->channel), &target->address,
+                  target->port);
   return box->socket;
 }
 
@@ -229,9 +247,10 @@ static struct ip_socket *prepare(lua_State *L, struct ip_endpoint *endpoint, con
    the system chooses one. Raises EADDRINUSE, EADDRNOTAVAIL, EACCES, EINVAL (bound already) and other errors
    of bind(2). Suspends: no. */
 int ip_socket_bind(lua_State *L) {
-  struct ip_endpoint local;
+  struct target local;
   struct ip_socket *socket = prepare(L, &local, "bind");
-  check_result(L, ip_datagram_bind(socket->channel.fd, &local), "bind");
+  const char *hint = socket->channel.has_port ? "the socket is bound already" : NULL;
+  check_target(L, ip_datagram_bind(socket->channel.fd, &local.endpoint), "bind", &local, hint);
   socket->channel.has_port = true;
   forget_addresses(L);
   return 0;
@@ -242,12 +261,13 @@ int ip_socket_bind(lua_State *L) {
    datagrams that were queued before are not delivered. Raises ENETUNREACH, EAFNOSUPPORT and other errors of
    connect(2). Suspends: no. */
 int ip_socket_connect(lua_State *L) {
-  struct ip_endpoint remote;
+  struct target remote;
   struct ip_socket *socket = prepare(L, &remote, "connect");
   forget_addresses(L);
   ip_send_queue_leave_peer(&socket->channel);
   ip_flusher_wake_receives(&socket->watcher, &socket->channel);
-  check_result(L, ip_association_connect(&socket->channel, &remote), "connect");
+  const char *hint = remote.port == 0 ? "port 0 is no destination" : NULL;
+  check_target(L, ip_association_connect(&socket->channel, &remote.endpoint), "connect", &remote, hint);
   return 0;
 }
 
@@ -295,7 +315,8 @@ int ip_socket_cancel(lua_State *L) {
 int ip_socket_io_control(lua_State *L) {
   struct ip_socket *socket = ip_socket_check_open(L, "io_control")->socket;
   static const char *const commands[] = {"bytes_readable", NULL};
-  if (ip_argument_find(L, 2, commands) < 0) return ip_error_raise(L, ENOTSUP, "io_control");
+  if (ip_argument_find(L, 2, commands) < 0)
+    return ip_error_raise_similar(L, ENOTSUP, "io_control", 2, commands[0]);
   int bytes;
   check_result(L, ip_receive_path_bytes_readable(&socket->channel, &bytes), "io_control");
   lua_pushinteger(L, bytes);

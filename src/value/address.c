@@ -7,8 +7,10 @@
 
 #include "binding/argument.h"
 #include "binding/class.h"
+#include "binding/value_text.h"
 #include "value/byte_span.h"
 
+#include <ctype.h>
 #include <string.h>
 
 /* --- from and to the stack --- */
@@ -24,12 +26,31 @@ static const struct ip_address *check_address(lua_State *L, int arg) {
   return ip_check_class(L, arg, IP_CLASS_ADDRESS);
 }
 
+/* Is it a host name, perhaps with a port (RFC 1123 section 2.1)? */
+static bool looks_like_a_host(const char *text, size_t length) {
+  for (size_t i = 0; i < length; i++)
+    if (!isalnum((unsigned char)text[i]) && strchr("-._:", text[i]) == NULL) return false;
+  return length > 0 && isalpha((unsigned char)text[0]) && strstr(text, "::") == NULL;
+}
+
+const char *ip_address_push_problem(lua_State *L, int index, const char *problem) {
+  size_t length;
+  const char *text = lua_tolstring(L, index, &length);
+  const char *quoted = ip_value_text_push_quoted(L, index);
+  const char *message =
+      looks_like_a_host(text, length)
+          ? lua_pushfstring(L, "%s is no IP address; ip.udp.get_address_info looks names up", quoted)
+          : lua_pushfstring(L, "%s: %s", quoted, problem);
+  lua_remove(L, -2);
+  return message;
+}
+
 /* Parses the string at `arg`, or raises a bad-argument error that names the mistake in it. [-0, +0, v] */
 static void parse_argument(lua_State *L, int arg, struct ip_address *address) {
   size_t length;
   const char *text = ip_argument_string(L, arg, &length);
   const char *message = ip_address_parse(address, text, length);
-  if (message != NULL) ip_argument_error(L, arg, message);
+  if (message != NULL) ip_argument_error(L, arg, ip_address_push_problem(L, arg, message));
 }
 
 void ip_address_argument(lua_State *L, int arg, struct ip_address *address) {
@@ -76,7 +97,7 @@ static int address_parse(lua_State *L) {
     return 1;
   }
   luaL_pushfail(L);
-  lua_pushstring(L, message);
+  ip_address_push_problem(L, 1, message);
   return 2;
 }
 
@@ -370,7 +391,7 @@ static int address_toendpoint(lua_State *L) {
   struct ip_address address;
   uint16_t port;
   const char *message = ip_address_parse_with_port(&address, &port, text, length);
-  if (message != NULL) return ip_argument_error(L, 1, message);
+  if (message != NULL) return ip_argument_error(L, 1, ip_address_push_problem(L, 1, message));
   ip_address_push(L, &address);
   lua_pushinteger(L, port);
   return 2;
@@ -416,6 +437,7 @@ static const luaL_Reg methods[] = {
 
 static const luaL_Reg metamethods[] = {
     {"__tostring", address_mt_tostring},
+    {"__concat", ip_class_concat},
     {"__eq", address_mt_eq},
     {"__lt", address_mt_lt},
     {"__le", address_mt_le},

@@ -20,4 +20,8 @@ const struct ip_address *ip_address_push(lua_State *L, const struct ip_address *
 /* Reads the address at `arg`: an ip.address, or a string that ip.address.new accepts. [-0, +0, v] */
 void ip_address_argument(lua_State *L, int arg, struct ip_address *address);
 
+/* Pushes and returns what a message says of the text at `index`, which has that problem: the text, and the
+   remedy where it is a host name. [-0, +1, m] */
+const char *ip_address_push_problem(lua_State *L, int index, const char *problem);
+
 #endif

@@ -51,7 +51,7 @@ static size_t size_of_arrays(size_t slots) {
          array_size(slots, sizeof(struct ip_endpoint)) + array_size(slots, sizeof(bool)) +
          array_size(slots, sizeof(void *)) + array_size(slots, sizeof(ip_message)) +
          array_size(slots, sizeof(struct ip_control)) + array_size(slots, sizeof(union ip_control_buffer)) +
-         array_size(slots, sizeof(bool));
+         array_size(slots, sizeof(uint8_t));
 }
 
 /* Pushes a batch of empty entries. Slots have less than 2^32 bytes in all, so a size_t of 32 bits holds that
@@ -73,7 +73,7 @@ static struct ip_batch *push_batch(lua_State *L, size_t slots, size_t capacity) 
   batch->messages = reserve(&free_memory, slots, sizeof(ip_message));
   batch->controls = reserve(&free_memory, slots, sizeof *batch->controls);
   batch->buffers = reserve(&free_memory, slots, sizeof *batch->buffers);
-  batch->has_info = reserve(&free_memory, slots, sizeof *batch->has_info);
+  batch->singly = reserve(&free_memory, slots, sizeof *batch->singly);
   batch->memory = free_memory;
   for (size_t i = 0; i < slots; i++) {
     batch->parts[i].iov_base = ip_batch_slot(batch, i);
@@ -172,16 +172,20 @@ static bool overlaps(const struct ip_batch *batch, size_t index, const struct ip
   return false;
 }
 
-/* Stores the info table at index 6, or removes the entry's where that is nil. It is read when the entry is
-   sent. [-0, +0, m] */
+/* Stores the info table at index 6, or removes the entry's where that is nil, and notes what the entry needs.
+   The table is read when the entry is sent. [-0, +0, m] */
 static void set_info(lua_State *L, struct ip_batch *batch, size_t index) {
   bool given = !lua_isnil(L, 6);
-  if (!given && !batch->has_info[index]) return;
+  bool had = (batch->singly[index] & IP_SINGLY_INFO) != 0;
+  const struct ip_endpoint *peer = &batch->peers[index];
+  bool is_scoped = peer->length != 0 && ip_endpoint_wide_scope(peer) != 0;
+  batch->singly[index] = is_scoped ? IP_SINGLY_SCOPE : 0;
+  if (!given && !had) return;
   lua_getiuservalue(L, 1, IP_BATCH_INFOS);
   lua_pushvalue(L, 6);
   lua_rawseti(L, -2, (lua_Integer)index + 1);
   lua_pop(L, 1);
-  batch->has_info[index] = given;
+  if (given) batch->singly[index] |= IP_SINGLY_INFO;
 }
 
 /* Reads the peer at 4 and 5; its length is 0 where there is none. [-0, +0, v] */
@@ -228,7 +232,7 @@ static int batch_set(lua_State *L) {
   size_t index = ip_batch_check_entry(L, batch, 2);
   struct ip_endpoint peer;
   check_peer(L, &peer);
-  if (!lua_isnoneornil(L, 6)) luaL_checktype(L, 6, LUA_TTABLE);
+  if (!lua_isnoneornil(L, 6)) ip_argument_check_type(L, 6, LUA_TTABLE);
   lua_settop(L, 6);
   batch->parts[index].iov_len = fill_slot(L, batch, index);
   batch->peers[index] = peer;
@@ -256,7 +260,7 @@ static int batch_clear(lua_State *L) {
     batch->peers[i].length = 0;
     batch->truncated[i] = false;
     batch->controls[i].items = 0;
-    batch->has_info[i] = false;
+    batch->singly[i] = 0;
   }
   return 0;
 }

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/uio.h>
 
 /* One userdata holds this struct, then the arrays, then the memory of the slots. */
@@ -23,9 +24,14 @@ struct ip_batch {
   const struct ip_address **known;  /* content of the address object that is cached for each entry, or NULL */
   struct ip_control *controls;      /* of each received entry: its ancillary data, parsed */
   union ip_control_buffer *buffers; /* of each entry, to receive ancillary data into */
-  bool *has_info;                   /* of each entry: the table IP_BATCH_INFOS has an info to send with it */
+  uint8_t *singly;                  /* of each entry: why it has to be sent by itself, a union of ip_singly */
   void *messages;                   /* an array of the system's struct, for the file that makes the calls */
   unsigned char *memory;            /* of all slots */
+};
+
+enum ip_singly {
+  IP_SINGLY_INFO = 1, /* the table IP_BATCH_INFOS has an info to send with it */
+  IP_SINGLY_SCOPE = 2 /* the scope of its peer's address is one that the system ignores */
 };
 
 /* The user values of a batch: for each entry its span, its cached address object, its info. */

@@ -9,6 +9,7 @@
 #include "base/util.h"
 #include "binding/argument.h"
 #include "binding/class.h"
+#include "binding/value_text.h"
 #include "value/byte_span.h"
 #include "value/byte_span_append.h"
 #include "value/byte_span_pack.h"
@@ -121,14 +122,22 @@ static int get_capacity(lua_State *L) {
   return 1;
 }
 
+/* Returns the offset that the number at index 2 means. [-0, +0, v] */
+static size_t check_index(lua_State *L, const struct ip_bytes *self) {
+  int is_integer;
+  lua_Integer index = lua_tointegerx(L, 2, &is_integer);
+  if (IP_LIKELY(is_integer && index >= 1 && index <= (lua_Integer)self->length)) return (size_t)index - 1;
+  if (!is_integer) ip_error_text(L, "byte_span index: integer expected, got %s", ip_value_text_push(L, 2));
+  ip_error_text(L, "byte_span index %I is outside 1..%I", index, (lua_Integer)self->length);
+}
+
 /* span[index] -> byte
    index: integer 1..#span. Errors: bad argument where it is outside; "byte_span has no property '...'" for a
    key that is neither a number nor the name of a member. Suspends: no. */
 static int byte_span_mt_index(lua_State *L) {
   if (lua_type(L, 2) != LUA_TNUMBER) return ip_class_index(L);
   const struct ip_bytes *self = ip_byte_span_check(L, 1);
-  lua_Integer index = ip_argument_integer(L, 2, 1, (lua_Integer)self->length);
-  lua_pushinteger(L, self->data[index - 1]);
+  lua_pushinteger(L, self->data[check_index(L, self)]);
   return 1;
 }
 
@@ -138,8 +147,13 @@ static int byte_span_mt_index(lua_State *L) {
 static int byte_span_mt_newindex(lua_State *L) {
   if (lua_type(L, 2) != LUA_TNUMBER) return ip_class_newindex(L);
   struct ip_bytes *self = ip_byte_span_check(L, 1);
-  lua_Integer index = ip_argument_integer(L, 2, 1, (lua_Integer)self->length);
-  self->data[index - 1] = (unsigned char)ip_argument_integer(L, 3, 0, 255);
+  size_t offset = check_index(L, self);
+  int is_integer;
+  lua_Integer byte = lua_type(L, 3) == LUA_TNUMBER ? lua_tointegerx(L, 3, &is_integer) : -1;
+  if (byte < 0 || byte > 255 || !is_integer)
+    return ip_error_text(L, "byte of a byte_span: integer within 0..255 expected, got %s",
+                         ip_value_text_push(L, 3));
+  self->data[offset] = (unsigned char)byte;
   return 0;
 }
 

@@ -8,6 +8,7 @@
 #include "binding/argument.h"
 #include "value/byte_span.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Registry keys are the addresses of these; the contents are never read. */
@@ -34,14 +35,18 @@ void ip_byte_span_pack_open(lua_State *L) {
 }
 
 /* Raises the error on top of the stack, which was caught with `status`. A message gets the position of the
-   calling Lua function, which Lua's function did not see. [-1, +0, v] */
+   calling Lua function, which Lua's function did not see, and the name and the argument of the method: a value
+   of span:pack stands one place behind that of string.pack. [-1, +0, v] */
 static int raise_again(lua_State *L, int status) {
-  if (status == LUA_ERRRUN && lua_type(L, -1) == LUA_TSTRING) {
-    luaL_where(L, 1);
-    lua_insert(L, -2);
-    lua_concat(L, 2);
-  }
-  return ip_error_throw(L);
+  if (status != LUA_ERRRUN || lua_type(L, -1) != LUA_TSTRING) return ip_error_throw(L);
+  static const char begin[] = "bad argument #", name[] = " to 'string.pack'";
+  const char *message = lua_tostring(L, -1), *rest;
+  long arg = 0;
+  bool of_pack = strncmp(message, begin, sizeof begin - 1) == 0;
+  if (of_pack) arg = strtol(message + sizeof begin - 1, (char **)(void *)&rest, 10);
+  if (of_pack && strncmp(rest, name, sizeof name - 1) == 0)
+    return ip_error_text(L, "%s%d to 'pack'%s", begin, (int)arg + 1, rest + sizeof name - 1);
+  return ip_error_text(L, "%s", message);
 }
 
 /* Calls string.unpack with the format at index 2, a string of `length` bytes and a position in it. Returns

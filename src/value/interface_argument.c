@@ -74,7 +74,7 @@ static int resolve(lua_State *L, int arg, struct ip_interface *interface) {
 void ip_interface_argument(lua_State *L, int arg, const char *operation, struct ip_interface *interface) {
   int error = resolve(L, arg, interface);
   if (ip_collect_descriptors(L, error)) error = resolve(L, arg, interface);
-  if (error != 0) ip_error_raise(L, error, operation);
+  if (error != 0) ip_error_raise_about(L, error, operation, arg, NULL);
 }
 
 void ip_interface_optional_argument(lua_State *L, int arg, const char *operation,
@@ -88,7 +88,7 @@ void ip_interface_optional_argument(lua_State *L, int arg, const char *operation
    Errors: bad argument; ENODEV. Suspends: no. Source: if_nametoindex(3), getifaddrs(3). */
 static int interface_index(lua_State *L) {
   struct ip_interface interface;
-  ip_interface_argument(L, 1, "bind", &interface);
+  ip_interface_argument(L, 1, "interface", &interface); /* an option of ip.udp.bind */
   lua_pushinteger(L, interface.index);
   return 1;
 }

@@ -6,6 +6,8 @@
 local core = require("ip.core").fiber
 local errors = require("ip.error")
 
+require("ip.core").own_file()
+
 local lib = {}
 
 -- handle -> { native = ip.fiber, detached = boolean, joining = boolean }

@@ -6,6 +6,8 @@
 
 local fiber = require("ip.fiber")
 
+require("ip.core").own_file()
+
 local program = {}
 
 -- Returns the index of the first word between the interpreter and the script, and the interpreter. These

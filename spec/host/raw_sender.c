@@ -1,0 +1,113 @@
+/* raw_sender.c: sends a packet that no socket of a program would send. Linux, as root: raw(7).
+
+   usage: raw_sender udp SOURCE PORT DESTINATION PORT TEXT
+             a datagram from any address and port
+          raw_sender icmp TYPE CODE SOURCE PORT DESTINATION PORT
+             an ICMP error, from DESTINATION, about a datagram from SOURCE to DESTINATION
+
+   Addresses are IPv4. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { IP_HEADER = 20, UDP_HEADER = 8, ICMP_HEADER = 8, LARGEST_TEXT = 1000, TIME_TO_LIVE = 64 };
+
+struct packet {
+  unsigned char bytes[2 * IP_HEADER + ICMP_HEADER + UDP_HEADER + LARGEST_TEXT];
+  size_t length;
+};
+
+static void fail(const char *what) {
+  perror(what);
+  exit(2);
+}
+
+static void put16(struct packet *packet, unsigned value) {
+  packet->bytes[packet->length++] = (unsigned char)(value >> 8);
+  packet->bytes[packet->length++] = (unsigned char)value;
+}
+
+static void put_address(struct packet *packet, const char *text) {
+  if (inet_pton(AF_INET, text, packet->bytes + packet->length) != 1) fail(text);
+  packet->length += 4;
+}
+
+/* RFC 791, without options. The system fills in the length and the checksum of the outer one. */
+static void put_ip_header(struct packet *packet, size_t payload, int protocol, const char *source,
+                          const char *destination) {
+  put16(packet, 0x4500);
+  put16(packet, (unsigned)(IP_HEADER + payload));
+  put16(packet, 1);
+  put16(packet, 0);
+  put16(packet, TIME_TO_LIVE << 8 | (unsigned)protocol);
+  put16(packet, 0);
+  put_address(packet, source);
+  put_address(packet, destination);
+}
+
+/* RFC 768; a checksum of 0 is none. */
+static void put_datagram(struct packet *packet, const char *from_port, const char *to_port,
+                         const char *text) {
+  size_t length = strlen(text);
+  if (length > LARGEST_TEXT) fail("text");
+  put16(packet, (unsigned)atoi(from_port));
+  put16(packet, (unsigned)atoi(to_port));
+  put16(packet, (unsigned)(UDP_HEADER + length));
+  put16(packet, 0);
+  memcpy(packet->bytes + packet->length, text, length);
+  packet->length += length;
+}
+
+/* RFC 1071 */
+static unsigned checksum(const unsigned char *bytes, size_t length) {
+  unsigned sum = 0;
+  for (size_t i = 0; i + 1 < length; i += 2)
+    sum += (unsigned)bytes[i] << 8 | bytes[i + 1];
+  while (sum > 0xffff)
+    sum = (sum & 0xffff) + (sum >> 16);
+  return ~sum & 0xffff;
+}
+
+/* RFC 792: a header of eight bytes, and the beginning of the packet that it is about. */
+static void put_icmp_error(struct packet *packet, char **argv) {
+  size_t begin = packet->length;
+  put16(packet, (unsigned)atoi(argv[2]) << 8 | (unsigned)atoi(argv[3]));
+  put16(packet, 0);
+  put16(packet, 0);
+  put16(packet, 0);
+  put_ip_header(packet, UDP_HEADER, IPPROTO_UDP, argv[4], argv[6]);
+  put_datagram(packet, argv[5], argv[7], "");
+  unsigned sum = checksum(packet->bytes + begin, packet->length - begin);
+  packet->bytes[begin + 2] = (unsigned char)(sum >> 8);
+  packet->bytes[begin + 3] = (unsigned char)sum;
+}
+
+static void send_packet(const struct packet *packet, const char *destination) {
+  struct sockaddr_in to = {.sin_family = AF_INET};
+  int fd = socket(AF_INET, SOCK_RAW, IPPROTO_RAW);
+  if (fd < 0 || inet_pton(AF_INET, destination, &to.sin_addr) != 1) fail("socket");
+  if (sendto(fd, packet->bytes, packet->length, 0, (struct sockaddr *)&to, sizeof to) < 0) fail("sendto");
+  close(fd);
+}
+
+int main(int argc, char **argv) {
+  static struct packet packet;
+  if (argc == 7 && strcmp(argv[1], "udp") == 0) {
+    put_ip_header(&packet, UDP_HEADER + strlen(argv[6]), IPPROTO_UDP, argv[2], argv[4]);
+    put_datagram(&packet, argv[3], argv[5], argv[6]);
+    send_packet(&packet, argv[4]);
+    return 0;
+  }
+  if (argc == 8 && strcmp(argv[1], "icmp") == 0) {
+    put_ip_header(&packet, ICMP_HEADER + IP_HEADER + UDP_HEADER, IPPROTO_ICMP, argv[6], argv[4]);
+    put_icmp_error(&packet, argv);
+    send_packet(&packet, argv[4]);
+    return 0;
+  }
+  fputs("raw_sender: wrong arguments\n", stderr);
+  return 2;
+}
