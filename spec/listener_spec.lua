@@ -473,6 +473,17 @@ describe("a listener on all addresses", function()
 
   platform.it_v6("does so on v6, and for v4 peers there", check("::", { "::1" }, function() return "::1" end))
 
+  platform.it_linux("answers a broadcast from an address of its own", with_loop(function()
+    local listener <close> = ip.udp.listen("0.0.0.0", 0)
+    local peer <close> = ip.udp.bind("127.0.0.1", 0, { broadcast = true })
+    peer:send_to("to all", "127.255.255.255", listener.local_port)
+    local session = listener:accept()
+    session:receive_string()
+    session:send("answer")
+    local _, from = peer:receive_string()
+    assert.equal("127.0.0.1", tostring(from))
+  end))
+
   platform.it_linux("follows the peer that uses another address", with_loop(function()
     local listener <close> = ip.udp.listen("0.0.0.0", 0)
     local peer <close> = ip.udp.bind("127.0.0.1", 0)

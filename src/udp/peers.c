@@ -226,25 +226,17 @@ static void deliver(struct ip_peers *peers, struct ip_session *session, const vo
   wake(&session->point);
 }
 
-/* Is it an address that no single host owns (a group, the broadcast)? */
-static bool is_for_many(const struct ip_address *address) {
-  static const uint8_t everybody[4] = {0xff, 0xff, 0xff, 0xff};
-  struct ip_address plain = ip_address_unmapped(address);
-  if (ip_address_is_multicast(&plain)) return true;
-  return plain.version == 4 && memcmp(plain.bytes, everybody, sizeof everybody) == 0;
-}
-
 /* Notes that the peer has sent something, and to which address. No answer leaves from a group or a
    broadcast. */
 static void note_received(const struct ip_peers *peers, struct ip_session *session,
                           const struct ip_control *control) {
   ip_session_touch(session);
-  if (!peers->answers_from || !(control->items & IP_CONTROL_ADDRESS)) return;
+  if (!peers->answers_from) return;
   session->answer.items = 0;
-  if (is_for_many(&control->address)) return;
+  if (!(control->items & IP_CONTROL_LOCAL)) return;
   session->answer.items = IP_CONTROL_ADDRESS;
-  session->answer.address = control->address;
-  if (!ip_address_is_link_local(&control->address)) return;
+  session->answer.address = control->local;
+  if (!ip_address_is_link_local(&control->local)) return;
   session->answer.items |= control->items & IP_CONTROL_INTERFACE;
   session->answer.interface_index = control->interface_index;
 }
