@@ -19,6 +19,7 @@ local DATA, END, REPORT = 0x62774431, 0x62774531, 0x62775231
 local REPORT_FORMAT = ">I4 I4 I8 I8 I8 I8 d d" -- kind, run, received, bytes, reordered, dropped, seconds, jitter
 
 local BURST = 32 -- datagrams of one batch or one segmented message, at most
+local LARGEST_IN_BATCH = 9000 -- bytes of a datagram that a batch receives, unless --size says more
 local LARGEST_BLOCK = 65000 -- of one segmented message
 local PATIENCE = 0.2 -- seconds for the report, before the end is sent again
 local TRIES = 15
@@ -54,7 +55,7 @@ prints what the receiver has seen. The receiver's clock need not agree with the 
     { name = "mode", value = "MODE", read = read_mode, default = "plain",
       help = "plain, batch, coalesce or segments: how to send, or to receive" },
     { name = "size", value = "BYTES", read = command_line.integer(HEADER_SIZE, 65000), default = 1400,
-      help = "how large each datagram is" },
+      help = "how large each datagram is; mode batch receives at most 9000 bytes, or so many" },
     { name = "rate", value = "BITS", read = read_rate,
       help = "bits per second to send, such as 100M (default: as many as it can)" },
     { name = "seconds", value = "SECONDS", read = command_line.seconds(false), default = 5, help = "how long to send" },
@@ -108,6 +109,7 @@ end
 -- Completes a result, and prints it.
 local function print_result(result)
   result.lost = math.max(result.sent - result.received, 0)
+  result.dropped = math.min(result.dropped, result.lost) -- the end may have been dropped, too
   result.bits_per_second = result.seconds > 0 and result.bytes * 8 / result.seconds or 0.0
   result.datagrams_per_second = result.seconds > 0 and result.received / result.seconds or 0.0
   if options.json then return say(json_of(result)) end
@@ -184,7 +186,7 @@ receivers.coalesce = receivers.plain -- the option alone makes the difference
 
 -- All datagrams of a batch or of a joined buffer have one time, so that the jitter is no smaller than their distance.
 function receivers.batch(sock)
-  local batch = ip.udp.batch.new(64, 65535)
+  local batch = ip.udp.batch.new(64, math.max(options.size, LARGEST_IN_BATCH))
   while true do
     local received, time = sock:receive_many(batch), now()
     for i = 1, received do
