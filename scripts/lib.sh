@@ -19,8 +19,8 @@ has_module() {
 }
 
 # missing_tools GROUP: prints the missing tools of a group as words. `build`: a compiler, CMake, Lua and libuv
-# with their headers; `demo`: the same; `lint`: the same and the tools of scripts/lint.sh; `test`: all of
-# these and the tools of the specs.
+# with their headers; `demo`: the same; `fuzz`: the same, clang and libFuzzer; `lint`: the same and the tools of
+# scripts/lint.sh; `test`: all of these and the tools of the specs.
 missing_tools() {
   has cc || echo cc
   has cmake || echo cmake
@@ -34,6 +34,7 @@ missing_tools() {
     echo lua-headers libuv
   fi
   if [ "$1" = lint ] || [ "$1" = test ]; then missing_lint_tools; fi
+  if [ "$1" = fuzz ]; then missing_fuzz_tools; fi
   [ "$1" = test ] || return 0
   has busted || echo busted
   has luacheck || echo luacheck
@@ -62,6 +63,13 @@ missing_lint_tools() {
   has clang-format || echo clang-format
   has clang-tidy || echo clang-tidy
   has cppcheck || echo cppcheck
+}
+
+# libFuzzer comes with clang's runtime.
+missing_fuzz_tools() {
+  has clang || echo clang
+  has apt-get || return 0
+  dpkg -s libclang-rt-dev >/dev/null 2>&1 || echo libclang-rt-dev
 }
 
 debian_packages() {

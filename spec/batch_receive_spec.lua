@@ -239,6 +239,86 @@ describe("receive_many", function()
     a:close() b:close()
   end))
 
+  -- Receives all that is queued in batches of one datagram. Returns the most batches in a row, with nothing of another
+  -- fiber in between.
+  local function longest_row(batch, datagrams, receive)
+    local a, b = pair()
+    for _ = 1, datagrams do a:send("x") end
+    local row, longest, received = 0, 0, 0
+    local other = fiber.spawn(function()
+      while received < datagrams do
+        row = 0
+        fiber.yield()
+      end
+    end)
+    while received < datagrams do
+      received = received + receive(b, batch)
+      row = row + 1
+      longest = math.max(longest, row)
+    end
+    other:join()
+    a:close() b:close()
+    return longest
+  end
+
+  local function receive_many(sock, batch) return sock:receive_many(batch) end
+
+  it("lets other fibers run after max_ready batches in a row, 12 without one", with_loop(function()
+    local batch = udp.batch.new(1, 8)
+    assert.equal(12, batch.max_ready)
+    assert.equal(12, longest_row(batch, 40, receive_many))
+    for _, max_ready in ipairs { 1, 3, 40 } do
+      batch.max_ready = max_ready
+      assert.equal(max_ready, batch.max_ready)
+      assert.equal(max_ready, longest_row(batch, 40, receive_many))
+    end
+  end))
+
+  it("lets them run on the main thread, too", on_main(function()
+    local batch = udp.batch.new(1, 8)
+    batch.max_ready = 3
+    assert.equal(3, longest_row(batch, 20, receive_many))
+  end))
+
+  it("lets them run after the bound on datagrams in a row, where that comes first", with_loop(function()
+    local batch = udp.batch.new(100, 8)
+    batch.max_ready = math.maxinteger
+    assert.equal(2, longest_row(batch, 250, receive_many))
+    batch = udp.batch.new(1, 8)
+    batch.max_ready = math.maxinteger
+    assert.equal(128, longest_row(batch, 250, receive_many))
+  end))
+
+  it("keeps deadlines, cancellation and interruption while it gives way", with_loop(function()
+    local a, b = pair()
+    local batch = udp.batch.new(1, 8)
+    batch.max_ready = 1
+    for _ = 1, 3 do a:send("x") end
+    local reader = fiber.spawn(function()
+      return b:receive_many(batch) + b:receive_many(batch) -- the second gives way first
+    end)
+    fiber.yield()
+    reader:interrupt()
+    reader:join()
+    assert.is_true(reader.interruption_caught)
+    assert.equal(1, b:receive_many(batch))
+    local left = 0
+    while b:try_receive(ip.byte_span.new(8)) do left = left + 1 end
+    assert.equal(1, left)
+    a:close() b:close()
+  end))
+
+  it("has a max_ready of at least 1", function()
+    local batch = udp.batch.new(1, 8)
+    for _, value in ipairs { 0, -1, 1.5, "17", {}, true } do
+      assert.is_false(pcall(function() batch.max_ready = value end))
+    end
+    assert.is_false(pcall(function() batch.max_ready = nil end))
+    assert.equal(12, batch.max_ready)
+    batch.max_ready = 2.0
+    assert.equal("integer", math.type(batch.max_ready))
+  end)
+
   it("starves no timer under a flood", with_loop(function()
     local a, b = pair()
     local over = false

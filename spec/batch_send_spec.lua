@@ -14,6 +14,23 @@ local filled, receive_texts = batches.filled, batches.receive_texts
 local it_v6, it_blocked = platform.it_v6, programs.it_blocked
 
 describe("send_many", function()
+  it("takes v4-mapped addresses on a v4 socket for the v4 addresses in them, and leaves the entries alone", with_loop(
+    function()
+      local sock, port = bound()
+      local batch = udp.batch.new(6)
+      for i = 1, 5 do batch:set(i, tostring(i), (i == 1 or i == 4) and "127.0.0.1" or "::ffff:127.0.0.1", port) end
+      batch:set(6, "6", "::ffff:127.0.0.1", port, { hops = 3 })
+      assert.equal(6, sock:send_many(batch))
+      assert.same({ "1", "2", "3", "4", "5", "6" }, receive_texts(sock, 6))
+      for i = 2, 6 do
+        if i ~= 4 then assert.equal("::ffff:127.0.0.1", tostring((select(2, batch:get(i))))) end
+      end
+      batch:set(2, "2", "::1", port)
+      local err = error_of(sock.send_many, sock, batch)
+      assert.same({ "EAFNOSUPPORT", 1 }, { err.name, err.sent })
+      sock:close()
+    end))
+
   it("sends all entries in order to the connected peer, or a range of them", with_loop(function()
     local a, b = pair()
     local batch = filled({ "1", "22", "", "4" }, 6)

@@ -8,7 +8,7 @@ local memory = require "spec.support.memory"
 local byte_span, udp = ip.byte_span, ip.udp
 local with_loop, error_of, dead_port = support.with_loop, support.error_of, support.dead_port
 local assert_bad_argument, assert_message = assertions.assert_bad_argument, assertions.assert_message
-local assert_bad_method_argument = assertions.assert_bad_method_argument
+local assert_bad_method_argument, assert_contains = assertions.assert_bad_method_argument, assertions.assert_contains
 local contents, filled = batches.contents, batches.filled
 
 describe("ip.udp.batch.new", function()
@@ -66,9 +66,27 @@ describe("a batch", function()
     assert.equal("other", tostring(span))
     span[1] = ("O"):byte()
     assert.equal("Other", tostring((batch:get(1))))
-    span:resize(1)
-    assert.equal("Other", tostring(batch[1]))
     assert.equal(0, #batch[2])
+  end)
+
+  it("are not resized by their spans, which says what does it", function()
+    local batch = udp.batch.new(2, 8)
+    batch:set(1, "entry")
+    for _, span in ipairs { batch[1], batch[2], (batch:get(1)) } do
+      local ok, message = pcall(span.resize, span, 2)
+      assert.is_false(ok)
+      assert_contains(message, "batch:resize(i, length)")
+    end
+    assert.equal("entry", tostring(batch[1]))
+    batch:resize(1, 2)
+    assert.equal("en", tostring(batch[1]))
+  end)
+
+  it("have slices that are resized as any span is", function()
+    local batch = udp.batch.new(1, 8)
+    batch:set(1, "entry")
+    assert.equal("en", tostring(batch[1]:slice(1, 4):resize(2)))
+    assert.equal("entry", tostring(batch[1]))
   end)
 
   it("refuses entries that it does not have", function()

@@ -295,7 +295,8 @@ local harmless = {
   ["ip.udp."] = "bind connect get_name_info listen",
   ["socket:"] = "assign bind connect get_option get_raw_option io_control open receive receive_from receive_loop "
     .. "receive_many receive_message reply_message send send_many send_message send_to send_to_with send_with serve "
-    .. "set_option set_raw_option shutdown try_receive try_receive_from try_send try_send_to",
+    .. "set_option set_raw_option shutdown try_receive try_receive_from try_receive_many try_receive_message try_send "
+    .. "try_send_many try_send_message try_send_to",
   ["session:"] = "receive send send_with try_receive try_send",
 }
 
@@ -358,7 +359,8 @@ local accepted = {
     unpack = { "B", 1 },
   },
   ["ip."] = {
-    endpoint_from_key = { ip.endpoint_key("::1", 9) }, endpoint_key = { "::1", 9 }, host_name = {}, interfaces = {},
+    endpoint_from_key = { ip.endpoint_key("::1", 9) }, endpoint_key = { "::1", 9 }, host_name = {},
+    interfaces = { true },
     toendpoint = { "[::1]:9" }, tostring = { "::1", 9 },
   },
   ["ip.address."] = {
@@ -368,7 +370,7 @@ local accepted = {
   ["address:"] = { to_bytes = {}, to_v6 = {}, with_scope_id = { 1 } },
   ["ip.udp."] = {
     get_address_info = { "127.0.0.1", 9, 0 }, get_address_v4_info = { "127.0.0.1", 9, 0 },
-    get_address_v6_info = { "::1", 9, 0 }, get_name_info = { "127.0.0.1", 9 },
+    get_address_v6_info = { "::1", 9, 0 }, get_name_info = { "127.0.0.1", 9, 0 },
   },
   ["ip.udp.batch."] = { new = { 1, 1 } },
   ["batch:"] = { clear = {}, get = { 1 }, info = { 1, {} }, resize = { 1, 1 }, set = { 1, "x", "::1", 9, {} } },
@@ -383,7 +385,9 @@ local accepted = {
     send = { "x", 0 }, send_many = { ip.udp.batch.new(1, 1), 1, 1 },
     send_message = { "x", { address = "127.0.0.1", port = 9 }, 0 }, send_to = { "x", "127.0.0.1", 9, 0 },
     shutdown = { "both" }, try_receive = { ip.byte_span.new(1), 0 }, try_receive_from = { ip.byte_span.new(1), 0 },
-    try_send = { "x", 0 }, try_send_to = { "x", "127.0.0.1", 9, 0 },
+    try_receive_many = { ip.udp.batch.new(1, 1), 0 }, try_receive_message = { ip.byte_span.new(1), {}, 0 },
+    try_receive_string = { 1, 0 }, try_send = { "x", 0 }, try_send_many = { ip.udp.batch.new(1, 1), 1, 1 },
+    try_send_message = { "x", { address = "127.0.0.1", port = 9 }, 0 }, try_send_to = { "x", "127.0.0.1", 9, 0 },
   },
   ["listener:"] = { close = {}, sessions = {}, try_accept = {} },
   ["session:"] = {

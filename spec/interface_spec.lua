@@ -43,6 +43,10 @@ describe("ip.interfaces", function()
       assert.equal("ip.address", getmetatable(entry.address))
       assert.equal(entry.address.is_v4, entry.netmask.is_v4)
       assert.equal("boolean", type(entry.is_internal))
+      assert.equal("boolean", type(entry.is_multicast))
+      assert.is_true(entry.is_up and entry.is_running)
+      assert.equal("integer", math.type(entry.mtu))
+      assert.is_true(entry.broadcast == nil or entry.broadcast.is_v4)
       assert.matches("^%x%x:%x%x:%x%x:%x%x:%x%x:%x%x$", entry.hardware_address)
     end
   end)
@@ -51,6 +55,21 @@ describe("ip.interfaces", function()
     for _, entry in ipairs(ip.interfaces()) do
       local shown = contents("/sys/class/net/" .. entry.name .. "/address")
       if shown ~= nil and #shown == 17 then assert.equal(shown, entry.hardware_address) end
+    end
+  end)
+
+  it("gives the MTU that the system shows", function()
+    for _, entry in ipairs(ip.interfaces(true)) do
+      local shown = contents("/sys/class/net/" .. entry.name .. "/mtu")
+      if shown ~= nil then assert.equal(tonumber(shown), entry.mtu) end
+    end
+  end)
+
+  it("takes a boolean or nothing", function()
+    assert.same(#ip.interfaces(), #ip.interfaces(false))
+    assert.same(#ip.interfaces(), #ip.interfaces(nil))
+    for _, value in ipairs { 1, "all", {} } do
+      assertions.assert_bad_argument(1, "boolean expected", ip.interfaces, value)
     end
   end)
 
@@ -118,6 +137,57 @@ describe("ip.interfaces", function()
     assert.equal(0, code, output)
     assert.is_nil(output:find("down", 1, true), output)
     assert_contains(output, "lo\n")
+  end))
+
+  it_network("with true gives all interfaces: those that are down, and those without an address", on_main(function()
+    local output, code = network.run([[
+      local ip = require "ip"
+      for _, e in ipairs(ip.interfaces(true)) do
+        print(e.name, e.index, e.address, e.netmask, e.broadcast, e.is_up, e.is_running, e.is_multicast, e.is_internal,
+          e.mtu, e.hardware_address)
+      end
+      print("up and running")
+      for _, e in ipairs(ip.interfaces()) do print(e.name, e.address, e.broadcast) end
+    ]], nil, [[
+      ip link add bare0 index 40 address 02:00:00:00:0a:05 mtu 1400 type veth peer name bare1 index 41
+      ip link set bare0 addrgenmode none multicast off
+      ip link set bare1 addrgenmode none
+      ip link set bare0 up
+      ip link set bare1 address 02:00:00:00:0a:06 up
+      ip link add down0 index 42 address 02:00:00:00:0a:07 type veth peer name down1 index 43
+      ip link set down1 address 02:00:00:00:0a:08
+      ip address add 192.0.2.5/26 brd + dev down0
+      ip link add up0 index 44 address 02:00:00:00:0a:09 type veth peer name up1 index 45
+      ip link set up0 addrgenmode none
+      ip link set up1 addrgenmode none
+      ip address add 192.0.2.69/26 brd + dev up0
+      ip address add 192.0.2.133/26 brd + dev up0 label up0:x
+      ip address add 192.0.2.200/32 dev up0
+      ip address add 192.0.2.201 peer 192.0.2.202/24 dev up0
+      ip link set up0 up
+      ip link set up1 address 02:00:00:00:0a:0a up
+    ]])
+    assert.equal(0, code, output)
+    local all, up = output:match("^(.*)up and running\n(.*)$")
+    for _, line in ipairs {
+      "lo\t1\t127.0.0.1\t255.0.0.0\tnil\ttrue\ttrue\tfalse\ttrue\t65536\t00:00:00:00:00:00",
+      "bare0\t40\tnil\tnil\tnil\ttrue\ttrue\tfalse\tfalse\t1400\t02:00:00:00:0a:05",
+      "bare1\t41\tnil\tnil\tnil\ttrue\ttrue\ttrue\tfalse\t1500\t02:00:00:00:0a:06",
+      "down0\t42\t192.0.2.5\t255.255.255.192\t192.0.2.63\tfalse\tfalse\ttrue\tfalse\t1500\t02:00:00:00:0a:07",
+      "down1\t43\tnil\tnil\tnil\tfalse\tfalse\ttrue\tfalse\t1500\t02:00:00:00:0a:08",
+      "up0\t44\t192.0.2.69\t255.255.255.192\t192.0.2.127\ttrue\ttrue\ttrue\tfalse\t1500\t02:00:00:00:0a:09",
+      "up0:x\t44\t192.0.2.133\t255.255.255.192\t192.0.2.191\ttrue\ttrue\ttrue\tfalse\t1500\t02:00:00:00:0a:09",
+      "up0\t44\t192.0.2.200\t255.255.255.255\tnil\ttrue\ttrue\ttrue\tfalse\t1500\t02:00:00:00:0a:09",
+      "up0\t44\t192.0.2.201\t255.255.255.0\tnil\ttrue\ttrue\ttrue\tfalse\t1500\t02:00:00:00:0a:09",
+      "up1\t45\tnil\tnil\tnil\ttrue\ttrue\ttrue\tfalse\t1500\t02:00:00:00:0a:0a",
+    } do
+      assert_contains(all, line .. "\n")
+    end
+    for _, name in ipairs { "bare0", "bare1", "down1", "up1" } do
+      assert.equal(1, select(2, ("\n" .. all):gsub("\n" .. name .. "\t", "")), name)
+    end
+    assert.is_nil(up:find("down", 1, true) or up:find("bare", 1, true), up)
+    assert_contains(up, "up0\t192.0.2.69\t192.0.2.127\n")
   end))
 
   it("works in a coroutine that cannot be suspended: it never waits", function()

@@ -358,6 +358,19 @@ describe("receive_message", function()
 end)
 
 describe("send_message", function()
+  it("and reply_message take v4-mapped addresses on a v4 socket for the v4 addresses in them", with_loop(function()
+    local sock, port = bound()
+    local address = ip.address.new("::ffff:127.0.0.1")
+    sock:send_message("1", { address = address, port = port, source = address })
+    sock:try_send_message("2", { address = tostring(address), port = port })
+    sock:reply_message("3", { address = address, port = port, destination = address })
+    for i = 1, 3 do
+      local text, sender = sock:receive_string()
+      assert.same({ tostring(i), "127.0.0.1" }, { text, tostring(sender) })
+    end
+    sock:close()
+  end))
+
   it("refuses wrong arguments and fields", with_loop(function()
     local sock <close>, port = bound()
     local function refuse(field, value)

@@ -123,6 +123,106 @@ describe("few free descriptors", function()
   end)
 end)
 
+describe("few free descriptors, as the resolver meets them,", function()
+  if os.getenv("LUA_IP_MODE") == "valgrind" then return pending("valgrind has descriptors of its own") end
+
+  local LOOK_UPS <const> = [[
+    local function look_up()
+      try(ip.udp.get_address_info, "localhost", 53)
+      try(ip.udp.get_address_info, "localhost", "domain")
+      try(ip.udp.get_address_info, "::1", "domain")
+      try(ip.udp.get_name_info, "127.0.0.1", 40001)
+    end
+  ]]
+
+  it("keep their name: not one free is EMFILE, whatever the resolver makes of it", function()
+    for _, warm in ipairs { "", "look_up()" } do -- glibc fails in other ways once it has found all of its modules
+      local output = run(LOOK_UPS .. warm .. [[
+        ip.fiber.sleep(0)
+        print("none")
+        free(0)
+        look_up()
+        try(ip.udp.get_address_info, "::1", 53)
+        try(ip.udp.get_name_info, "::1", 53, ip.address_info_flag.numeric_host | ip.address_info_flag.numeric_service)
+        held = {}
+        collectgarbage()
+        look_up()
+      ]])
+      assert.equal("none\n" .. ("EMFILE\n"):rep(4) .. ("ok\n"):rep(6), output:match("none.*"))
+    end
+  end)
+
+  it("are no reason to doubt an answer that one descriptor suffices for", function()
+    local output = run [[
+      ip.fiber.sleep(0)
+      free(1)
+      try(ip.udp.get_address_info, "localhost", 53)
+      try(ip.udp.get_address_info, "localhost", "no-such-service")
+    ]]
+    assert.is_truthy(output:find("^ok\n[^\n]*EAI_SERVICE"), output)
+  end)
+
+  it("are first looked for among garbage", function()
+    local output = run [[
+      ip.fiber.sleep(0)
+      collectgarbage("stop")
+      free(0)
+      for _ = 1, 7 do table.remove(held) end
+      try(ip.udp.get_address_info, "localhost", 53)
+    ]]
+    assert.equal("ok\n", output)
+  end)
+
+  for count = 0, 3 do
+    for _, threads in ipairs { 1, 4, 16 } do
+      it(("%d of them, %d threads: of many look-ups at once each is answered or raises EMFILE"):format(count, threads),
+        function()
+          local output, code = support.run_program(PRELUDE .. [[
+            ip.fiber.sleep(0)
+            free(tonumber(arg[1]))
+            local fibers = {}
+            for i = 1, 100 do
+              fibers[i] = ip.fiber.spawn(try, ip.udp.get_address_info, "localhost", i % 2 == 0 and "domain" or 53)
+            end
+            for _, each in ipairs(fibers) do each:join() end
+          ]], tostring(count), "ulimit -n 40; export UV_THREADPOOL_SIZE=" .. threads)
+          local other = output:gsub("ok\n", ""):gsub("EMFILE\n", "")
+          assert.equal("", other)
+          assert.equal(0, code)
+          assert.equal(count == 0, output:find("ok", 1, true) == nil, output)
+        end)
+    end
+  end
+
+  it("of the whole system are ENFILE, before and after", function()
+    local build = os.getenv("LUA_IP_BUILD")
+    local library = build and build .. "/failing_socket.so"
+    local file = library and io.open(library)
+    if (os.getenv("LUA_IP_MODE") or "plain") ~= "plain" or file == nil then
+      return pending("needs a plain build with IP_HOST_PROGRAMS")
+    end
+    file:close()
+    local switch = os.tmpname()
+    os.remove(switch)
+    local output = support.run_program(PRELUDE .. ([[
+      local function fail_with(number)
+        local file = assert(io.open("%s", "w"))
+        file:write(number)
+        file:close()
+      end
+      try(ip.udp.get_address_info, "localhost", 53)
+      local looking = ip.fiber.spawn(try, ip.udp.get_address_info, "localhost", "no-such-service")
+      ip.fiber.spawn(fail_with, 23) -- after the look-up has begun, before the loop polls
+      looking:join()
+      try(ip.udp.get_address_info, "localhost", 53)
+      fail_with(1) -- EPERM: where a program may have no sockets, names are looked up all the same
+      try(ip.udp.get_address_v4_info, "localhost", 53)
+    ]]):format(switch), "", ("export LD_PRELOAD=%s FAILING_SOCKET=%s"):format(library, switch))
+    os.remove(switch)
+    assert.equal("ok\nENFILE\nENFILE\nok\n", output)
+  end)
+end)
+
 describe("few threads", function()
   local can_limit = process.exists("setpriv") and process.exists("prlimit") and os.execute("test $(id -u) = 0")
     and (os.getenv("LUA_IP_MODE") or "plain") == "plain"
@@ -146,7 +246,7 @@ describe("few threads", function()
 
   local LOOK_UPS = [[
     for _ = 1, 2 do
-      try(ip.udp.get_address_info, "127.0.0.1", 53)
+      try(ip.udp.get_address_info, "localhost", 53)
       try(ip.udp.get_name_info, "127.0.0.1", 53)
     end
     try(ip.fiber.sleep, 0)

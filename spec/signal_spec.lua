@@ -93,16 +93,82 @@ describe("wait_signal", function()
       print(ok, err == ip.error.ETIMEDOUT and "ETIMEDOUT")]])
   end)
 
-  it("gives a signal to the waiter that has waited longest for it, and to no other", function()
-    prints("1\tSIGUSR1\n3\tSIGUSR2\n2\tSIGUSR1\n", [[
-      fiber.spawn(function() print(1, wait_signal("SIGUSR1")) end)
+  it("wakes every waiter of the signal that has come, in the order in which they came, and no other", function()
+    prints("1\tSIGUSR1\n2\tSIGUSR1\n3\tSIGUSR1\n4\tSIGUSR2\n", [[
       fiber.spawn(function() print(2, wait_signal("SIGUSR1")) end)
-      fiber.spawn(function() print(3, wait_signal("SIGHUP", "SIGUSR2")) end)
-      for _, name in ipairs({ "SIGUSR1", "SIGUSR2", "SIGUSR1" }) do
-        fiber.sleep(0.01)
-        kill(name)
-      end
+      fiber.spawn(function() print(3, wait_signal("SIGHUP", "SIGUSR1")) end)
+      fiber.spawn(function() print(4, wait_signal("SIGHUP", "SIGUSR2")) end)
+      fiber.spawn(function() fiber.yield() kill("SIGUSR1") end)
+      print(1, wait_signal("SIGUSR1")) -- waits before any of the fibers has begun
+      fiber.yield()
+      kill("SIGUSR2")
       fiber.run()]])
+  end)
+
+  it("remembers nothing of a signal that somebody waited for", function()
+    prints("SIGUSR1\tSIGUSR1\nfalse\tETIMEDOUT\n", [[
+      local one, two = fiber.spawn(wait_signal, "SIGUSR1"), fiber.spawn(wait_signal, "SIGUSR1")
+      fiber.yield()
+      kill("SIGUSR1")
+      print(one:join(), (two:join()))
+      local ok, err = pcall(fiber.with_timeout, 0.02, wait_signal, "SIGUSR1")
+      print(ok, err == ip.error.ETIMEDOUT and "ETIMEDOUT")]])
+  end)
+
+  it("wakes the waiters of each of several signals that come at once, and remembers what is left", function()
+    prints("SIGUSR1\tSIGUSR2\nSIGHUP\n", [[
+      local one = fiber.spawn(wait_signal, "SIGUSR1")
+      local two = fiber.spawn(wait_signal, "SIGUSR2")
+      fiber.yield()
+      kill("SIGUSR1")
+      kill("SIGUSR2")
+      pcall(fiber.with_timeout, 0, wait_signal, "SIGHUP") -- catches it
+      kill("SIGHUP")
+      print(one:join(), (two:join()))
+      print(wait_signal("SIGHUP", "SIGUSR1", "SIGUSR2"))]])
+  end)
+
+  it("that somebody closes after it was woken takes none: it is remembered, or wakes who waits by then", function()
+    prints("SIGUSR1\nSIGUSR1\n", [[
+      -- both signals come at once, and the fiber that waits for the first is served before `woken`
+      local function close_woken(steps)
+        local woken = coroutine.create(wait_signal)
+        local closer = fiber.spawn(function()
+          wait_signal("SIGUSR2")
+          steps()
+          assert(coroutine.close(woken))
+        end)
+        fiber.yield()
+        coroutine.resume(woken, "SIGUSR1")
+        kill("SIGUSR2")
+        kill("SIGUSR1")
+        closer:join()
+      end
+      close_woken(function() end)
+      print(fiber.with_timeout(1, wait_signal, "SIGUSR1"))
+      close_woken(function() coroutine.wrap(function() print(wait_signal("SIGUSR1")) end)() end)
+      fiber.run()]])
+  end)
+
+  it("is not remembered where one of those that it woke has returned it", function()
+    prints("false\tETIMEDOUT\n", [[
+      local closed = {}
+      local function wait(i)
+        closed[i] = coroutine.create(wait_signal)
+        coroutine.resume(closed[i], "SIGUSR1")
+      end
+      local closer = fiber.spawn(function()
+        wait(1)
+        fiber.spawn(function() wait(2) end)
+        wait_signal("SIGUSR1")
+        assert(coroutine.close(closed[2]))
+      end)
+      fiber.yield()
+      fiber.yield()
+      kill("SIGUSR1")
+      closer:join()
+      local ok, err = pcall(fiber.with_timeout, 0.02, wait_signal, "SIGUSR1")
+      print(ok, err == ip.error.ETIMEDOUT and "ETIMEDOUT")]])
   end)
 
   it("that gave up takes none: the next waiter gets it", function()

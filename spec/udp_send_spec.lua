@@ -235,6 +235,16 @@ for _, method in ipairs { "send_to", "try_send_to" } do
       assert_method_raises("EINVAL", sock, method, "x", "::1", 0)
     end))
 
+    it("takes a v4-mapped address on a v4 socket for the v4 address in it", with_loop(function()
+      local sock, port = bound()
+      for _, address in ipairs { "::ffff:127.0.0.1", ip.address.new("::ffff:127.0.0.1"):with_scope_id(7) } do
+        sock[method](sock, method, address, port)
+        local text, sender = sock:receive_string()
+        assert.same({ method, "127.0.0.1" }, { text, tostring(sender) })
+      end
+      sock:close()
+    end))
+
     it("raises EAFNOSUPPORT for a v6 address on a v4 socket", with_loop(function()
       local sock <close> = bound()
       assert_method_raises("EAFNOSUPPORT", sock, method, "x", "::1", 9)

@@ -19,7 +19,8 @@ local bad_ports, bad_addresses = sockets.bad_ports, sockets.bad_addresses
 -- Every method that needs an open socket, with arguments that are all wrong.
 local methods_of_open_sockets = {
   "disconnect", "shutdown", "cancel", "io_control", "receive", "receive_from", "receive_string", "send", "send_to",
-  "try_receive", "try_receive_from", "try_send", "try_send_to", "set_option", "get_option",
+  "try_receive", "try_receive_from", "try_receive_string", "try_receive_message", "try_receive_many", "try_send",
+  "try_send_to", "try_send_message", "try_send_many", "set_option", "get_option",
   "set_raw_option", "get_raw_option",
 }
 
@@ -199,6 +200,13 @@ describe("bind", function()
     local sock <close> = new_socket()
     sock:open("v4")
     assert_method_raises("EAFNOSUPPORT", sock, "bind", "::1", 0)
+  end))
+
+  it("takes a v4-mapped address on a v4 socket for the v4 address in it", with_loop(function()
+    local sock <close> = new_socket()
+    sock:open("v4")
+    sock:bind("::ffff:127.0.0.1", 0)
+    assert.equal("127.0.0.1", tostring(sock.local_address))
   end))
 
   it_v6("takes a v4 address on a v6 socket v4-mapped", with_loop(function()

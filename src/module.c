@@ -33,6 +33,7 @@ static const char module_key;
 static const luaL_Reg functions[] = {{"class_members", ip_class_members},
                                      {"own_file", ip_place_own_file},
                                      {"value_text", ip_value_text},
+                                     {"raise_text", ip_error_raise_text},
                                      {NULL, NULL}};
 
 IP_EXPORT int luaopen_ip_core(lua_State *L) {

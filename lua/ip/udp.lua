@@ -29,7 +29,7 @@ local udp = {
   get_address_v4_info = core.get_address_v4_info,
   ---@type ip.udp.look_up suspends; v6 addresses only
   get_address_v6_info = core.get_address_v6_info,
-  ---@type fun(address: ip.addr, port: integer): ip.udp.name_info[] suspends; names of an endpoint
+  ---@type fun(address: ip.addr, port: integer, flags: integer?): ip.udp.name_info[] suspends; names of an endpoint
   get_name_info = core.get_name_info,
   socket = core.socket,
   batch = core.batch,
@@ -131,7 +131,7 @@ local function build(prepare, addr, port, options)
   local ok, err = pcall(prepare, sock, addr, port, options or no_options)
   if ok then return sock end
   sock:close()
-  check.raise(err, 3)
+  error(err, 0)
 end
 
 --- Opens a socket, sets the options in the order of docs/reference/options.md, and binds it. Also joins a
@@ -156,9 +156,7 @@ function udp.listen(addr, port, options)
   addr = check.address(1, "listen", addr)
   if options ~= nil then check.type(3, "listen", "table", options) end
   options = options or no_options
-  local of_socket, problem = listen.split(options)
-  if of_socket == nil then check.fail(3, "listen", problem, 2) end
-  local sock = build(listen_on, addr, port, of_socket)
+  local sock = build(listen_on, addr, port, listen.split(options))
   local listener = listen.make(sock, addr, options)
   return listener
 end

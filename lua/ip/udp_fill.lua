@@ -87,7 +87,7 @@ function udp_fill.send_to_with(sock, length, fill, addr, port)
   local _, problem = prepare(sock, addr)
   length = check.integer(1, "send_to_with", length, 0, LARGEST)
   check.type(2, "send_to_with", "function", fill)
-  if problem ~= nil then check.fail(3, "send_to_with", problem, 2) end
+  if problem ~= nil then check.fail(3, "send_to_with", problem) end
   if type(addr) ~= "string" then check.address(3, "send_to_with", addr) end
   port = check.integer(4, "send_to_with", port, 0, 65535)
   local buffer = take(length)

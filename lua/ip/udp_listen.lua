@@ -1,6 +1,7 @@
 --- ip.udp.listen: one socket, and a session for each of its peers.
 
 local core = require("ip.core")
+local check = require("ip.check")
 local new_listener = core.new_listener
 
 require("ip.core").own_file()
@@ -45,36 +46,29 @@ local udp_listen = {}
 local DEFAULT_MAX_SESSIONS = 10000
 local DEFAULT_SESSION_CAPACITY = 64
 
--- A test for each option of a listener: a function from the value to a description of the problem, or nil.
-local problems = {}
-
-local function count_problem(value)
+local function is_count(value)
   local integer = type(value) == "number" and math.tointeger(value)
-  if not integer or integer < 1 then return "integer of at least 1 expected" end
+  return integer and integer >= 1
 end
 
-problems.max_sessions = count_problem
-problems.session_capacity = count_problem
+-- The options of a listener: a test, and what it expects.
+local own_options = {
+  max_sessions = { is_count, "integer of at least 1" },
+  session_capacity = { is_count, "integer of at least 1" },
+  idle_timeout = { function(value) return type(value) == "number" and value > 0 end, "positive number of seconds" },
+  accept = { function(value) return type(value) == "function" end, "function" },
+}
 
-function problems.idle_timeout(value)
-  local positive = type(value) == "number" and value > 0 -- false for NaN
-  if not positive then return "positive number of seconds expected" end
-end
-
-function problems.accept(value)
-  if type(value) ~= "function" then return "function expected" end
-end
-
---- Returns the options of the socket, or nil and a description of the first problem.
+--- Checks the options of a listener; returns those of its socket.
 function udp_listen.split(options)
   local rest = {}
   for name, value in pairs(options) do
-    local test = problems[name]
-    local problem = test and test(value)
-    if problem ~= nil then
-      return nil, ("option '%s': %s, got %s"):format(name, problem, type(value) == "number" and value or type(value))
+    local own = own_options[name]
+    if own == nil then
+      rest[name] = value
+    elseif not own[1](value) then
+      check.fail(3, "listen", ("option '%s': %s expected, got %s"):format(name, own[2], core.value_text(value)))
     end
-    if test == nil then rest[name] = value end
   end
   return rest
 end

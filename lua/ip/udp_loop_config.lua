@@ -75,9 +75,9 @@ local no_config = {}
 ---@param tests table<string, function> the test of each option
 function loop_config.read(position, name, config, tests)
   if config == nil then return no_config end
-  if type(config) ~= "table" then check.fail(position, name, "table expected, got " .. core.value_text(config), 3) end
+  if type(config) ~= "table" then check.fail(position, name, "table expected, got " .. core.value_text(config)) end
   local problem = find_problem(config, tests)
-  if problem ~= nil then check.fail(position, name, problem, 3) end
+  if problem ~= nil then check.fail(position, name, problem) end
   return config
 end
 

@@ -42,6 +42,7 @@ require("ip.core").own_file()
 ---@field coalesce boolean?
 ---@field receive_timeout number? seconds
 ---@field send_timeout number? seconds
+---@field on_truncation "report"|"raise"|nil what a receive does that cuts its datagram; default "report"
 ---@field join_multicast_group ip.addr?
 ---@field interface ip.interface_argument? of bind on a multicast group: where the group is joined
 ---@field source ip.addr? of bind on a multicast group: the one source to hear
@@ -64,13 +65,13 @@ udp_options.order = {
   "multicast_hops", "multicast_loop", "multicast_all", "multicast_interface",
   "receive_packet_info", "receive_hops", "receive_traffic_class", "receive_timestamp", "receive_errors",
   "receive_dropped", "receive_offload", "segment_size", "coalesce",
-  "receive_timeout", "send_timeout",
+  "receive_timeout", "send_timeout", "on_truncation",
   "join_multicast_group", "join_source_group", "leave_source_group", "leave_multicast_group",
   "dropped", "error", "mtu",
 }
 
 -- Those that are properties of the socket.
-local properties = { receive_timeout = true, send_timeout = true }
+local properties = { receive_timeout = true, send_timeout = true, on_truncation = true }
 
 local known = {}
 for _, names in ipairs { udp_options.order, core.option_names() } do
@@ -95,14 +96,14 @@ function udp_options.named(call, option, fn, ...)
   if ok then return result end
   local problem = problem_of(result)
   if not problem then error(result, 0) end
-  check.fail(3, call, ("option '%s': %s"):format(option, problem), 1)
+  check.fail(3, call, ("option '%s': %s"):format(option, problem))
 end
 
 local function refuse(call, name, own)
-  if own[name] then check.fail(3, call, ("option '%s': %s"):format(name, own[name]), 1) end
+  if own[name] then check.fail(3, call, ("option '%s': %s"):format(name, own[name])) end
   local similar = core.similar_option(name)
   local hint = similar and ("; did you mean '%s'?"):format(similar) or ""
-  check.fail(3, call, ("unknown option '%s'%s"):format(name, hint), 1)
+  check.fail(3, call, ("unknown option '%s'%s"):format(name, hint))
 end
 
 --- Returns what pairs() gives of a table of options, for the function `call`; raises a bad argument for what is

@@ -23,7 +23,7 @@ for name, test in pairs(loop_config.problems) do tests[name] = test end
 local function read_config(config)
   config = loop_config.read(2, "serve", config, tests)
   if config.buffer ~= nil and (config.workers or 1) > 1 then
-    check.fail(2, "serve", "option 'buffer': several workers cannot share a buffer", 3)
+    check.fail(2, "serve", "option 'buffer': several workers cannot share a buffer")
   end
   return config
 end

@@ -3,6 +3,7 @@
 
 local ip = require "ip"
 local api = require "spec.fuzz.api"
+local faults = require "spec.fuzz.faults"
 local world = require "spec.fuzz.world"
 
 local F, S, D = api.fiber, api.socket, api.fd
@@ -99,7 +100,11 @@ function actions.wild_assign(r)
   local sock = world.wild_socket(r)
   if r:one_in(2) then world.try("close", S.close, sock) end
   local fd = r:pick(world.fds)
-  world.try("assign", S.assign, sock, r:pick { "v4", "v6" }, fd)
+  if r:one_in(3) then
+    world.try("assign", S.assign, sock, fd)
+  else
+    world.try("assign", S.assign, sock, r:pick { "v4", "v6" }, fd)
+  end
 end
 
 function actions.wait_fd_of_descriptor(r)
@@ -125,7 +130,7 @@ function actions.few_descriptors(r)
     if kind == 1 then world.try("bind", api.udp.bind, "127.0.0.1", 0) end
     if kind == 2 then world.try("look-up", F.with_timeout, 0.01, api.udp.get_address_info, "localhost", 1) end
     if kind == 3 then wait(r, world.stable[1].sock.native_handle) end
-    if kind == 4 then world.try("interfaces", api.ip.interfaces) end
+    if kind == 4 and not faults.active then world.try("interfaces", api.ip.interfaces) end
     if kind == 5 and #world.fds > 0 then world.try("dup", D.dup, world.fds[1]) end
     if kind == 6 then
       world.try("wait_signal", F.with_timeout, 0.001, F.wait_signal, r:pick(world.signals))

@@ -2,6 +2,7 @@
 
 local ip = require "ip"
 local api = require "spec.fuzz.api"
+local faults = require "spec.fuzz.faults"
 local world = require "spec.fuzz.world"
 
 local S = api.socket
@@ -46,6 +47,7 @@ end
 -- A sender to a stable socket, which is now and then a wild one that is used for this send alone.
 local function route(r)
   local from, to, address = world.route(r)
+  if address == "127.0.0.1" and r:one_in(3) then address = "::ffff:127.0.0.1" end -- the same to v4 and v6 sockets
   if to.peer or not r:one_in(4) then return from, to, address end
   local family = to.address == "::1" and "::1" or "127.0.0.1"
   local options = { coalesce = r:one_in(3) }
@@ -87,6 +89,11 @@ function forms.send_message(sock, to, address, data)
   return "send_message", S.send_message, sock, data, info
 end
 
+function forms.try_send_message(sock, to, address, data)
+  local info = address and { address = address, port = to.port } or {}
+  return "try_send_message", S.try_send_message, sock, data, info
+end
+
 function forms.reply_message(sock, to, address, data)
   local info = { address = ip.address.new(address or to.address), port = to.port }
   return "reply_message", S.reply_message, sock, data, info
@@ -99,7 +106,7 @@ function forms.send_with_flags(sock, to, address, data)
 end
 
 local form_names = {
-  "send", "send", "try_send", "send_with", "send_message", "reply_message", "send_with_flags",
+  "send", "send", "try_send", "send_with", "send_message", "try_send_message", "reply_message", "send_with_flags",
 }
 
 function actions.send(r)
@@ -110,6 +117,19 @@ function actions.send(r)
   local text = world.ledger:payload(number)
   world.log("datagram %d of %d bytes to %d", number, length, to.index)
   settle(number, length, world.try(forms[r:pick(form_names)](sock, to, address, data_of(r, text), text)))
+end
+
+local function hold_again(...)
+  faults.hold()
+  return ...
+end
+
+-- Between `faults.hold` and `faults.release`: faults are played in the call alone.
+local function try_with_faults(name, fn, ...)
+  return world.try(name, function(...)
+    faults.release()
+    return select(2, assert(hold_again(pcall(fn, ...))))
+  end, ...)
 end
 
 -- Several datagrams of one size, which segmentation makes of one block.
@@ -133,6 +153,8 @@ end
 local function settle_segments(numbers, size, ok, n, err)
   if ok and n ~= nil then
     settle_several(numbers, n // size, "not sent")
+  elseif not ok and faults.may_lose() then -- one of several system calls has failed: docs/reference/message.md
+    for _, number in ipairs(numbers) do world.ledger:uncertain(number) end
   else
     settle_several(numbers, 0, ok and err or n)
   end
@@ -149,13 +171,19 @@ function actions.send_segments(r)
     settle_segments(numbers, size, world.try("send_message", S.send_message, sock, data_of(r, text), info))
     return
   end
-  world.try("set_option", S.set_option, sock, "segment_size", size)
-  if address == nil then
-    settle_segments(numbers, size, world.try("try_send", S.try_send, sock, text))
-  else
-    settle_segments(numbers, size, world.try("try_send_to", S.try_send_to, sock, text, address, to.port))
-  end
-  world.try("set_option", S.set_option, sock, "segment_size", 0)
+  -- for another send, of a hook or a finalizer, the option would do harm
+  faults.hold()
+  world.ledger.busy = world.ledger.busy + 1
+  S.set_option(sock, "segment_size", size)
+  local name, fn = "try_send", S.try_send
+  if address ~= nil then name, fn = "try_send_to", S.try_send_to end
+  local ok, err = pcall(function()
+    settle_segments(numbers, size, try_with_faults(name, fn, sock, text, address, to.port))
+  end)
+  S.set_option(sock, "segment_size", 0)
+  world.ledger.busy = world.ledger.busy - 1
+  faults.release()
+  if not ok then error(err, 0) end
 end
 
 function actions.send_many(r)
@@ -171,8 +199,11 @@ function actions.send_many(r)
   end
   if #numbers == 0 then return end
   world.log("datagrams %d.. (%d, a batch) to %d", numbers[1], #numbers, to.index)
-  local ok, n = world.try("send_many", S.send_many, sock, batch, 1, #numbers)
-  if ok then
+  local name = r:one_in(3) and "try_send_many" or "send_many"
+  local ok, n = world.try(name, S[name], sock, batch, 1, #numbers)
+  if ok and name == "try_send_many" then
+    settle_several(numbers, n or 0, "not sent")
+  elseif ok then
     if n ~= #numbers then world.fault(("send_many sent %s of %d"):format(tostring(n), #numbers)) end
     settle_several(numbers, n)
   elseif getmetatable(n) ~= "ip.error" then -- Lua's own errors (too many nested C calls) tell no number
@@ -226,13 +257,14 @@ local receives = {
 
 receives[#receives + 1] = function(r, entry, flags)
   local size = r:one_in(2) and size_of(r) or nil
-  local ok, text, _, _, truncated = world.try("receive_string", S.receive_string, entry.sock, size, flags)
+  local name = r:one_in(3) and "try_receive_string" or "receive_string"
+  local ok, text, _, _, truncated = world.try(name, S[name], entry.sock, size, flags)
   note(entry, ok, text, truncated, size or 65535, flags ~= nil)
 end
 
 -- A joined buffer holds several datagrams of one size.
 local function note_message(entry, ok, n, info, span, peeks)
-  if not ok then return end
+  if not ok or n == nil then return end
   local text = span:sub(1, n)
   local size = info.segment_size
   if not size then return note(entry, ok, text, info.truncated, #span, peeks) end
@@ -244,7 +276,8 @@ end
 receives[#receives + 1] = function(r, entry, flags)
   local span = ip.byte_span.new(65535)
   local info = r:one_in(2) and {} or nil
-  local ok, n, got = world.try("receive_message", S.receive_message, entry.sock, span, info, flags)
+  local name = r:one_in(3) and "try_receive_message" or "receive_message"
+  local ok, n, got = world.try(name, S[name], entry.sock, span, info, flags)
   note_message(entry, ok, n, got, span, flags ~= nil)
 end
 
@@ -262,8 +295,10 @@ function actions.receive_many(r)
   local entry, flags = r:pick(world.stable), peek_of(r)
   local size = r:pick { 2000, 65535, 100, 8, 3 }
   local batch = api.udp.new_batch(r:int(1, size > 2000 and 4 or 40), size)
-  local ok, count = world.try("receive_many", S.receive_many, entry.sock, batch, flags)
-  if not ok then return end
+  if r:one_in(3) then batch.max_ready = r:int(1, 5) end
+  local name = r:one_in(3) and "try_receive_many" or "receive_many"
+  local ok, count = world.try(name, S[name], entry.sock, batch, flags)
+  if not ok or count == nil then return end
   for i = 1, count do
     local span, _, _, truncated = api.batch.get(batch, i)
     note(entry, true, tostring(span), truncated, size, flags ~= nil)
@@ -384,22 +419,40 @@ function actions.cancel(r)
   world.try("cancel", S.cancel, r:pick(world.stable).sock)
 end
 
--- The descriptor leaves the socket and comes back, perhaps as a duplicate; what waited in it stays.
-function actions.release_and_assign(r)
-  local entry = r:pick(world.stable)
-  local ok, fd = world.try("release", S.release, entry.sock)
+local function release(r, entry)
+  local ok, fd = try_with_faults("release", S.release, entry.sock)
   if not ok then return end
   if r:one_in(2) then
-    local done, twin = world.try("dup", api.fd.dup, fd)
+    local done, twin = try_with_faults("dup", api.fd.dup, fd)
     if done then
       world.try("close", api.fd.close, fd)
       fd = twin
     end
   end
-  if r:one_in(3) then fd = api.fd.release(fd) end
-  if not world.try("assign", S.assign, entry.sock, entry.family, fd) then
-    world.fault("a stable socket did not get its descriptor back")
-  end
+  return r:one_in(3) and api.fd.release(fd) or fd
+end
+
+-- A descriptor that was not taken is still the caller's. `...`: the family, or nothing.
+local function assign(entry, fd, ...)
+  local arguments = table.pack(...)
+  arguments[arguments.n + 1] = fd
+  local function take(try) return try("assign", S.assign, entry.sock, table.unpack(arguments, 1, arguments.n + 1)) end
+  local taken = take(try_with_faults) or faults.active and take(world.try)
+  if taken and entry.sock.family == entry.family then return end
+  world.fault("a stable socket did not get its descriptor back")
+end
+
+-- The descriptor leaves the socket and comes back, perhaps as a duplicate; what waited in it stays.
+function actions.release_and_assign(r)
+  local entry = r:pick(world.stable)
+  faults.hold()
+  local ok, err = pcall(function()
+    local fd = release(r, entry)
+    if not fd then return end
+    if r:one_in(2) then assign(entry, fd) else assign(entry, fd, entry.family) end
+  end)
+  faults.release()
+  if not ok then error(err, 0) end
 end
 
 return actions

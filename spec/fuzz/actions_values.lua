@@ -2,6 +2,7 @@
 
 local ip = require "ip"
 local api = require "spec.fuzz.api"
+local faults = require "spec.fuzz.faults"
 local world = require "spec.fuzz.world"
 
 local actions = {}
@@ -97,6 +98,9 @@ function actions.batch_properties(r)
     world.keep(world.spans, own[i]) -- it outlives its batch
     world.try("resize", api.batch.resize, own, i, r:int(0, own.capacity))
   end
+  local max_ready = r:pick { 1, 3, math.maxinteger, 0, "1" }
+  local ok = pcall(function() own.max_ready = max_ready end)
+  if ok ~= (math.type(max_ready) == "integer" and max_ready > 0) then world.fault("max_ready") end
 end
 
 function actions.error_values(r)
@@ -107,19 +111,33 @@ end
 
 local hosts = { "127.0.0.1", "::1", "localhost", "no such host", "", "%" }
 
+local flag_names = {}
+for name in pairs(ip.address_info_flag) do flag_names[#flag_names + 1] = name end
+table.sort(flag_names)
+
+local function lookup_flags(r)
+  local flags = 0
+  while r:one_in(2) do flags = flags | ip.address_info_flag[r:pick(flag_names)] end
+  return flags
+end
+
 function actions.look_up(r)
   local name = r:pick { "get_address_info", "get_address_v4_info", "get_address_v6_info" }
   world.try(name, api.udp[name], r:pick(hosts), r:pick { 53, "domain", "no service" },
-    r:one_in(2) and ip.address_info_flag.numeric_host or 0)
+    lookup_flags(r))
 end
 
 function actions.look_up_name(r)
-  world.try("get_name_info", api.udp.get_name_info, r:pick { "127.0.0.1", "::1" }, r:int(0, 65535))
+  world.try("get_name_info", api.udp.get_name_info, r:pick { "127.0.0.1", "::1" }, r:int(0, 65535), lookup_flags(r))
 end
 
-function actions.machine()
+-- uv_interface_addresses of libuv 1.44 does not look whether its own strdup has failed (src/unix/linux-core.c).
+function actions.machine(r)
   if #api.ip.host_name() == 0 then world.fault("no host name") end
-  world.try("interfaces", api.ip.interfaces)
+  faults.hold()
+  local ok, err = pcall(api.ip.interfaces, r:pick { true, false, 1 })
+  faults.release()
+  if not ok then world.check_error("interfaces", err) end
 end
 
 return actions

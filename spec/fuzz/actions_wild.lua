@@ -95,6 +95,11 @@ function calls.try_receive(r) return span(r) end
 function calls.try_receive_from(r) return span(r) end
 function calls.receive_message(r) return span(r), {}, r:pick(flags) end
 function calls.receive_many(r) return ip.udp.batch.new(r:int(1, 4)), r:pick(flags) end
+function calls.try_receive_string(r) return calls.receive_string(r) end
+function calls.try_receive_message(r) return span(r), r:one_in(2) and {} or nil, r:pick(flags) end
+function calls.try_receive_many(r) return calls.receive_many(r) end
+function calls.try_send_message(r) return calls.send_message(r) end
+function calls.try_send_many(r) return calls.send_many(r) end
 function calls.receive_error(r) return r:one_in(2) and span(r) or nil end
 
 function calls.receive_loop(r)
@@ -182,6 +187,13 @@ function actions.wild_property(r)
   local sock, name = world.wild_socket(r), r:pick(api.properties.socket)
   world.try(name, api.get, "socket", sock, name)
   if tostring(sock) == "" then world.fault("a socket without text") end
+end
+
+function actions.wild_truncation(r)
+  local sock, value = world.wild_socket(r), r:pick { "report", "raise", "never" }
+  local before = sock.on_truncation
+  local ok = pcall(function() sock.on_truncation = value end)
+  if ok ~= (value ~= "never") or sock.on_truncation ~= (ok and value or before) then world.fault("on_truncation") end
 end
 
 -- The socket is closed while others wait in it.

@@ -44,14 +44,19 @@ local function act(r)
   end
 end
 
+-- Where memory fails in the fuzzer itself, the deadline is over all the same.
+local function restore(facts, outer, ok, ...)
+  facts.deadline = outer
+  if not ok then error((...), 0) end
+  return ...
+end
+
 -- Deadlines that have passed while a call of this coroutine is pending are looked for when the world settles.
 local function under_deadline(r, facts, fn, ...)
   local seconds = r:seconds()
   local outer = facts.deadline
   facts.deadline = math.min(outer or math.huge, F.now() + math.max(seconds, 0))
-  local results = table.pack(world.try("with_timeout", F.with_timeout, seconds, fn, ...))
-  facts.deadline = outer
-  return table.unpack(results, 1, results.n)
+  return restore(facts, outer, pcall(world.try, "with_timeout", F.with_timeout, seconds, fn, ...))
 end
 
 -- Yields inside a deadline: somebody else resumes it, with Lua's own resume or the library's.

@@ -5,6 +5,8 @@
 --- The memory that the outstanding datagrams of a socket take stays below what its receive buffer grants, so
 --- that the system never drops one.
 
+local faults = require "spec.fuzz.faults"
+
 local HEADER = 8
 
 local ledger = { HEADER = HEADER }
@@ -167,15 +169,18 @@ function ledger:close(index)
   self.sockets[index].anonymous = 0
 end
 
--- While an entry changes, hooks and finalizers of the fuzzer keep still: they use the ledger themselves.
+-- While an entry changes, hooks and finalizers of the fuzzer keep still: they use the ledger themselves. Nothing
+-- that is injected fails meanwhile.
 local function leave(self, ...)
   self.busy = self.busy - 1
+  faults.release()
   return ...
 end
 
-for _, name in ipairs { "reserve", "sent", "failed", "uncertain", "received", "peeked", "close" } do
+for _, name in ipairs { "reserve", "payload", "sent", "failed", "uncertain", "received", "peeked", "close" } do
   local change = ledger[name]
   ledger[name] = function(self, ...)
+    faults.hold()
     self.busy = self.busy + 1
     return leave(self, change(self, ...))
   end

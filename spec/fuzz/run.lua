@@ -17,7 +17,7 @@ local EPOCH = 150 -- steps
 local CHECKS = { -- what else has a name in FUZZ_WITHOUT
   "check_returned", "check_deadlines", "check_fibers", "resume_ready", "limit_of_c_calls", "collect_in_close",
   "check_accounts", "quiet_steps", "closed_by_others",
-  "first_use", "dirty_end" }
+  "check_polls", "first_use", "dirty_end" }
 
 local seed, steps = math.tointeger(tonumber(arg[1] or 1)), tonumber(arg[2] or 1500)
 
@@ -51,11 +51,28 @@ local function first_use_with_few_descriptors(free)
   for _, file in ipairs(held) do file:close() end
 end
 
-if arg[1] ~= "--list" then
-  if not without.first_use and seed % 4 == 0 then
+-- The first calls of a process, some of which fail.
+local function first_use_with_faults()
+  local faults = require "spec.fuzz.faults"
+  faults.begin(seed, 0, "first use")
+  for i = 1, 4 do
+    faults.play(seed, -i, function()
+      local ip = require "ip"
+      pcall(ip.fiber.run, ip.fiber.with_timeout, 0.001, ip.fiber.sleep, 10)
+      pcall(ip.fiber.wait_fd, 1000000, "r")
+      pcall(ip.udp.get_address_info, "localhost", 1)
+      pcall(ip.fiber.with_timeout, 0.001, ip.fiber.wait_signal, "SIGUSR1")
+    end)
+  end
+end
+
+if arg[1] ~= "--list" and not without.first_use then
+  if seed % 4 == 0 then
     package.loaded.ip = nil
     require "ip"
     first_use_with_few_descriptors(seed // 4 % 6)
+  elseif seed % 4 == 1 then
+    first_use_with_faults()
   end
 end
 
@@ -64,6 +81,7 @@ local core = require "ip.core"
 local api = require "spec.fuzz.api"
 local closed_by_others = require "spec.fuzz.closed_by_others"
 local contexts = require "spec.fuzz.contexts"
+local faults = require "spec.fuzz.faults"
 local world = require "spec.fuzz.world"
 
 world.seed, world.acted, world.main, world.plays = seed, 0, (coroutine.running()), plays
@@ -141,13 +159,19 @@ local function drive(r)
   end
 end
 
-local function play_step(step)
-  world.step = step
-  local r = world.random(step)
+local function play(r)
   local context = r:pick(context_list)
   world.log("in %s", context)
   world.try(context, contexts[context], r)
   drive(r)
+end
+
+-- Where memory fails in the fuzzer itself, the step ends.
+local function play_step(step)
+  world.step = step
+  local r = world.random(step)
+  local ok, err = faults.play(seed, step, play, r)
+  if not ok then world.check_error("a step", err) end
 end
 
 -- A fiber or a coroutine, with what is known of it.
@@ -164,10 +188,49 @@ local function describe(object)
   return tostring(object)
 end
 
+local function describe_suspended()
+  local told = {}
+  for co, facts in pairs(world.all_threads) do
+    local was_closed = not facts.finished and facts.closed_in
+    if coroutine.status(co) == "suspended" or was_closed then told[#told + 1] = "\n" .. describe(co) end
+  end
+  return table.concat(told)
+end
+
+-- The coroutines that the pool of operations holds: these wait, whoever knows them.
+local function describe_operations()
+  local told = {}
+  for _, pool in pairs(debug.getregistry()) do
+    for _, operation in pairs(type(pool) == "table" and pool or {}) do
+      local metatable = type(operation) == "userdata" and debug.getmetatable(operation)
+      local co = metatable and metatable.__name == "ip.operation" and debug.getuservalue(operation, 1)
+      if co then
+        told[#told + 1] = ("\noperation of %s: %s %s"):format(co, coroutine.status(co), describe(co))
+      end
+    end
+  end
+  return table.concat(told)
+end
+
+-- A loop that looks for events again and again, though there are none, does so some ten thousand times in this time.
+local MOST_POLLS = 6000
+
+local function sleep_quietly(seconds)
+  ip.fiber.loop.spin = 0
+  local polls = faults.polls()
+  world.try("sleep", ip.fiber.sleep, seconds)
+  if polls == nil or not plays("check_polls") or ip.fiber.loop.spin > 0 then return end
+  polls = faults.polls() - polls
+  world.most_polls = math.max(world.most_polls or 0, polls)
+  if polls > MOST_POLLS then
+    world.fault(("the loop looked for events %d times in %g s%s"):format(polls, seconds, describe_suspended()))
+  end
+end
+
 -- No call may be pending for long after its deadline.
 local function check_deadlines()
   if not plays("check_deadlines") then return end
-  for _ = 1, 2 do world.try("sleep", ip.fiber.sleep, 0.05) end
+  for _ = 1, 2 do sleep_quietly(0.05) end
   local late = ip.fiber.now() - 0.1
   for co, facts in pairs(world.all_threads) do
     local waits = coroutine.status(co) == "suspended" and not facts.yields and facts.kind ~= "generator"
@@ -198,30 +261,6 @@ local function is_over()
     if waits and not facts.finished then return false, co end
   end
   return true
-end
-
-local function describe_suspended()
-  local told = {}
-  for co, facts in pairs(world.all_threads) do
-    local was_closed = not facts.finished and facts.closed_in
-    if coroutine.status(co) == "suspended" or was_closed then told[#told + 1] = "\n" .. describe(co) end
-  end
-  return table.concat(told)
-end
-
--- The coroutines that the pool of operations holds: these wait, whoever knows them.
-local function describe_operations()
-  local told = {}
-  for _, pool in pairs(debug.getregistry()) do
-    for _, operation in pairs(type(pool) == "table" and pool or {}) do
-      local metatable = type(operation) == "userdata" and debug.getmetatable(operation)
-      local co = metatable and metatable.__name == "ip.operation" and debug.getuservalue(operation, 1)
-      if co then
-        told[#told + 1] = ("\noperation of %s: %s %s"):format(co, coroutine.status(co), describe(co))
-      end
-    end
-  end
-  return table.concat(told)
 end
 
 local function drain(entry)
@@ -288,7 +327,7 @@ local function settle()
     over, left = is_over()
     if over then break end
   end
-  if not over and plays("check_fibers") then world.fault("never ends: " .. describe(left)) end
+  if not over and plays("check_fibers") then world.fault("never ends: " .. describe(left) .. describe_operations()) end
   world.ledger.busy = 0 -- an error at the limit of nested C calls may have left an entry
   world.log("drains")
   for _, entry in ipairs(world.stable) do
@@ -337,7 +376,8 @@ local function compare(before)
   local after = snapshot_like(before)
   for name, value in pairs(before) do
     if after[name] ~= value then
-      world.fault(("%s at the start: %s, at the end of the epoch: %s"):format(name, value, after[name]))
+      world.fault(("%s at the start: %s, at the end of the epoch: %s\n%s"):format(
+        name, value, after[name], name == "descriptors" and world.list_descriptors() or ""))
     end
   end
   local memory = collectgarbage("count")
@@ -357,6 +397,7 @@ local function report(count)
   for name, times in pairs(world.modes) do modes[#modes + 1] = name .. " " .. times end
   table.sort(modes)
   print("calls: " .. table.concat(parts, ", "))
+  if faults.report() then print(faults.report()) end
   print(("seed %d: %d steps, %d calls, %d datagrams received, collector: %s"):format(seed, count, calls,
     world.ledger.received_count, table.concat(modes, ", ")))
 end
@@ -407,8 +448,14 @@ local function start_last_waits(r)
   pcall(ip.fiber.sleep, 0.001)
 end
 
+local function begin_epoch(number)
+  faults.begin(seed, number)
+  world.ledger.may_lose = faults.may_lose() or nil
+end
+
 -- Goes on for a while and ends in the middle of it: what is pending meets the end of the state.
 local function dirty_end(first)
+  begin_epoch(first)
   for step = first, first + 60 do play_step(step) end
   calm()
   local r = world.random(first, 1)
@@ -430,6 +477,7 @@ open_own_descriptors()
 settle()
 local before = world.snapshot()
 for step = 1, steps do
+  if step % EPOCH == 1 then begin_epoch(step // EPOCH) end
   play_step(step)
   if step % EPOCH == 0 or step == steps then
     settle()
@@ -439,4 +487,5 @@ end
 report(steps)
 io.stdout:flush()
 if plays("dirty_end") then dirty_end(steps + 1) end
-os.exit(true, true)
+faults.play(seed, steps, os.exit, true, true) -- the end of the state, which needs memory
+os.exit(true, true) -- where that call itself had none

@@ -4,6 +4,7 @@
 local ip = require "ip"
 local core = require "ip.core"
 local api = require "spec.fuzz.api"
+local faults = require "spec.fuzz.faults"
 local ledger = require "spec.fuzz.ledger"
 local random = require "spec.fuzz.random"
 
@@ -28,7 +29,7 @@ local TOLERATED = { -- errors that are text, by a part of their messages
   "its handler may return data",
   "seconds of at least", "property '", "invalid order function", "outside a coroutine", "invalid format",
   "data string too short", "format result too large", "out of limits", "malformed", "missing",
-  "unfinished string", "attempt to concatenate", "cannot suspend", "read-only", "has no field",
+  "unfinished string", "attempt to concatenate", "cannot suspend", "read-only", "has no field", "batch:resize",
 }
 
 --- Writes a line of the log; it is on disk when the next call begins.
@@ -38,6 +39,7 @@ end
 
 --- Ends the run: something must not be.
 function world.fault(text)
+  faults.hold()
   local trace = debug.traceback(text, 2)
   world.log("FAULT %s", trace)
   world.file:flush()
@@ -46,8 +48,22 @@ function world.fault(text)
   os.exit(1, false)
 end
 
+-- What the system says only where it was made to (spec/host/faulty_system.c).
+local INJECTED = { "ENFILE", "ENOSPC", "EIO", "ENOMEM" }
+
+local function is_plausible(err)
+  if err.category ~= "system" then return true end
+  for _, name in ipairs(INJECTED) do
+    local code = ip.error[name].code
+    if err.code == code then
+      return faults.injected(code) or name == "ENOMEM" and faults.may_lose()
+    end
+  end
+  return true
+end
+
 local function is_tolerated(err)
-  if getmetatable(err) == "ip.error" then return true end
+  if getmetatable(err) == "ip.error" then return is_plausible(err) end
   if type(err) ~= "string" then return err == nil or world.errors_thrown[err] == true end
   for _, pattern in ipairs(TOLERATED) do
     if err:find(pattern, 1, true) then return true end
@@ -86,7 +102,7 @@ end
 
 --- pcall(fn, ...), with the check that it ends at most once and raises only what it may.
 function world.try(name, fn, ...)
-  local record <close> = setmetatable({ name = name, ended = 0 }, call_record)
+  local record <close> = setmetatable({ name = name, ended = 0, closed = false }, call_record)
   return finish(record, pcall(fn, ...))
 end
 
@@ -185,6 +201,12 @@ end
 --- Sets the handler of errors that leave fibers: those that the library may not raise end the run.
 function world.default_handler()
   ip.fiber.on_error(function(err) world.check_error("a fiber", err) end)
+end
+
+--- The open descriptors, as the system lists them.
+function world.list_descriptors()
+  local pipe <close> = io.popen(("ls -l /proc/%d/fd"):format(world.pid))
+  return pipe and pipe:read("a") or ""
 end
 
 --- What is in use, as the library and the system tell.

@@ -27,6 +27,10 @@ int ip_error_text(lua_State *L, const char *format, ...) {
   ip_error_throw(L);
 }
 
+int ip_error_raise_text(lua_State *L) {
+  return ip_error_text(L, "%s", luaL_checkstring(L, 1));
+}
+
 int ip_error_memory(lua_State *L) {
   ip_error_text(L, "not enough memory");
 }

@@ -16,6 +16,10 @@ IP_NO_RETURN int ip_error_throw(lua_State *L);
    that of lua_pushfstring. [-0, +0, v] */
 IP_NO_RETURN int ip_error_text(lua_State *L, const char *format, ...);
 
+/* raise_text(text): ip_error_text for the Lua files of this library: the position is that of the program,
+   however many of their functions are between. Suspends: no. */
+int ip_error_raise_text(lua_State *L);
+
 /* Raises "not enough memory", for memory that Lua does not allocate. [-0, +0, v] */
 IP_NO_RETURN int ip_error_memory(lua_State *L);
 

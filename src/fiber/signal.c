@@ -1,6 +1,6 @@
 /* signal.c: wait_signal. The first wait for a signal makes the process catch it, by a uv_signal_t that lives
-   until the end of the state. A signal that arrives while no call waits for it is remembered once. Callbacks
-   do not call Lua.
+   until the end of the state. A signal wakes every call that waits for it; one that arrives while no call
+   waits for it is remembered once. Callbacks do not call Lua.
 
    Owns its state, a userdata that is the second upvalue of wait_signal. Raises bad arguments, and the errors
    of catching a signal. */
@@ -45,7 +45,9 @@ struct signal_watch {
   uv_signal_t uv; /* first: free() of it frees the watch */
   struct ip_queue link;
   struct signals *signals;
-  bool remembered;
+  size_t woken;    /* calls that the signal has completed and that have not returned it yet */
+  bool returned;   /* one of the calls that were woken together has returned the signal */
+  bool remembered; /* it arrived while no call waited for it */
 };
 
 static uint32_t bit_of(int number) {
@@ -60,24 +62,32 @@ static const char *name_of(int number) {
   return NULL;
 }
 
-static struct ip_operation *find_waiter(struct signals *signals, uint32_t bit) {
-  for (struct ip_queue *link = signals->waiters.next; link != &signals->waiters; link = link->next) {
+/* Completes all calls that wait for the signal. Returns how many there were. */
+static size_t wake_all(struct signals *signals, int number) {
+  uint32_t bit = bit_of(number);
+  size_t count = 0;
+  for (struct ip_queue *link = signals->waiters.next, *next; link != &signals->waiters; link = next) {
+    next = link->next; /* completing the operation unlinks it */
     struct ip_ready *ready = ip_container_of(link, struct ip_ready, link);
     struct ip_operation *operation = ip_container_of(ready, struct ip_operation, ready);
-    if (operation->payload.signal.set & bit) return operation;
+    if ((operation->payload.signal.set & bit) == 0) continue;
+    operation->payload.signal.number = number;
+    ip_operation_succeed(operation);
+    count++;
   }
-  return NULL;
+  return count;
+}
+
+static void arrive(struct signal_watch *watch) {
+  size_t count = wake_all(watch->signals, watch->uv.signum);
+  if (count == 0) watch->remembered = true;
+  if (watch->woken == 0) watch->returned = false;
+  watch->woken += count;
 }
 
 static void on_signal(uv_signal_t *uv, int number) {
-  struct signal_watch *watch = ip_container_of(uv, struct signal_watch, uv);
-  struct ip_operation *waiter = find_waiter(watch->signals, bit_of(number));
-  if (waiter == NULL) {
-    watch->remembered = true;
-    return;
-  }
-  waiter->payload.signal.number = number;
-  ip_operation_succeed(waiter);
+  (void)number; /* the watch has it, too */
+  arrive(ip_container_of(uv, struct signal_watch, uv));
 }
 
 static struct signal_watch *watch_of(struct ip_queue *link) {
@@ -136,12 +146,32 @@ static int catch_signal(struct signals *signals, int number) {
   return 0;
 }
 
+/* Takes note that a call which the signal has woken is over. Returns the watch; NULL at the end of the
+   state. */
+static struct signal_watch *end_waking(const struct signals *signals, int number) {
+  struct signal_watch *watch = find_watch(signals, number);
+  if (watch != NULL) watch->woken--;
+  return watch;
+}
+
 static int push_name(lua_State *L, struct ip_result *result) {
+  struct signal_watch *watch = end_waking(result->object, result->payload.signal.number);
+  if (watch != NULL) watch->returned = true;
   lua_pushstring(L, name_of(result->payload.signal.number));
   return 1;
 }
 
-static const struct ip_operation_type wait_signal_type = {.name = "wait_signal", .push_results = push_name};
+/* Where none of the calls that a signal has woken will return it, it arrives once more: a coroutine that was
+   closed has taken nothing. */
+static void put_back(lua_State *L, struct ip_operation *operation) {
+  (void)L;
+  if (operation->state != IP_OPERATION_READY || operation->failure.code != 0) return;
+  struct signal_watch *watch = end_waking(operation->object, operation->payload.signal.number);
+  if (watch != NULL && watch->woken == 0 && !watch->returned) arrive(watch);
+}
+
+static const struct ip_operation_type wait_signal_type = {
+    .name = "wait_signal", .cancelled = put_back, .push_results = push_name};
 
 /* Returns the number of the signal named at `arg`. [-0, +0, v] */
 static int check_signal(lua_State *L, int arg) {
@@ -176,9 +206,10 @@ static uint32_t catch_all(lua_State *L, struct signals *signals) {
   return set;
 }
 
-/* wait_signal(name, ...) -> name: waits for one of the signals. From the first call on, the process catches
-   them: a signal that arrives between two waits is remembered, once for each name, and SIGINT no longer stops
-   the program by Ctrl-C. EINVAL for signals that cannot be caught. Suspends: yes. Source: uv_signal_start,
+/* wait_signal(name, ...) -> name: waits for one of the signals, which wakes all calls that wait for it. From
+   the first call on, the process catches them: a signal that arrives while no call waits for it is remembered
+   for the next, once for each name, and SIGINT no longer stops the program by Ctrl-C. EINVAL for signals that
+   cannot be caught. Suspends: yes. Source: uv_signal_start,
    signal(7). */
 static int fiber_wait_signal(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
@@ -193,6 +224,7 @@ static int fiber_wait_signal(lua_State *L) {
     return 1;
   }
   struct ip_operation *operation = ip_operation_acquire(L, runtime, &wait_signal_type, IP_NEVER, false);
+  operation->object = signals; /* the suspended frame holds it: it is an upvalue of this function */
   operation->payload.signal.set = set;
   ip_operation_wait_externally(operation);
   ip_queue_append(&signals->waiters, &operation->ready.link);

@@ -11,6 +11,7 @@
 
 #include "base/util.h"
 #include "loop/fork.h"
+#include "loop/registration.h"
 #include "loop/runtime.h"
 
 #include <fcntl.h>
@@ -180,6 +181,17 @@ ip_deadline ip_alarm_time(const struct ip_alarm *alarm, ip_deadline deadline) {
   return round_up(deadline, alarm->fd >= 0 ? GRID : NANOSECONDS_PER_MILLISECOND);
 }
 
+/* The loop cannot watch the timerfd, which is this process's own. */
+static void drop_timerfd(struct ip_alarm *alarm) {
+  int fd = alarm->fd;
+  give_timerfd_up(alarm);
+  close(fd);
+}
+
+static bool is_registered(const struct ip_alarm *alarm) {
+  return ip_registration_make(alarm->runtime->loop, alarm->fd, UV_READABLE) == 0;
+}
+
 /* Without a timerfd, or a loop that can watch it, the uv_timer_t is the alarm. */
 static void watch_timerfd(struct ip_alarm *alarm) {
   alarm->fd = open_timerfd();
@@ -192,7 +204,8 @@ static void watch_timerfd(struct ip_alarm *alarm) {
   }
   alarm->poll.data = alarm->runtime;
   ip_runtime_handle_opened(alarm->runtime);
-  if (uv_poll_start(&alarm->poll, UV_READABLE, on_rung) != 0) give_timerfd_up(alarm);
+  bool watched = uv_poll_start(&alarm->poll, UV_READABLE, on_rung) == 0 && is_registered(alarm);
+  if (!watched) drop_timerfd(alarm);
 }
 
 struct ip_alarm *ip_alarm_new(struct ip_runtime *runtime) {
@@ -212,6 +225,7 @@ void ip_alarm_forked(struct ip_alarm *alarm) {
   alarm->rung = false;
   alarm->set = IP_NEVER;
   if (alarm->fd >= 0 && !replace_timerfd(alarm->fd)) give_timerfd_up(alarm);
+  if (alarm->fd >= 0 && !is_registered(alarm)) drop_timerfd(alarm);
   ip_deadline next = ip_timers_next(&alarm->runtime->timers);
   if (next != IP_NEVER) set(alarm, next);
 }

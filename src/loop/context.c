@@ -165,14 +165,13 @@ struct ip_error_detail *ip_context_test_deadline(lua_State *L, struct ip_runtime
   return ip_context_push_deadline(L);
 }
 
-void ip_context_check(lua_State *L, struct ip_runtime *runtime, const char *operation,
-                      struct ip_context *context, bool waits) {
-  if (is_interrupted(context)) {
-    ip_error_throw_new(L, ip_error_push(L, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED, operation));
-  }
+struct ip_error_detail *ip_context_test(lua_State *L, struct ip_runtime *runtime, const char *operation,
+                                        struct ip_context *context, bool waits) {
+  if (is_interrupted(context))
+    return ip_error_push_detail(L, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED, operation);
   struct ip_scope *expired = ip_context_find_expired(context, waits);
-  if (expired == NULL) return;
+  if (expired == NULL) return NULL;
   ip_scope_expire(runtime, expired);
   ip_context_note_raised(context);
-  ip_error_throw_new(L, &ip_context_push_deadline(L)->error);
+  return ip_context_push_deadline(L);
 }

@@ -54,13 +54,26 @@ bool ip_operation_can_suspend(lua_State *L, const struct ip_runtime *runtime) {
   return lua_isyieldable(L);
 }
 
+static void check_context(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_type *type,
+                          struct ip_context *context, bool waits) {
+  struct ip_error_detail *detail = ip_context_test(L, runtime, type->name, context, waits);
+  if (detail == NULL) return;
+  if (type->describe != NULL) type->describe(L, detail);
+  ip_error_throw_new(L, &detail->error);
+}
+
+void ip_operation_check_wait(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_type *type) {
+  struct ip_context *context = ip_context_of(L, runtime);
+  if (context != NULL) check_context(L, runtime, type, context, true);
+}
+
 void ip_operation_check_closely(lua_State *L, struct ip_runtime *runtime,
                                 const struct ip_operation_type *type) {
   if (IP_UNLIKELY(!runtime->opened)) ip_runtime_check(L, runtime);
   if (IP_UNLIKELY(!ip_operation_can_suspend(L, runtime))) refuse(L, runtime, type);
   if (IP_LIKELY(runtime->pending_raises == 0)) return;
   struct ip_context *context = ip_context_of(L, runtime);
-  if (context != NULL) ip_context_check(L, runtime, type->name, context, false);
+  if (context != NULL) check_context(L, runtime, type, context, false);
 }
 
 /* --- acquire --- */
@@ -185,7 +198,7 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
                                           const struct ip_operation_type *type, ip_deadline deadline,
                                           bool yields) {
   struct ip_context *context = ip_context_of(L, runtime);
-  if (context != NULL && !yields) ip_context_check(L, runtime, type->name, context, true);
+  if (context != NULL && !yields) check_context(L, runtime, type, context, true);
   if (deadline == IP_AT_ONCE && !yields) ip_operation_raise(L, type, IP_ERROR_SYSTEM, ip_failure(ETIMEDOUT));
   struct ip_operation *operation = own_operation(L, context);
   if (operation == NULL) fill_pool(L, runtime);

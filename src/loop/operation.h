@@ -129,6 +129,10 @@ void ip_operation_open(lua_State *L, int core);
 void ip_operation_check_closely(lua_State *L, struct ip_runtime *runtime,
                                 const struct ip_operation_type *type);
 
+/* Raises a pending interruption or an expired deadline of a call that is about to wait; a call that has done a
+   part already tells it. [-0, +0, e] */
+void ip_operation_check_wait(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_type *type);
+
 static inline void ip_operation_check(lua_State *L, struct ip_runtime *runtime,
                                       const struct ip_operation_type *type) {
   bool plain = runtime->running == L && runtime->pending_raises == 0; /* while a task runs, the loop exists */

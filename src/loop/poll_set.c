@@ -14,6 +14,7 @@
 
 #include "base/util.h"
 #include "loop/fork.h"
+#include "loop/registration.h"
 #include "loop/runtime.h"
 
 #include <errno.h>
@@ -185,16 +186,12 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
   if (status >= 0 || watch_epoll(set) == 0) read_events(set);
 }
 
-/* Registers the epoll with the loop, and does that itself first, for libuv aborts the process where it fails
-   (ENOSPC and ENOMEM in uv__io_poll). 0 or an errno value. */
+/* Watches the epoll; 0 or an errno value. */
 static int watch_epoll(struct ip_poll_set *set) {
-  struct epoll_event event = {.events = EPOLLIN, .data.fd = set->epoll};
   int status = uv_poll_start(&set->poll, UV_READABLE, on_ready);
   if (status != 0) return -status;
-  bool registered = epoll_ctl(uv_backend_fd(set->runtime->loop), EPOLL_CTL_ADD, set->epoll, &event) == 0;
-  if (registered || errno == EEXIST) return 0;
-  int error = errno;
-  (void)uv_poll_stop(&set->poll); /* always 0 (libuv src/unix/poll.c) */
+  int error = ip_registration_make(set->runtime->loop, set->epoll, UV_READABLE);
+  if (error != 0) (void)uv_poll_stop(&set->poll); /* always 0 (libuv src/unix/poll.c) */
   return error;
 }
 
@@ -239,7 +236,8 @@ static void close_set(struct ip_resource *resource) {
 
 /* In the child of a fork the epoll is still the parent's: another one takes its number, which libuv watches
    already, and the waits that are pending go on in it. A wait whose descriptor cannot be entered any more
-   ends with that error. */
+   ends with that error. Where there is no other epoll, or the loop cannot watch it, the set is closed: the next
+   wait makes another one. */
 static void renew(struct ip_resource *resource) {
   struct ip_poll_set *set = ip_container_of(resource, struct ip_poll_set, resource);
   int number = set->epoll;
@@ -250,12 +248,14 @@ static void renew(struct ip_resource *resource) {
     if (dup3(fresh, number, O_CLOEXEC) < 0) error = errno;
     close(fresh);
   }
+  if (error == 0) error = ip_registration_make(set->runtime->loop, number, UV_READABLE);
   for (size_t i = 0; i < set->table_size; i++) {
     struct ip_poll_descriptor *descriptor = set->table[i];
     if (descriptor == NULL) continue;
     int failure = error != 0 ? error : enter(descriptor);
     if (failure != 0) end_waits(descriptor, failure);
   }
+  if (error != 0) close_set(resource);
 }
 
 static const struct ip_resource_type set_type = {.name = "poll set", .close = close_set, .forked = renew};

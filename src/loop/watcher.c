@@ -12,14 +12,10 @@
 #include "loop/dispatch.h"
 #include "loop/fork.h"
 #include "loop/poll_set.h"
+#include "loop/registration.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-
-#ifdef __linux__
-#include <sys/epoll.h>
-#endif
 
 static const int side_events[IP_SIDE_COUNT] = {[IP_SIDE_READ] = UV_READABLE, [IP_SIDE_WRITE] = UV_WRITABLE};
 
@@ -218,27 +214,11 @@ int ip_watcher_prepare(struct ip_watcher *watcher) {
 
 /* --- probing --- */
 
-#ifdef __linux__
-/* 0 or an errno value. libuv registers with EPOLL_CTL_ADD what it has just started, and modifies the
-   registration where it meets EEXIST (uv__io_poll): so it may find the descriptor registered. */
-static int probe(const struct ip_watcher *watcher) {
-  struct epoll_event event = {.data.fd = watcher->fd};
-  if (watcher->armed & UV_READABLE) event.events |= EPOLLIN;
-  if (watcher->armed & UV_WRITABLE) event.events |= EPOLLOUT;
-  bool registered = epoll_ctl(uv_backend_fd(watcher->runtime->loop), EPOLL_CTL_ADD, watcher->fd, &event) == 0;
-  return registered || errno == EEXIST ? 0 : errno;
-}
-#else
-static int probe(const struct ip_watcher *watcher) {
-  return fcntl(watcher->fd, F_GETFD) < 0 ? errno : 0;
-}
-#endif
-
 void ip_watcher_probe(struct ip_runtime *runtime) {
   for (struct ip_queue *link = ip_queue_pop(&runtime->unprobed); link != NULL;
        link = ip_queue_pop(&runtime->unprobed)) {
     struct ip_watcher *watcher = ip_container_of(link, struct ip_watcher, unprobed);
-    int error = probe(watcher);
+    int error = ip_registration_make(runtime->loop, watcher->fd, watcher->armed);
     if (error == 0) continue;
     if (error == EBADF) {
       lose(watcher);

@@ -15,6 +15,7 @@ struct ip_bytes {
   unsigned char *data;
   size_t length;
   size_t capacity;
+  bool is_entry; /* its length is that of an entry of a batch, which sets it */
 };
 
 /* The result of a search without a match. */

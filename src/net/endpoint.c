@@ -124,6 +124,8 @@ const char *ip_address_parse_with_port(struct ip_address *address, uint16_t *por
   uint32_t number;
   if (rest[0] != ':' || !parse_decimal(rest + 1, rest_length - 1, UINT16_MAX, &number))
     return "the port is not a decimal number within 0..65535";
+  /* some parsers take such digits for octal, and an endpoint has one text only */
+  if (rest[1] == '0' && rest_length > 2) return "the port has a leading zero";
   *address = result;
   *port = (uint16_t)number;
   return NULL;
@@ -323,12 +325,21 @@ bool ip_address_read_key(struct ip_address *address, uint16_t *port, const unsig
 
 /* --- endpoints --- */
 
+static void set_v4(struct ip_endpoint *endpoint, const uint8_t *bytes, uint16_t port) {
+  endpoint->name.v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port)};
+  memcpy(&endpoint->name.v4.sin_addr, bytes, 4);
+  endpoint->length = sizeof endpoint->name.v4;
+}
+
 void ip_endpoint_set(struct ip_endpoint *endpoint, int family, const struct ip_address *address,
                      uint16_t port) {
-  if (address->version == 4 && family == AF_INET) {
-    endpoint->name.v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port)};
-    memcpy(&endpoint->name.v4.sin_addr, address->bytes, 4);
-    endpoint->length = sizeof endpoint->name.v4;
+  if (family == AF_INET && address->version == 4) {
+    set_v4(endpoint, address->bytes, port);
+    return;
+  }
+  if (family == AF_INET && ip_address_is_v4_mapped(address)) {
+    struct ip_address v4 = ip_address_unmapped(address);
+    set_v4(endpoint, v4.bytes, port);
     return;
   }
   struct ip_address v6 = ip_address_to_v6(address);

@@ -91,7 +91,8 @@ bool ip_address_read_key(struct ip_address *address, uint16_t *port, const unsig
 /* --- endpoints --- */
 
 /* Fills `endpoint` for a socket of `family` (AF_INET or AF_INET6). A v4 address for a v6 socket becomes
-   v4-mapped; a v6 address for a v4 socket stays v6, and the system refuses it with EAFNOSUPPORT. */
+   v4-mapped, and a v4-mapped one for a v4 socket v4; any other v6 address for a v4 socket stays v6, and the
+   system refuses it with EAFNOSUPPORT. */
 void ip_endpoint_set(struct ip_endpoint *endpoint, int family, const struct ip_address *address,
                      uint16_t port);
 

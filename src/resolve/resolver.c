@@ -1,228 +1,23 @@
-/* resolver.c: get_address_info, get_address_v4_info, get_address_v6_info, get_name_info, host_name.
-
-   A look-up runs in libuv's thread pool. Its memory is malloc'ed and has two owners, one after the other:
-   libuv from the successful start until the callback, then a box (userdata) in the frame of the waiting call.
-   Where the call ends before the callback comes, the box drops the look-up, and the callback frees it. So
-   neither the look-up nor the system's list of results is leaked when a call is cancelled, when memory is
-   short, or when the state closes.
+/* resolver.c: get_address_info, get_address_v4_info, get_address_v6_info, get_name_info, host_name: their
+   arguments and results. Owns nothing: look-ups belong to lookup.c.
 
    Raises bad-argument errors, errors of the categories resolver and system, and memory errors. */
 #include "resolve/resolver.h"
 
 #include "base/util.h"
 #include "binding/argument.h"
-#include "loop/fork.h"
-#include "loop/operation.h"
-#include "resolve/thread_probe.h"
+#include "binding/class.h"
+#include "binding/error.h"
+#include "resolve/address_info_flag.h"
+#include "resolve/lookup.h"
 #include "value/address.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* --- a look-up and its box --- */
-
-struct lookup_box;
-
-struct lookup {
-  struct ip_resource resource; /* while `pending`, and not `lost` */
-  struct ip_runtime *runtime;
-  union {
-    uv_req_t any;
-    uv_getaddrinfo_t addresses;
-    uv_getnameinfo_t names;
-  } request;
-  struct lookup_box *box;         /* NULL: the call has ended, the callback frees the look-up */
-  struct ip_operation *operation; /* of the waiting call, while `pending`; else NULL */
-  struct addrinfo *list;          /* the result of `addresses` */
-  bool pending;                   /* libuv owns it */
-  bool lost;                      /* the parent's thread works on it: this process was forked */
-};
-
-struct lookup_box {
-  struct lookup *lookup;
-};
-
-/* Frees a look-up that libuv does not own. */
-static void free_lookup(struct lookup *lookup) {
-  if (lookup->box != NULL) lookup->box->lookup = NULL;
-  uv_freeaddrinfo(lookup->list);
-  free(lookup);
-}
-
-/* Lets the callback free a pending look-up whose call has ended. A look-up that still waits for a thread is
-   cancelled, and its callback comes soon; a look-up that a thread has begun runs to its end (uv_cancel fails
-   with EBUSY). */
-static void drop_lookup(struct lookup *lookup) {
-  lookup->box->lookup = NULL;
-  lookup->box = NULL;
-  lookup->operation->object = NULL;
-  lookup->operation = NULL;
-  if (!lookup->lost && !ip_fork_happened(lookup->runtime))
-    (void)uv_cancel(&lookup->request.any); /* EBUSY: see above */
-}
-
-static int lookup_mt_gc(lua_State *L) {
-  const struct lookup_box *box = lua_touserdata(L, 1);
-  if (box->lookup == NULL) return 0;
-  if (box->lookup->pending)
-    drop_lookup(box->lookup);
-  else
-    free_lookup(box->lookup);
-  return 0;
-}
-
-/* Pushes a box with a look-up that has not been started. [-0, +1, v] */
-static struct lookup *push_lookup(lua_State *L) {
-  struct lookup_box *box = lua_newuserdatauv(L, sizeof *box, 0);
-  box->lookup = NULL;
-  ip_class_set(L, IP_CLASS_LOOKUP);
-  box->lookup = calloc(1, sizeof *box->lookup);
-  if (box->lookup == NULL) ip_error_memory(L);
-  box->lookup->box = box;
-  return box->lookup;
-}
-
-/* --- results from libuv --- */
-
-static const struct {
-  int status, code;
-} resolver_codes[] = {
-    {UV_EAI_AGAIN, EAI_AGAIN},
-    {UV_EAI_BADFLAGS, EAI_BADFLAGS},
-    {UV_EAI_FAIL, EAI_FAIL},
-    {UV_EAI_FAMILY, EAI_FAMILY},
-    {UV_EAI_MEMORY, EAI_MEMORY},
-    {UV_EAI_NONAME, EAI_NONAME},
-    {UV_EAI_OVERFLOW, EAI_OVERFLOW},
-    {UV_EAI_SERVICE, EAI_SERVICE},
-    {UV_EAI_SOCKTYPE, EAI_SOCKTYPE},
-#ifdef EAI_ADDRFAMILY
-    {UV_EAI_ADDRFAMILY, EAI_ADDRFAMILY},
-#endif
-#ifdef EAI_NODATA
-    {UV_EAI_NODATA, EAI_NODATA},
-#endif
-    /* <netdb.h> has these codes on some systems only, and the resolver never reports them for the hints used
-       here */
-    {UV_EAI_BADHINTS, EAI_FAIL},
-    {UV_EAI_PROTOCOL, EAI_FAIL},
-};
-
-/* Completes an operation with the status of its look-up. EAI_SYSTEM arrives as the errno value behind it.
-   Calls no Lua. */
-static void complete(struct ip_operation *operation, int status) {
-  if (status == UV_EAI_CANCELED) status = UV_ECANCELED;
-  for (size_t i = 0; i < ip_count_of(resolver_codes); i++)
-    if (resolver_codes[i].status == status) {
-      ip_operation_complete(operation, IP_ERROR_RESOLVER, ip_failure(resolver_codes[i].code));
-      return;
-    }
-  ip_operation_complete_with(operation, -status);
-}
-
-/* libuv does not have the request any more, or is never going to answer it. */
-static void end_request(struct lookup *lookup) {
-  ip_queue_remove(&lookup->resource.link);
-  ip_runtime_handle_closed(lookup->runtime);
-}
-
-/* At the end of the state the callback is waited for. */
-static void leave_to_callback(struct ip_resource *resource) {
-  ip_queue_remove(&resource->link);
-}
-
-/* No thread has come along to the child of a fork. What a thread had finished before is delivered by a host's
-   loop, and freed then; of the others nobody hears again, and the memory stays with libuv's queues. */
-static void lose(struct ip_resource *resource) {
-  struct lookup *lookup = ip_container_of(resource, struct lookup, resource);
-  struct ip_runtime *runtime = lookup->runtime;
-  bool finished = lookup->request.addresses.work_req.work == NULL;
-  end_request(lookup);
-  lookup->lost = true;
-  if (!finished || runtime->loop == &runtime->own_loop) runtime->loop->active_reqs.count--;
-  if (lookup->operation != NULL) ip_operation_complete_with(lookup->operation, ECANCELED);
-}
-
-static const struct ip_resource_type lookup_resource = {
-    .name = "look-up", .close = leave_to_callback, .forked = lose};
-
-/* The common part of both callbacks. Where a look-up was started while the state was closing, Lua does not
-   call the box's finalizer any more: then the look-up is freed here. */
-static void finish(struct lookup *lookup, int status) {
-  struct ip_operation *operation = lookup->operation;
-  lookup->pending = false;
-  lookup->operation = NULL;
-  if (!lookup->lost) end_request(lookup);
-  if (operation != NULL) operation->object = NULL;
-  bool wanted = operation != NULL && !operation->runtime->closed;
-  if (status != 0 || !wanted) free_lookup(lookup);
-  if (wanted) complete(operation, status);
-}
-
-static void on_addresses(uv_getaddrinfo_t *request, int status, struct addrinfo *list) {
-  struct lookup *lookup = ip_container_of(request, struct lookup, request.addresses);
-  lookup->list = list;
-  /* EAI_SYSTEM with an errno value of 0 arrives as a success without a list */
-  finish(lookup, status == 0 && list == NULL ? UV_EAI_FAIL : status);
-}
-
-static void on_names(uv_getnameinfo_t *request, int status, const char *host, const char *service) {
-  (void)host; /* push_names reads both from the request */
-  (void)service;
-  finish(ip_container_of(request, struct lookup, request.names), status);
-}
-
-/* --- suspending --- */
-
-/* The operation ends before the callback has come. */
-static void cancel_lookup(struct ip_operation *operation) {
-  drop_lookup(operation->object);
-}
-
-/* The first look-up of a process makes libuv's threads. [-0, +0, v] */
-static void check_threads(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_type *type) {
-  if (runtime->has_threads) return;
-  int error = ip_thread_probe();
-  if (error != 0) ip_error_raise(L, error, type->name);
-  runtime->has_threads = true;
-}
-
-/* Suspends until a look-up ends that libuv has accepted or, where `status` is not 0, refused. [-0, +?, e] */
-static int suspend_until_found(lua_State *L, struct lookup *lookup, struct ip_operation *operation,
-                               int status) {
-  if (status != 0) {
-    free_lookup(lookup);
-    complete(operation, status);
-    return ip_operation_suspend(L, operation);
-  }
-  lookup->pending = true;
-  lookup->runtime = operation->runtime;
-  ip_runtime_handle_opened(lookup->runtime);
-  ip_fork_note_threads();
-  ip_runtime_add_resource(lookup->runtime, &lookup->resource, &lookup_resource);
-  lookup->operation = operation;
-  operation->object = lookup;
-  operation->payload.lookup.box =
-      lookup->box; /* it stays on the call's stack until the results have been pushed */
-  ip_operation_wait_externally(operation);
-  return ip_operation_suspend(L, operation);
-}
-
 /* --- addresses of a name --- */
-
-static const struct {
-  const char *name;
-  int flag;
-} address_info_flags[] = {
-    {"address_configured", AI_ADDRCONFIG},
-    {"all_matching", AI_ALL},
-    {"canonical_name", AI_CANONNAME},
-    {"passive", AI_PASSIVE},
-    {"v4_mapped", AI_V4MAPPED},
-};
 
 /* The arguments of get_address_info. */
 struct question {
@@ -231,15 +26,6 @@ struct question {
   struct addrinfo hints;
   int refusal; /* EAI_ code of an argument that cannot be a name, or 0 */
 };
-
-static void read_flags(lua_State *L, int arg, struct question *question) {
-  lua_Integer flags = ip_argument_optional_integer(L, arg, 0, INT_MAX, 0);
-  lua_Integer known = 0;
-  for (size_t i = 0; i < ip_count_of(address_info_flags); i++)
-    known |= address_info_flags[i].flag;
-  ip_argument_check(L, (flags & ~known) == 0, arg, "not a combination of ip.address_info_flag values");
-  question->hints.ai_flags = (int)flags;
-}
 
 /* The text of a name, which a zero byte would end early. [-0, +0, v] */
 static const char *check_text(lua_State *L, int arg, size_t *length) {
@@ -351,7 +137,7 @@ static bool is_ip(const struct addrinfo *entry) {
 
 /* The first member of the list alone has the canonical name, which is that of all members. */
 static int push_addresses(lua_State *L, struct ip_result *result) {
-  struct lookup *lookup = ((struct lookup_box *)result->payload.lookup.box)->lookup;
+  struct ip_lookup *lookup = ip_lookup_of(result);
   const struct addrinfo *list = lookup->list;
   lua_pushstring(L, list != NULL ? list->ai_canonname : NULL); /* NULL pushes nil */
   int name = lua_gettop(L);
@@ -362,8 +148,35 @@ static int push_addresses(lua_State *L, struct ip_result *result) {
     push_entry(L, entry, name);
     lua_rawseti(L, -2, ++position);
   }
-  free_lookup(lookup);
+  ip_lookup_free(lookup);
   return 1;
+}
+
+/* There is a host or a service, so UV_EINVAL is about the name: it is not UTF-8, or too long. */
+static int status_of_start(int status) {
+  return status == UV_EINVAL ? UV_EAI_NONAME : status;
+}
+
+/* May the host be an address, and is there nothing to look up for the service? */
+static bool is_plain(const struct question *question) {
+  if (question->host == NULL) return false;
+  bool is_number = strspn(question->service, "0123456789") == strlen(question->service);
+  return is_number || (question->hints.ai_flags & AI_NUMERICSERV) != 0;
+}
+
+/* Asks the resolver in this thread whether the host is an address: with AI_NUMERICHOST it looks up nothing,
+   and its answer is the one that it would give without. Returns false where the host is none, and its name
+   has to be looked up. */
+static bool try_at_once(struct ip_lookup *lookup, const struct question *question, int *status) {
+  if (!is_plain(question)) return false;
+  struct addrinfo hints = question->hints;
+  hints.ai_flags |= AI_NUMERICHOST | AI_NUMERICSERV;
+  uv_getaddrinfo_t *request = &lookup->request.addresses;
+  *status = status_of_start(
+      uv_getaddrinfo(lookup->runtime->loop, request, NULL, question->host, question->service, &hints));
+  if (*status == 0) lookup->list = request->addrinfo;
+  if (*status == 0 && lookup->list == NULL) *status = UV_EAI_FAIL;
+  return *status != UV_EAI_NONAME || (question->hints.ai_flags & AI_NUMERICHOST) != 0;
 }
 
 /* Names the host that was looked up. */
@@ -377,31 +190,31 @@ static int look_up_addresses(lua_State *L, const struct ip_operation_type *type,
   struct question question = {
       .hints = {.ai_family = family, .ai_socktype = SOCK_DGRAM, .ai_protocol = IPPROTO_UDP}};
   lua_settop(L, 3);
-  read_flags(L, 3, &question);
+  question.hints.ai_flags = ip_address_info_flag_check_addresses(L, 3);
   read_service(L, 2, &question);
   read_host(L, 1, &question);
   ip_operation_check(L, runtime, type);
-  if (question.refusal != 0) {
+  if (question.refusal != 0)
     return ip_operation_raise(L, type, IP_ERROR_RESOLVER, ip_failure(question.refusal));
-  }
-  check_threads(L, runtime, type);
-  struct lookup *lookup = push_lookup(L);
-  struct ip_operation *operation = ip_operation_acquire(L, runtime, type, IP_NEVER, false);
-  int status = uv_getaddrinfo(runtime->loop, &lookup->request.addresses, on_addresses, question.host,
-                              question.service, &question.hints);
-  /* there is a host or a service, so UV_EINVAL is about the name: it is not UTF-8, or too long */
-  return suspend_until_found(L, lookup, operation, status == UV_EINVAL ? UV_EAI_NONAME : status);
+  struct ip_lookup *lookup = ip_lookup_push(L);
+  int status;
+  if (try_at_once(lookup, &question, &status)) return ip_lookup_answer(L, type, lookup, status);
+  struct ip_operation *operation = ip_lookup_acquire(L, type);
+  status = uv_getaddrinfo(runtime->loop, &lookup->request.addresses, ip_lookup_on_addresses, question.host,
+                          question.service, &question.hints);
+  return ip_lookup_suspend(L, lookup, operation, status_of_start(status));
 }
 
 /* ip.udp.get_address_info(host, service[, flags]) -> list of {address, port, canonical_name}
    host: ip.address, string (a name, or an address as text), or nil with the flag passive. service: string (a
    name, or a number as text), integer 0..65535, or nil, which is port 0. flags: or-combination of
-   ip.address_info_flag. Results in the resolver's order, each once. Raises EAI_NONAME (no such host),
-   EAI_SERVICE, EAI_AGAIN, EAI_FAIL, EAI_ADDRFAMILY and other errors of getaddrinfo(3), system errors,
-   ETIMEDOUT of with_timeout. Suspends: yes, always. Source: getaddrinfo(3), RFC 3493 section 6.1. */
+   ip.address_info_flag. Results in the resolver's order, each once. A host that is an address is answered at
+   once, if the service is a number. Raises EAI_NONAME (no such host), EAI_SERVICE, EAI_AGAIN, EAI_FAIL,
+   EAI_ADDRFAMILY and other errors of getaddrinfo(3); EMFILE, ENFILE and other system errors; ETIMEDOUT of
+   with_timeout. Suspends: yes, while a thread looks it up. Source: getaddrinfo(3), RFC 3493 section 6.1. */
 static int resolver_get_address_info(lua_State *L) {
   static const struct ip_operation_type type = {.name = "get_address_info",
-                                                .unlinked = cancel_lookup,
+                                                .unlinked = ip_lookup_cancel,
                                                 .push_results = push_addresses,
                                                 .describe = describe_host};
   return look_up_addresses(L, &type, AF_UNSPEC);
@@ -411,7 +224,7 @@ static int resolver_get_address_info(lua_State *L) {
    Suspends: yes. */
 static int resolver_get_address_v4_info(lua_State *L) {
   static const struct ip_operation_type type = {.name = "get_address_v4_info",
-                                                .unlinked = cancel_lookup,
+                                                .unlinked = ip_lookup_cancel,
                                                 .push_results = push_addresses,
                                                 .describe = describe_host};
   return look_up_addresses(L, &type, AF_INET);
@@ -421,7 +234,7 @@ static int resolver_get_address_v4_info(lua_State *L) {
    v4_mapped also v4 addresses in that form. Suspends: yes. */
 static int resolver_get_address_v6_info(lua_State *L) {
   static const struct ip_operation_type type = {.name = "get_address_v6_info",
-                                                .unlinked = cancel_lookup,
+                                                .unlinked = ip_lookup_cancel,
                                                 .push_results = push_addresses,
                                                 .describe = describe_host};
   return look_up_addresses(L, &type, AF_INET6);
@@ -430,7 +243,7 @@ static int resolver_get_address_v6_info(lua_State *L) {
 /* --- names of an address --- */
 
 static int push_names(lua_State *L, struct ip_result *result) {
-  struct lookup *lookup = ((struct lookup_box *)result->payload.lookup.box)->lookup;
+  struct ip_lookup *lookup = ip_lookup_of(result);
   lua_createtable(L, 1, 0);
   lua_createtable(L, 0, 2);
   lua_pushstring(L, lookup->request.names.host);
@@ -438,7 +251,7 @@ static int push_names(lua_State *L, struct ip_result *result) {
   lua_pushstring(L, lookup->request.names.service);
   lua_setfield(L, -2, "service_name");
   lua_rawseti(L, -2, 1);
-  free_lookup(lookup);
+  ip_lookup_free(lookup);
   return 1;
 }
 
@@ -455,13 +268,17 @@ static void describe_names(lua_State *L, struct ip_error_detail *detail) {
   ip_error_set_endpoint(detail, &address, (uint16_t)lua_tointeger(L, 2));
 }
 
-/* ip.udp.get_name_info(address, port) -> list of one {host_name, service_name}
-   address: ip.address or its text. port: integer 0..65535. An address or a port without a name is returned as
-   text in numbers. Raises EAI_AGAIN, EAI_FAIL and other errors of getnameinfo(3), ETIMEDOUT of with_timeout.
-   Suspends: yes, always. Source: getnameinfo(3) with NI_DGRAM: the service is one of UDP. */
+enum { NUMBERS_ONLY = NI_NUMERICHOST | NI_NUMERICSERV };
+
+/* ip.udp.get_name_info(address, port[, flags]) -> list of one {host_name, service_name}
+   address: ip.address or its text. port: integer 0..65535. flags: or-combination of name_required,
+   numeric_host and numeric_service of ip.address_info_flag. An address or a port without a name is returned
+   as text in numbers; with name_required such an address is EAI_NONAME. Raises EAI_AGAIN, EAI_FAIL and other
+   errors of getnameinfo(3), EMFILE, ENFILE, ETIMEDOUT of with_timeout. Suspends: yes, unless both numbers are
+   asked for. Source: getnameinfo(3) with NI_DGRAM: the service is one of UDP. */
 static int resolver_get_name_info(lua_State *L) {
   static const struct ip_operation_type type = {.name = "get_name_info",
-                                                .unlinked = cancel_lookup,
+                                                .unlinked = ip_lookup_cancel,
                                                 .push_results = push_names,
                                                 .describe = describe_names};
   struct ip_runtime *runtime = ip_runtime(L);
@@ -469,12 +286,17 @@ static int resolver_get_name_info(lua_State *L) {
   struct ip_endpoint endpoint;
   ip_address_argument(L, 1, &address);
   ip_endpoint_set(&endpoint, address.version == 6 ? AF_INET6 : AF_INET, &address, ip_argument_port(L, 2));
+  int flags = ip_address_info_flag_check_names(L, 3) | NI_DGRAM;
   ip_operation_check(L, runtime, &type);
-  check_threads(L, runtime, &type);
-  struct lookup *lookup = push_lookup(L);
-  struct ip_operation *operation = ip_operation_acquire(L, runtime, &type, IP_NEVER, false);
-  int status = uv_getnameinfo(runtime->loop, &lookup->request.names, on_names, &endpoint.name.any, NI_DGRAM);
-  return suspend_until_found(L, lookup, operation, status);
+  struct ip_lookup *lookup = ip_lookup_push(L);
+  uv_getnameinfo_t *request = &lookup->request.names;
+  if ((flags & NUMBERS_ONLY) == NUMBERS_ONLY) {
+    int status = uv_getnameinfo(runtime->loop, request, NULL, &endpoint.name.any, flags);
+    return ip_lookup_answer(L, &type, lookup, status);
+  }
+  struct ip_operation *operation = ip_lookup_acquire(L, &type);
+  int status = uv_getnameinfo(runtime->loop, request, ip_lookup_on_names, &endpoint.name.any, flags);
+  return ip_lookup_suspend(L, lookup, operation, status);
 }
 
 /* --- this machine --- */
@@ -492,8 +314,6 @@ static int resolver_host_name(lua_State *L) {
 
 /* --- registration --- */
 
-static const luaL_Reg metamethods[] = {{"__gc", lookup_mt_gc}, {NULL, NULL}};
-
 static const luaL_Reg functions[] = {
     {"get_address_info", resolver_get_address_info},
     {"get_address_v4_info", resolver_get_address_v4_info},
@@ -503,23 +323,11 @@ static const luaL_Reg functions[] = {
     {NULL, NULL},
 };
 
-static void push_address_info_flags(lua_State *L) {
-  lua_newtable(L);
-  for (size_t i = 0; i < ip_count_of(address_info_flags); i++) {
-    lua_pushinteger(L, address_info_flags[i].flag);
-    lua_setfield(L, -2, address_info_flags[i].name);
-  }
-}
-
 void ip_resolver_add_functions(lua_State *L, int core) {
   core = lua_absindex(L, core);
-  static const struct ip_class_definition definition = {
-      .name = "ip.udp.lookup",
-      .id = IP_CLASS_LOOKUP,
-      .metamethods = metamethods,
-  };
-  ip_class_define(L, core, &definition);
-  ip_class_functions(L, core, functions);
-  push_address_info_flags(L);
+  lua_pushvalue(L, core);
+  ip_lookup_open(L, core);
+  luaL_setfuncs(L, functions, 2);
+  ip_address_info_flag_push(L, core);
   lua_setfield(L, -2, "address_info_flag");
 }

@@ -4,9 +4,8 @@
 
 #include "base/compat.h"
 
-/* Defines the class of pending look-ups (core at stack index `core`), and adds get_address_info,
-   get_address_v4_info, get_address_v6_info, get_name_info, host_name and address_info_flag to the table on
-   top of the stack. [-0, +0, m] */
+/* Adds get_address_info, get_address_v4_info, get_address_v6_info, get_name_info, host_name and
+   address_info_flag to the table on top of the stack; core at stack index `core`. [-0, +0, m] */
 void ip_resolver_add_functions(lua_State *L, int core);
 
 #endif

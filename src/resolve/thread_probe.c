@@ -88,3 +88,7 @@ int ip_thread_probe(void) {
   free(threads);
   return error;
 }
+
+unsigned ip_thread_most_lookups(void) {
+  return (count_threads() + 1) / 2;
+}

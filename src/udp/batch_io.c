@@ -167,48 +167,83 @@ static bool attempt_fill(struct ip_operation *operation) {
   failure = ip_receive_look_for_errors(&socket->channel, failure);
   if (failure.code == EAGAIN) return false;
   operation->failure = failure;
-  if (failure.code == 0) operation->runtime->budget -= (int)batch->count;
   return true;
 }
 
-static int push_count(lua_State *L, struct ip_result *result) {
-  const struct ip_batch *batch = result->payload.receive.data;
+/* Pushes the result of receive_many, and counts the batch and its datagrams among those in a row. */
+static int push_count(lua_State *L, struct ip_runtime *runtime, struct ip_batch *batch) {
+  runtime->budget -= (int)batch->count;
+  if (batch->iteration != runtime->iteration) batch->in_row = 0;
+  batch->iteration = runtime->iteration;
+  batch->in_row++;
   lua_pushinteger(L, (lua_Integer)batch->count);
   return 1;
+}
+
+static int push_received(lua_State *L, struct ip_result *result) {
+  return push_count(L, result->runtime, result->payload.receive.data);
+}
+
+static bool has_had_its_share(const struct ip_runtime *runtime, const struct ip_batch *batch) {
+  return runtime->budget <= 0 ||
+         (batch->iteration == runtime->iteration && batch->in_row >= batch->max_ready);
 }
 
 static const struct ip_operation_type receive_many_type = {.name = "receive_many",
                                                            .attempt = attempt_fill,
                                                            .final_attempt = ip_receive_final_attempt,
-                                                           .push_results = push_count};
+                                                           .push_results = push_received};
+
+/* Reads the arguments (self, batch[, flags]). [-0, +0, e] */
+static struct ip_batch *read_receive(lua_State *L, const char *operation, struct ip_receive_call *call) {
+  call->box = ip_socket_check_open(L, operation);
+  struct ip_batch *batch = ip_batch_check(L, 2);
+  call->receive = (struct ip_receive){
+      .data = batch, .flags = ip_message_flag_optional(L, 3, true, operation), .wants = IP_WANTS_SOURCE};
+  return batch;
+}
 
 /* sock:receive_many(batch[, flags]) -> count: waits for at least one datagram and receives all that are
    queued, up to the batch's slots, into its entries from the first on. flags: ip.message_flag.peek, which
-   peeks at one datagram. Raises the errors of receive_from. Suspends: yes. Source: recvmmsg(2). */
+   peeks at one datagram. After batch.max_ready calls in a row, or the datagrams that a fiber may receive in a
+   row, others run first. Raises the errors of receive_from. Suspends: yes. Source: recvmmsg(2). */
 int ip_socket_receive_many(lua_State *L) {
   const struct ip_operation_type *type = &receive_many_type;
-  struct ip_receive_call call = {.box = ip_socket_check_open(L, type->name)};
+  struct ip_receive_call call;
+  struct ip_batch *batch = read_receive(L, type->name, &call);
   struct ip_runtime *runtime = ip_runtime(L);
-  struct ip_batch *batch = ip_batch_check(L, 2);
-  call.receive = (struct ip_receive){
-      .data = batch, .flags = ip_message_flag_optional(L, 3, true, type->name), .wants = IP_WANTS_SOURCE};
   ip_operation_check(L, runtime, type);
   struct ip_socket *socket = call.box->socket;
   if (socket->channel.shut_receive) return ip_error_raise(L, ESHUTDOWN, type->name);
-  bool yields = runtime->budget <= 0;
+  bool yields = has_had_its_share(runtime, batch);
   if (yields || ip_watcher_has_waiters(&socket->watcher, IP_SIDE_READ))
     return ip_receive_wait(L, type, &call, yields);
   struct ip_failure failure = fill(&socket->channel, batch, call.receive.flags);
   if (failure.code == EAGAIN) return ip_receive_wait(L, type, &call, false);
   if (failure.code != 0) return ip_socket_raise(L, failure, type->name);
-  runtime->budget -= (int)batch->count;
+  return push_count(L, runtime, batch);
+}
+
+/* sock:try_receive_many(batch[, flags]) -> count | nil, err: receive_many without waiting. Suspends: no. */
+int ip_socket_try_receive_many(lua_State *L) {
+  static const char operation[] = "try_receive_many";
+  struct ip_receive_call call;
+  struct ip_batch *batch = read_receive(L, operation, &call);
+  struct ip_socket *socket = call.box->socket;
+  if (socket->channel.shut_receive) return ip_error_raise(L, ESHUTDOWN, operation);
+  struct ip_failure failure = ip_failure(EAGAIN);
+  if (!ip_watcher_has_waiters(&socket->watcher, IP_SIDE_READ))
+    failure = fill(&socket->channel, batch, call.receive.flags);
+  if (failure.code == EAGAIN) return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, operation);
+  if (failure.code != 0) return ip_socket_raise(L, failure, operation);
   lua_pushinteger(L, (lua_Integer)batch->count);
   return 1;
 }
 
 /* --- sending segment trains --- */
 
-/* Converts the endpoint to the family of the socket; an entry may have a v4 endpoint for a v6 socket. */
+/* Converts the endpoint to the family of the socket; an entry may have a v4 endpoint for a v6 socket, and a
+   v4-mapped one for a v4 socket. */
 static void convert_endpoint(const struct ip_channel *channel, struct ip_endpoint *endpoint) {
   if (ip_endpoint_family(endpoint) == ip_channel_family(channel)) return;
   struct ip_address address;
@@ -253,17 +288,28 @@ static unsigned most_at_once(const struct ip_channel *channel) {
   return channel->errors != NULL ? 1 : MESSAGES_AT_ONCE;
 }
 
+/* Is it an entry that the kernel does not send as it is? It maps v4 addresses of a v6 socket itself. */
+static bool is_mapped_for_v4(const struct ip_channel *channel, const struct ip_endpoint *peer) {
+  return !channel->is_v6 && peer->length != 0 && ip_endpoint_family(peer) == AF_INET6;
+}
+
 /* Submits entries from `first` to `end` in one system call. Returns the number of entries that the system
    accepted, or a negative errno value. */
 static ssize_t send_some(struct ip_channel *channel, struct ip_batch *batch, size_t first, size_t end,
                          size_t most_segments) {
   struct mmsghdr messages[MESSAGES_AT_ONCE];
   union ip_segment_control controls[MESSAGES_AT_ONCE];
+  struct ip_endpoint converted[MESSAGES_AT_ONCE];
   size_t starts[MESSAGES_AT_ONCE + 1];
   unsigned count = 0, most = most_at_once(channel);
   for (; first < end && count < most; count++) {
     size_t entries = next_segments(channel, batch, first, end, most_segments);
     struct ip_endpoint *peer = &batch->peers[first];
+    if (IP_UNLIKELY(is_mapped_for_v4(channel, peer))) {
+      converted[count] = *peer;
+      peer = &converted[count];
+      convert_endpoint(channel, peer);
+    }
     messages[count] = (struct mmsghdr){.msg_hdr = {.msg_name = peer->length != 0 ? &peer->name : NULL,
                                                    .msg_namelen = peer->length,
                                                    .msg_iov = &batch->parts[first],
@@ -342,14 +388,25 @@ static struct ip_failure send_together(struct ip_socket *socket, struct ip_batch
 /* Stack indices in the frame of send_many, also while it is suspended. */
 enum { BATCH = 2, FIRST, LAST, NEXT };
 
+/* One attempt of a call to send its entries. */
+struct batch_send {
+  const char *operation;
+  struct ip_socket_box *box;
+  struct ip_batch *batch;
+  size_t next; /* the first entry that is not sent; after a failure, the entry that failed */
+  size_t end;  /* the entry behind the last one */
+  size_t done; /* bytes of the entry `next` that are sent */
+};
+
 /* Sends one entry that needs ancillary data, or any entry of a socket that segments or queues its datagrams.
-   `done`: bytes of the entry that an earlier attempt has sent. [-0, +0, e] */
-static struct ip_failure send_entry(lua_State *L, struct ip_socket_box *box, const struct ip_batch *batch,
-                                    size_t index, size_t *done) {
+   [-0, +0, e] */
+static struct ip_failure send_entry(lua_State *L, struct batch_send *whole, size_t index) {
+  struct ip_socket_box *box = whole->box;
+  const struct ip_batch *batch = whole->batch;
   struct ip_socket *socket = box->socket;
   struct ip_channel *channel = &socket->channel;
-  struct ip_send_call call = {.box = box,
-                              .send = {.data = {.count = 1}, .remote = batch->peers[index], .done = *done}};
+  struct ip_send_call call = {
+      .box = box, .send = {.data = {.count = 1}, .remote = batch->peers[index], .done = whole->done}};
   struct ip_send *send = &call.send;
   send->data.parts = send->data.inline_parts;
   send->data.inline_parts[0] = batch->parts[index];
@@ -360,14 +417,14 @@ static struct ip_failure send_entry(lua_State *L, struct ip_socket_box *box, con
     lua_getiuservalue(L, BATCH, IP_BATCH_INFOS);
     lua_rawgeti(L, -1, (lua_Integer)index + 1);
     lua_remove(L, -2);
-    ip_message_read_control(L, "send_many", &call);
+    ip_message_read_control(L, whole->operation, &call);
     if (box->socket != socket) return ip_failure(EBADF); /* a finalizer has closed it */
   }
   int error = ip_send_path_use_scope(send);
   if (error != 0) return ip_failure(error);
   size_t sent;
   struct ip_failure failure = ip_send_queue_send(channel, send, &sent);
-  *done = failure.code == 0 ? 0 : send->done;
+  whole->done = failure.code == 0 ? 0 : send->done;
   return failure;
 }
 
@@ -381,15 +438,16 @@ static size_t find_single(const struct ip_channel *channel, const struct ip_batc
   return first;
 }
 
-/* Sends entries from *next to `end`; on failure, *next is the entry that failed. [-0, +0, e] */
-static struct ip_failure send_entries(lua_State *L, struct ip_socket_box *box, struct ip_batch *batch,
-                                      size_t *next, size_t end, size_t *done) {
-  while (*next < end) {
-    size_t single = *done != 0 ? *next : find_single(&box->socket->channel, batch, *next, end);
-    struct ip_failure failure = send_together(box->socket, batch, next, single);
-    if (failure.code == 0 && single < end) failure = send_entry(L, box, batch, single, done);
+/* [-0, +0, e] */
+static struct ip_failure send_entries(lua_State *L, struct batch_send *call) {
+  struct ip_socket_box *box = call->box;
+  while (call->next < call->end) {
+    size_t single = call->next;
+    if (call->done == 0) single = find_single(&box->socket->channel, call->batch, single, call->end);
+    struct ip_failure failure = send_together(box->socket, call->batch, &call->next, single);
+    if (failure.code == 0 && single < call->end) failure = send_entry(L, call, single);
     if (failure.code != 0) return failure;
-    if (single < end) *next = single + 1;
+    if (single < call->end) call->next = single + 1;
     ip_runtime(L)->budget--;
   }
   return ip_failure(0);
@@ -406,6 +464,9 @@ static const struct ip_operation_type send_many_type = {.name = "send_many",
                                                         .push_results = continue_send_many,
                                                         .describe = note_sent,
                                                         .sends = true};
+
+static const struct ip_operation_type try_send_many_type = {
+    .name = "try_send_many", .describe = note_sent, .sends = true};
 
 /* Adds the number of entries sent, which the frame has, and the endpoint of the entry that was not. */
 static void note_sent(lua_State *L, struct ip_error_detail *detail) {
@@ -426,15 +487,16 @@ static void set_next(lua_State *L, size_t next) {
 }
 
 /* Raises the failure of the entry `next`. [-0, +0, e] */
-static int fail_to_send(lua_State *L, struct ip_failure failure, size_t next) {
+static int fail_to_send(lua_State *L, const struct ip_operation_type *type, struct ip_failure failure,
+                        size_t next) {
   set_next(L, next);
-  return ip_operation_raise(L, &send_many_type, IP_ERROR_SYSTEM, failure);
+  return ip_operation_raise(L, type, IP_ERROR_SYSTEM, failure);
 }
 
 /* Raises the deadline that has come: an enclosing with_timeout's, or the call's own. [-0, +0, e] */
 static int time_out(lua_State *L, size_t next) {
   struct ip_error_detail *detail = ip_context_test_deadline(L, ip_runtime(L));
-  if (detail == NULL) return fail_to_send(L, ip_failure(ETIMEDOUT), next);
+  if (detail == NULL) return fail_to_send(L, &send_many_type, ip_failure(ETIMEDOUT), next);
   note_sent(L, detail);
   return ip_error_throw_new(L, &detail->error);
 }
@@ -454,24 +516,33 @@ static int wait_to_send(lua_State *L, const struct ip_socket_box *box, ip_deadli
   return ip_send_suspend(L, &send_many_type, box, payload, wait);
 }
 
+/* Sends the remaining entries, for which the frame has (self, batch, first - 1, last, next), as far as the
+   system accepts them. Returns 0 or EAGAIN; raises any other failure. [-0, +0, e] */
+static int attempt_to_send(lua_State *L, const struct ip_operation_type *type, struct batch_send *call) {
+  call->operation = type->name;
+  call->box = ip_socket_check_open(L, type->name);
+  call->batch = ip_batch_check(L, BATCH);
+  call->next = (size_t)lua_tointeger(L, NEXT);
+  call->end = (size_t)lua_tointeger(L, LAST);
+  if (call->box->socket->channel.shut_send) fail_to_send(L, type, ip_failure(EPIPE), call->next);
+  struct ip_failure failure = send_entries(L, call);
+  if (call->box->socket != NULL) ip_send_finish(call->box->socket);
+  if (failure.code != 0 && failure.code != EAGAIN) fail_to_send(L, type, failure, call->next);
+  return failure.code;
+}
+
 /* Sends the remaining entries; waits when the system accepts no more. [-0, +?, e] */
 static int send_rest(lua_State *L, ip_deadline deadline, size_t done, enum ip_wait wait) {
-  struct ip_socket_box *box = ip_socket_check_open(L, send_many_type.name);
-  struct ip_batch *batch = ip_batch_check(L, BATCH);
-  size_t first = (size_t)lua_tointeger(L, FIRST), end = (size_t)lua_tointeger(L, LAST);
-  size_t start = (size_t)lua_tointeger(L, NEXT), next = start;
-  if (box->socket->channel.shut_send) return fail_to_send(L, ip_failure(EPIPE), next);
-  struct ip_failure failure = send_entries(L, box, batch, &next, end, &done);
-  if (box->socket != NULL) ip_send_finish(box->socket);
-  if (failure.code == EAGAIN) {
-    set_next(L, next);
-    if (wait == IP_WAIT_FIRST && next == start) ip_watcher_note_fruitless(&box->socket->watcher);
-    if (deadline == IP_AT_ONCE && next > first) return time_out(L, next);
-    return wait_to_send(L, box, deadline, done, wait);
+  struct batch_send call = {.done = done};
+  size_t first = (size_t)lua_tointeger(L, FIRST), start = (size_t)lua_tointeger(L, NEXT);
+  if (attempt_to_send(L, &send_many_type, &call) == 0) {
+    lua_pushinteger(L, (lua_Integer)(call.end - first));
+    return 1;
   }
-  if (failure.code != 0) return fail_to_send(L, failure, next);
-  lua_pushinteger(L, (lua_Integer)(end - first));
-  return 1;
+  set_next(L, call.next);
+  if (wait == IP_WAIT_FIRST && call.next == start) ip_watcher_note_fruitless(&call.box->socket->watcher);
+  if (deadline == IP_AT_ONCE && call.next > first) return time_out(L, call.next);
+  return wait_to_send(L, call.box, deadline, call.done, wait);
 }
 
 static int continue_send_many(lua_State *L, struct ip_result *result) {
@@ -505,6 +576,23 @@ int ip_socket_send_many(lua_State *L) {
   if (yields || ip_watcher_has_waiters(&box->socket->watcher, IP_SIDE_WRITE))
     return wait_to_send(L, box, deadline, 0, yields ? IP_WAIT_YIELDING : IP_WAIT);
   return send_rest(L, deadline, 0, IP_WAIT);
+}
+
+/* sock:try_send_many(batch[, first, last]) -> count | nil, err: send_many without waiting. `count` may be
+   less than the number of entries: the others were not sent. nil and EAGAIN only if there were entries and
+   none was sent. An entry that this library segments may leave in part: it does not count. Suspends: no. */
+int ip_socket_try_send_many(lua_State *L) {
+  const struct ip_operation_type *type = &try_send_many_type;
+  const struct ip_socket_box *box = ip_socket_check_open(L, type->name);
+  check_range(L);
+  size_t first = (size_t)lua_tointeger(L, FIRST);
+  struct batch_send call = {.next = first};
+  bool queued = ip_watcher_has_waiters(&box->socket->watcher, IP_SIDE_WRITE);
+  int error = first == (size_t)lua_tointeger(L, LAST) ? 0 : EAGAIN;
+  if (!queued) error = attempt_to_send(L, type, &call);
+  if (error != 0 && call.next == first) return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, error, type->name);
+  lua_pushinteger(L, (lua_Integer)(call.next - first));
+  return 1;
 }
 
 /* --- batch:info --- */

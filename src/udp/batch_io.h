@@ -7,6 +7,8 @@
 /* Methods. */
 int ip_socket_receive_many(lua_State *L);
 int ip_socket_send_many(lua_State *L);
+int ip_socket_try_receive_many(lua_State *L);
+int ip_socket_try_send_many(lua_State *L);
 
 /* Adds the method `info`, which needs ancillary data, to the class of batches. [-0, +0, m] */
 void ip_batch_io_open(lua_State *L, int core);

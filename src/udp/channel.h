@@ -31,8 +31,9 @@ struct ip_channel {
   bool has_port : 1; /* it is known to have a local port, whoever chose that */
   bool shut_receive : 1;
   bool shut_send : 1;
-  bool filters_peer : 1; /* non-peer datagrams from before `connect` may still be queued */
-  bool gso_probed : 1;   /* the system has answered whether it can segment */
+  bool raises_truncation : 1; /* a receive that cuts its datagram fails: on_truncation is "raise" */
+  bool filters_peer : 1;      /* non-peer datagrams from before `connect` may still be queued */
+  bool gso_probed : 1;        /* the system has answered whether it can segment */
   bool
       gso_refused : 1; /* the system or a path does not segment: the library does, in one call per datagram */
   uint8_t would_block_streak;   /* consecutive receives that met EAGAIN, up to a limit */

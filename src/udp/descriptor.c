@@ -24,9 +24,9 @@ static int expect(int fd, int name, int value) {
   return actual == value ? 0 : EINVAL;
 }
 
-/* Returns 0 for a UDP socket of that family, else an errno value. UDP-Lite counts as UDP; other datagram
+/* Returns 0 for a UDP socket of IPv4 or IPv6, else an errno value. UDP-Lite counts as UDP; other datagram
    sockets, such as ICMP sockets, do not. */
-static int expect_socket(int fd, bool is_v6, struct ip_endpoint *local) {
+static int expect_socket(int fd, struct ip_endpoint *local) {
   int error = expect(fd, SO_TYPE, SOCK_DGRAM);
   if (error != 0) return error;
 #ifdef SO_PROTOCOL
@@ -36,9 +36,21 @@ static int expect_socket(int fd, bool is_v6, struct ip_endpoint *local) {
 #endif
   if (error != 0) return error;
 #endif
-  error = ip_datagram_local(fd, local);
+  error = ip_datagram_local(fd, local); /* tells the family of an unbound socket, too */
   if (error != 0) return error;
-  return ip_endpoint_family(local) == (is_v6 ? AF_INET6 : AF_INET) ? 0 : EINVAL;
+  int family = ip_endpoint_family(local);
+  return family == AF_INET || family == AF_INET6 ? 0 : EINVAL;
+}
+
+enum { ANY_FAMILY = AF_UNSPEC };
+
+/* Reads the arguments (family, fd) or (fd) from index 2 on: the family, and the index of the descriptor.
+   [-0, +0, v] */
+static int check_arguments(lua_State *L, int *descriptor) {
+  bool alone = lua_type(L, 2) == LUA_TNUMBER || ip_file_descriptor_test(L, 2) != NULL;
+  *descriptor = alone && lua_isnoneornil(L, 3) ? 2 : 3;
+  if (*descriptor == 2) return ANY_FAMILY;
+  return ip_socket_check_family(L, 2) ? AF_INET6 : AF_INET;
 }
 
 /* Who bound the socket cannot be asked: it keeps its port when it is disconnected. */
@@ -51,29 +63,32 @@ static int note_state(struct ip_channel *channel, const struct ip_endpoint *loca
   return ip_datagram_set_nonblocking(channel->fd);          /* last: what fails must leave no trace */
 }
 
-/* sock:assign(family, fd): moves an open UDP socket into this one. family: "v4", "v6" or an ip.address; fd:
-   an ip.file_descriptor, which is emptied, or an integer. Sets O_NONBLOCK and nothing else. EALREADY when the
+/* sock:assign([family,] fd): moves an open UDP socket into this one. family: "v4", "v6" or an ip.address that
+   the descriptor must match; fd: an ip.file_descriptor, which is emptied, or an integer. Sets O_NONBLOCK and nothing else. EALREADY when the
    socket is open; EBADF when the descriptor is not; EINVAL when it is no UDP socket of that family; EEXIST
    when an open socket of this state has it. A refused descriptor stays with the caller, unchanged. Suspends:
    no. Source: Emilua; socket(7). */
 int ip_socket_assign(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   struct ip_socket_box *box = ip_socket_check(L, 1);
-  bool is_v6 = ip_socket_check_family(L, 2);
-  int fd = ip_file_descriptor_argument(L, 3, "assign");
+  int descriptor;
+  int family = check_arguments(L, &descriptor);
+  int fd = ip_file_descriptor_argument(L, descriptor, "assign");
   ip_runtime_check(L, runtime);
   if (box->socket != NULL) return ip_error_raise(L, EALREADY, "assign");
   struct ip_endpoint local;
-  int error = expect_socket(fd, is_v6, &local);
+  int error = expect_socket(fd, &local);
+  if (error == 0 && family != ANY_FAMILY && family != ip_endpoint_family(&local)) error = EINVAL;
   if (error == 0 && ip_socket_holds(runtime, fd)) error = EEXIST;
   if (error != 0) return ip_error_raise(L, error, "assign");
+  bool is_v6 = ip_endpoint_family(&local) == AF_INET6;
   struct ip_socket *socket = ip_socket_adopt(L, box, fd, is_v6, "assign");
   error = note_state(&socket->channel, &local);
   if (error != 0) {
     ip_socket_disown(box);
     return ip_error_raise(L, error, "assign");
   }
-  struct ip_file_descriptor *object = ip_file_descriptor_test(L, 3);
+  struct ip_file_descriptor *object = ip_file_descriptor_test(L, descriptor);
   if (object != NULL) object->fd = IP_NO_DESCRIPTOR;
   return 0;
 }

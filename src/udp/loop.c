@@ -89,8 +89,10 @@ struct ip_udp_loop *ip_udp_loop_new(lua_State *L, const struct ip_udp_loop_type 
   struct ip_udp_loop *loop = lua_newuserdatauv(L, size, 0);
   const struct ip_socket_box *box =
       ip_socket_check_open(L, type->plain.name); /* last: a finalizer may close it */
-  *loop = (struct ip_udp_loop){
-      .type = type, .runtime = ip_runtime(L), .max_ready = max_ready, .generation = box->generation};
+  *loop = (struct ip_udp_loop){.type = type,
+                               .runtime = ip_runtime(L),
+                               .max_ready = max_ready < UINT32_MAX ? (uint32_t)max_ready : UINT32_MAX,
+                               .generation = box->generation};
   ip_class_set(L, IP_CLASS_LOOP);
   return loop;
 }
@@ -110,8 +112,7 @@ struct ip_udp_loop *ip_udp_loop_check(lua_State *L) {
 bool ip_udp_loop_is_too_late(lua_State *L, const struct ip_udp_loop *loop, ip_deadline deadline,
                              bool yields) {
   if (IP_LIKELY(deadline != IP_AT_ONCE) || yields) return false;
-  struct ip_context *context = ip_context_of(L, loop->runtime);
-  if (context != NULL) ip_context_check(L, loop->runtime, loop->type->plain.name, context, true);
+  ip_operation_check_wait(L, loop->runtime, &loop->type->plain);
   return true;
 }
 

@@ -46,8 +46,8 @@ struct ip_udp_loop {
   struct ip_failure failure; /* that ended a wait of the main thread: see ip_udp_loop_is_driven */
   bool watches;              /* there is a fiber that stops the loop */
   bool asks;                 /* there is a function on_error */
-  lua_Integer max_ready;
-  lua_Integer in_row;  /* datagrams and errors handled in `iteration` */
+  uint32_t max_ready;
+  uint32_t in_row;     /* datagrams and errors handled in `iteration` */
   uint32_t iteration;  /* of the event loop: it changes when other coroutines have run */
   uint32_t generation; /* of the socket */
 };

@@ -241,6 +241,22 @@ static int receive_message(lua_State *L) {
   return ip_receive_wait(L, type, &call, yields);
 }
 
+/* sock:try_receive_message(buf[, info[, flags]]) -> n, info | nil, err: receive_message without waiting. The
+   info table is created for a datagram only. Suspends: no. */
+static int try_receive_message(lua_State *L) {
+  static const struct ip_operation_type type = {.name = "try_receive_message"};
+  struct ip_receive_call call;
+  struct ip_received received;
+  if (lua_gettop(L) >= DATA) lua_settop(L, FLAGS); /* checked values are left above */
+  ip_receive_read(L, type.name, FLAGS, IP_WANTS_SOURCE | IP_WANTS_CONTROL | IP_WANTS_JOINED, &call);
+  if (!lua_isnil(L, INFO)) ip_argument_check_type(L, INFO, LUA_TTABLE);
+  if (!ip_receive_at_once(L, &type, &call, &received))
+    return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, type.name);
+  lua_settop(L, FLAGS);
+  make_info(L);
+  return push_message(L, &received);
+}
+
 /* --- the fields of a send --- */
 
 static int field_error(lua_State *L, enum key key, const char *problem) {
@@ -450,6 +466,8 @@ static const struct ip_send_type send_message_type =
     IP_SEND_TYPE("send_message", read_send_message, describe_message);
 static const struct ip_send_type reply_message_type =
     IP_SEND_TYPE("reply_message", read_reply_message, describe_message);
+static const struct ip_send_type try_send_message_type =
+    IP_SEND_TYPE("try_send_message", read_send_message, describe_message);
 
 /* sock:send_message(data, info[, flags]) -> n: sends `data` with the fields of `info`: address and port
    (absent: the connected peer, else EDESTADDRREQ), source (address to send from; EINVAL unless it is this
@@ -459,6 +477,11 @@ static const struct ip_send_type reply_message_type =
    full. Source: sendmsg(2), RFC 3542, udp(7). */
 static int send_message(lua_State *L) {
   return ip_send_start(L, &send_message_type);
+}
+
+/* sock:try_send_message(data, info[, flags]) -> n | nil, err. Suspends: no. */
+static int try_send_message(lua_State *L) {
+  return ip_send_at_once(L, &try_send_message_type);
 }
 
 /* sock:reply_message(data, info[, flags]) -> n: answers a datagram whose `info` receive_message has filled:
@@ -472,10 +495,10 @@ static int reply_message(lua_State *L) {
 
 /* --- registration --- */
 
-const luaL_Reg ip_message_methods[] = {{"receive_message", receive_message},
-                                       {"send_message", send_message},
-                                       {"reply_message", reply_message},
-                                       {NULL, NULL}};
+const luaL_Reg ip_message_methods[] = {
+    {"receive_message", receive_message},   {"send_message", send_message},
+    {"reply_message", reply_message},       {"try_receive_message", try_receive_message},
+    {"try_send_message", try_send_message}, {NULL, NULL}};
 
 void ip_message_open(lua_State *L, int core) {
   static const luaL_Reg internals[] = {{"read_control", read_control_apart}, {NULL, NULL}};

@@ -336,11 +336,17 @@ static int get_segment_size(lua_State *L, const struct ip_socket *socket, const 
   return 1;
 }
 
+/* Where this library segments, the system must not, and it may still have an earlier size: that it was to
+   forget it may have failed (remember_refusal in send_path.c). */
 static void set_segment_size(lua_State *L, struct ip_socket *socket, const struct option *option) {
   int size = (int)ip_argument_integer(L, 3, option->low, option->high);
-  check_part(L, ip_send_path_state(&socket->channel));
-  if (!socket->channel.gso_refused) write_integer(L, socket, option, size);
-  socket->channel.send->segment_size = size;
+  struct ip_channel *channel = &socket->channel;
+  check_part(L, ip_send_path_state(channel));
+  int former;
+  bool forgets = channel->gso_refused &&
+                 ip_datagram_get_option(channel->fd, IPPROTO_UDP, UDP_SEGMENT, &former) == 0 && former != 0;
+  if (forgets || !channel->gso_refused) write_integer(L, socket, option, forgets ? 0 : size);
+  channel->send->segment_size = size;
 }
 
 #endif

@@ -20,6 +20,12 @@ static int socket_get_is_open(lua_State *L) {
   return 1;
 }
 
+static int socket_get_is_connected(lua_State *L) {
+  const struct ip_socket *socket = ip_socket_check(L, 1)->socket;
+  lua_pushboolean(L, socket != NULL && socket->channel.connection != NULL);
+  return 1;
+}
+
 /* Pushes the cached address of an end of the socket at index 1 and returns true; pushes nothing and returns
    false if there is none. [-0, +(0|1), -] */
 static bool push_cached(lua_State *L, enum end end) {
@@ -158,6 +164,20 @@ static int socket_set_send_timeout(lua_State *L) {
   return 0;
 }
 
+static const char *const truncation_words[] = {"report", "raise", NULL};
+
+static int socket_get_on_truncation(lua_State *L) {
+  lua_pushstring(L, truncation_words[ip_socket_check(L, 1)->raises_truncation]);
+  return 1;
+}
+
+static int socket_set_on_truncation(lua_State *L) {
+  struct ip_socket_box *box = ip_socket_check(L, 1);
+  box->raises_truncation = ip_argument_choice(L, 3, truncation_words) == 1;
+  if (box->socket != NULL) box->socket->channel.raises_truncation = box->raises_truncation;
+  return 0;
+}
+
 int ip_socket_tostring(lua_State *L) {
   const struct ip_socket *socket = ip_socket_check(L, 1)->socket;
   if (socket == NULL)
@@ -170,6 +190,7 @@ int ip_socket_tostring(lua_State *L) {
 
 const struct ip_property ip_socket_properties[] = {
     {"is_open", socket_get_is_open, NULL},
+    {"is_connected", socket_get_is_connected, NULL},
     {"local_address", socket_get_local_address, NULL},
     {"local_port", socket_get_local_port, NULL},
     {"remote_address", socket_get_remote_address, NULL},
@@ -180,5 +201,6 @@ const struct ip_property ip_socket_properties[] = {
     {"send_queue_count", socket_get_send_queue_count, NULL},
     {"receive_timeout", socket_get_receive_timeout, socket_set_receive_timeout},
     {"send_timeout", socket_get_send_timeout, socket_set_send_timeout},
+    {"on_truncation", socket_get_on_truncation, socket_set_on_truncation},
     {NULL, NULL, NULL},
 };

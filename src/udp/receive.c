@@ -29,6 +29,12 @@ struct ip_failure ip_receive_look_for_errors(struct ip_channel *channel, struct 
   return ip_error_queue_pop_report(channel);
 }
 
+/* Does the socket's owner want an error for a datagram that was longer than the buffer? An empty buffer is
+   for calls that want none of it. */
+static bool refuses_cut(const struct ip_channel *channel, const struct ip_receive *call) {
+  return channel->raises_truncation && call->size != 0;
+}
+
 bool ip_receive_attempt(struct ip_operation *operation) {
   struct ip_socket *socket = operation->object;
   struct ip_channel *channel = &socket->channel;
@@ -36,6 +42,9 @@ bool ip_receive_attempt(struct ip_operation *operation) {
       ip_receive_path_attempt(channel, &operation->payload.receive, operation->received);
   failure = ip_receive_look_for_errors(channel, failure);
   if (failure.code == EAGAIN) return false;
+  if (failure.code == 0 && IP_UNLIKELY(operation->received->datagram.truncated) &&
+      refuses_cut(channel, &operation->payload.receive))
+    failure = ip_failure(EMSGSIZE);
   operation->failure = failure;
   if (ip_watcher_has_waiters_behind(&socket->watcher, IP_SIDE_READ))
     ip_flusher_wake_receives(&socket->watcher, channel);
@@ -162,6 +171,8 @@ static inline struct ip_failure try_once(struct ip_channel *channel, const struc
   if (IP_LIKELY(failure.code == 0)) {
     if (IP_LIKELY(!ip_receive_path_coalesces(channel)))
       channel->would_block_streak = 0; /* else the receive path sets it */
+    if (IP_UNLIKELY(received->datagram.truncated) && refuses_cut(channel, &call->receive))
+      return ip_failure(EMSGSIZE);
   } else if (failure.code == EAGAIN && channel->would_block_streak < IP_SKIP_AFTER) {
     channel->would_block_streak++;
   }
@@ -234,26 +245,31 @@ int ip_socket_receive_from(lua_State *L) {
   return ip_receive_wait(L, &receive_from_type, &call, yields);
 }
 
+/* Reads the arguments (self, [size[, flags]]); the datagram goes into the runtime's scratch. [-0, +0, e] */
+static void read_string_call(lua_State *L, const char *operation, struct ip_receive_call *call) {
+  call->box = ip_socket_check_open(L, operation);
+  lua_Integer size = ip_argument_optional_integer(L, 2, 0, LUA_MAXINTEGER, LARGEST_DATAGRAM);
+  call->receive = (struct ip_receive){.data = ip_runtime_scratch(ip_runtime(L)),
+                                      .size = size < LARGEST_DATAGRAM ? (size_t)size : LARGEST_DATAGRAM,
+                                      .flags = ip_message_flag_optional(L, 3, true, operation),
+                                      .wants = IP_WANTS_SOURCE};
+  if (call->receive.data == NULL) ip_error_memory(L);
+}
+
 /* sock:receive_string([size[, flags]]) -> string, address, port, truncated: receives at most `size` bytes
    (default: any datagram, whole) as a new string. Suspends: yes. */
 int ip_socket_receive_string(lua_State *L) {
   const struct ip_operation_type *type = &receive_string_type;
-  struct ip_receive_call call = {.box = ip_socket_check_open(L, type->name),
-                                 .receive = {.wants = IP_WANTS_SOURCE}};
-  lua_Integer size = ip_argument_optional_integer(L, 2, 0, LUA_MAXINTEGER, LARGEST_DATAGRAM);
-  call.receive.size = size < LARGEST_DATAGRAM ? (size_t)size : LARGEST_DATAGRAM;
-  call.receive.flags = ip_message_flag_optional(L, 3, true, type->name);
-  call.receive.data = ip_runtime_scratch(ip_runtime(L));
-  if (call.receive.data == NULL) return ip_error_memory(L);
+  struct ip_receive_call call;
   struct ip_received received;
   bool yields = false;
+  read_string_call(L, type->name, &call);
   if (!ip_receive_start(L, type, &call, &received, &yields)) return ip_receive_wait(L, type, &call, yields);
   return push_string_from(L, call.receive.data, &received.datagram);
 }
 
-/* The try_ forms: true when there is a datagram; false also while other receives wait. */
-static bool receive_at_once(lua_State *L, const struct ip_operation_type *type,
-                            const struct ip_receive_call *call, struct ip_received *received) {
+bool ip_receive_at_once(lua_State *L, const struct ip_operation_type *type,
+                        const struct ip_receive_call *call, struct ip_received *received) {
   struct ip_socket *socket = call->box->socket;
   if (ip_watcher_has_waiters(&socket->watcher, IP_SIDE_READ)) return false;
   struct ip_failure failure = try_once(&socket->channel, call, received);
@@ -268,7 +284,7 @@ int ip_socket_try_receive(lua_State *L) {
   struct ip_receive_call call;
   struct ip_received received;
   ip_receive_read(L, type.name, 3, 0, &call);
-  if (receive_at_once(L, &type, &call, &received)) return push_datagram(L, &received.datagram);
+  if (ip_receive_at_once(L, &type, &call, &received)) return push_datagram(L, &received.datagram);
   return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, type.name);
 }
 
@@ -278,6 +294,18 @@ int ip_socket_try_receive_from(lua_State *L) {
   struct ip_receive_call call;
   struct ip_received received;
   ip_receive_read(L, type.name, 3, IP_WANTS_SOURCE, &call);
-  if (receive_at_once(L, &type, &call, &received)) return push_datagram_from(L, call.box, &received.datagram);
+  if (ip_receive_at_once(L, &type, &call, &received))
+    return push_datagram_from(L, call.box, &received.datagram);
+  return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, type.name);
+}
+
+/* sock:try_receive_string([size[, flags]]) -> string, address, port, truncated | nil, err. Suspends: no. */
+int ip_socket_try_receive_string(lua_State *L) {
+  static const struct ip_operation_type type = {.name = "try_receive_string"};
+  struct ip_receive_call call;
+  struct ip_received received;
+  read_string_call(L, type.name, &call);
+  if (ip_receive_at_once(L, &type, &call, &received))
+    return push_string_from(L, call.receive.data, &received.datagram);
   return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, type.name);
 }

@@ -30,6 +30,10 @@ struct ip_failure ip_receive_try(lua_State *L, const struct ip_operation_type *t
 int ip_receive_wait(lua_State *L, const struct ip_operation_type *type, const struct ip_receive_call *call,
                     bool yields);
 
+/* For the try_ forms: true when there is a datagram; false also while other receives wait. [-0, +0, e] */
+bool ip_receive_at_once(lua_State *L, const struct ip_operation_type *type,
+                        const struct ip_receive_call *call, struct ip_received *received);
+
 /* Makes an acquired operation wait for its socket. Raises EBADF if the socket has been closed meanwhile;
    completes it with ESHUTDOWN if the socket does not receive any more. [-0, +0, e] */
 void ip_receive_queue(lua_State *L, struct ip_operation *operation, const struct ip_receive_call *call,
@@ -57,5 +61,6 @@ int ip_socket_receive_from(lua_State *L);
 int ip_socket_receive_string(lua_State *L);
 int ip_socket_try_receive(lua_State *L);
 int ip_socket_try_receive_from(lua_State *L);
+int ip_socket_try_receive_string(lua_State *L);
 
 #endif

@@ -16,7 +16,7 @@
 
 #include <errno.h>
 
-/* The upvalues of an iterator, after the core: the values of a loop, and on_error. */
+/* The upvalues of an iterator, after the core: the values of a loop and, of one that asks, on_error. */
 #define UPVALUE(value) lua_upvalueindex(1 + (value))
 enum { ON_ERROR = IP_LOOP_STOP + 1 };
 
@@ -185,10 +185,10 @@ int ip_socket_loop_new(lua_State *L) {
 /* iterator(sock, loop, span, capacity, fiber | nil, on_error | nil) -> function that receives with these
    arguments, for `for`. Suspends: no. */
 int ip_socket_loop_iterator(lua_State *L) {
-  ip_udp_loop_check(L);
-  lua_settop(L, ON_ERROR);
+  int values = ip_udp_loop_check(L)->asks ? ON_ERROR : IP_LOOP_STOP;
+  lua_settop(L, values);
   lua_pushvalue(L, lua_upvalueindex(1));
   lua_insert(L, 1);
-  lua_pushcclosure(L, iterate, 1 + ON_ERROR);
+  lua_pushcclosure(L, iterate, 1 + values);
   return 1;
 }

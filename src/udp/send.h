@@ -48,7 +48,7 @@ void ip_send_read_data(lua_State *L, const char *operation, struct ip_send_call 
 /* Reads the call, and sends or waits: `return ip_send_start(...)`. [-0, +?, e] */
 int ip_send_start(lua_State *L, const struct ip_send_type *type);
 
-/* The try_ form: sends at once, or returns nil and EAGAIN: `return ip_send_at_once(...)`. [-0, +2, e] */
+/* The same for a try_ form, which returns nil and EAGAIN instead of waiting. [-0, +?, e] */
 int ip_send_at_once(lua_State *L, const struct ip_send_type *type);
 
 /* Completes the waiting sends of an owner with an error. Does not call Lua. */

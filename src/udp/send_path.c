@@ -24,14 +24,17 @@ struct ip_send_state *ip_send_path_state(struct ip_channel *channel) {
 
 bool ip_send_path_can_segment(struct ip_channel *channel) {
   if (IP_LIKELY(channel->gso_probed)) return !channel->gso_refused;
-  channel->gso_probed = true;
 #ifdef UDP_SEGMENT
   int size;
-  if (ip_datagram_get_option(channel->fd, IPPROTO_UDP, UDP_SEGMENT, &size) != 0) channel->gso_refused = true;
+  int error = ip_datagram_get_option(channel->fd, IPPROTO_UDP, UDP_SEGMENT, &size);
+  channel->gso_refused = error == ENOPROTOOPT || error == EOPNOTSUPP;
+  channel->gso_probed =
+      error == 0 || channel->gso_refused; /* any other failure says nothing about the system */
+  return error == 0;
 #else
-  channel->gso_refused = true;
+  channel->gso_probed = channel->gso_refused = true;
+  return false;
 #endif
-  return !channel->gso_refused;
 }
 
 int ip_send_path_use_scope(struct ip_send *call) {

@@ -118,6 +118,7 @@ static int adopt(struct ip_runtime *runtime, struct ip_socket_box *box, int fd, 
   ip_watcher_init(&socket->watcher, runtime, fd, &socket_type);
   socket->channel.fd = fd;
   socket->channel.is_v6 = is_v6;
+  socket->channel.raises_truncation = box->raises_truncation;
   box->socket = socket;
   return 0;
 }

@@ -25,6 +25,7 @@ struct ip_socket_box {
   struct ip_socket *socket; /* NULL: not open */
   double receive_timeout;   /* seconds; negative: none */
   double send_timeout;
+  bool raises_truncation; /* the channel's, also while the socket is not open */
   uint32_t
       generation; /* number of closings: distinguishes a socket that was opened again from the earlier one */
 };

@@ -383,8 +383,9 @@ static int address_tostring(lua_State *L) {
 }
 
 /* ip.toendpoint(str) -> address, port
-   str: string; "1.2.3.4:53" or "[::1]:53": the port is required and decimal, a v6 address (and only that)
-   stands in brackets. Errors: bad argument on anything else. Suspends: no. Source: as tostring. */
+   str: string; "1.2.3.4:53" or "[::1]:53": the port is required and decimal, without leading zeros; a v6
+   address (and only that) stands in brackets. Errors: bad argument on anything else. Suspends: no. Source: as
+   tostring. */
 static int address_toendpoint(lua_State *L) {
   size_t length;
   const char *text = ip_argument_string(L, 1, &length);

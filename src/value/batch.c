@@ -25,7 +25,8 @@ typedef struct msghdr ip_message;
 enum {
   MOST_SLOTS = 65536,
   LARGEST_CAPACITY = 65535,
-  DEFAULT_CAPACITY = 1472 /* a frame of Ethernet without the headers of IPv4 and UDP; Async_udp's default */
+  DEFAULT_CAPACITY = 1472, /* a frame of Ethernet without the headers of IPv4 and UDP; Async_udp's default */
+  DEFAULT_MAX_READY = 12   /* that of `datagrams` */
 };
 
 struct ip_batch *ip_batch_check(lua_State *L, int arg) {
@@ -75,6 +76,7 @@ static struct ip_batch *push_batch(lua_State *L, size_t slots, size_t capacity) 
   batch->buffers = reserve(&free_memory, slots, sizeof *batch->buffers);
   batch->singly = reserve(&free_memory, slots, sizeof *batch->singly);
   batch->memory = free_memory;
+  batch->max_ready = DEFAULT_MAX_READY;
   for (size_t i = 0; i < slots; i++) {
     batch->parts[i].iov_base = ip_batch_slot(batch, i);
     batch->receive_parts[i] = (struct iovec){.iov_base = ip_batch_slot(batch, i), .iov_len = capacity};
@@ -92,7 +94,7 @@ static int batch_new(lua_State *L) {
   struct ip_batch *batch = push_batch(L, slots, capacity);
   lua_createtable(L, (int)slots, 0);
   for (size_t i = 0; i < slots; i++) {
-    ip_byte_span_push_window(L, 1, ip_batch_slot(batch, i), 0, capacity);
+    ip_byte_span_push_window(L, 1, ip_batch_slot(batch, i), 0, capacity)->is_entry = true;
     lua_rawseti(L, 2, (lua_Integer)i + 1);
   }
   lua_setiuservalue(L, 1, IP_BATCH_SPANS);
@@ -280,6 +282,16 @@ static int batch_get_capacity(lua_State *L) {
   return 1;
 }
 
+static int batch_get_max_ready(lua_State *L) {
+  lua_pushinteger(L, ip_batch_check(L, 1)->max_ready);
+  return 1;
+}
+
+static int batch_set_max_ready(lua_State *L) {
+  ip_batch_check(L, 1)->max_ready = ip_argument_integer(L, 3, 1, LUA_MAXINTEGER);
+  return 0;
+}
+
 /* batch[i] -> the span of entry i; any other key is the name of a method or of a property. */
 static int batch_mt_index(lua_State *L) {
   if (lua_type(L, 2) != LUA_TNUMBER) return ip_class_index(L);
@@ -303,6 +315,7 @@ static const luaL_Reg metamethods[] = {{"__len", batch_mt_len}, {NULL, NULL}};
 static const struct ip_property properties[] = {{"count", batch_get_count, NULL},
                                                 {"slots", batch_get_slots, NULL},
                                                 {"capacity", batch_get_capacity, NULL},
+                                                {"max_ready", batch_get_max_ready, batch_set_max_ready},
                                                 {NULL, NULL, NULL}};
 
 static const luaL_Reg functions[] = {{"new", batch_new}, {NULL, NULL}};

@@ -27,6 +27,9 @@ struct ip_batch {
   uint8_t *singly;                  /* of each entry: why it has to be sent by itself, a union of ip_singly */
   void *messages;                   /* an array of the system's struct, for the file that makes the calls */
   unsigned char *memory;            /* of all slots */
+  lua_Integer max_ready;            /* batches in a row before receive_many lets other fibers run */
+  lua_Integer in_row;               /* batches received in `iteration` */
+  uint32_t iteration;               /* of the loop: it changes when other coroutines have run */
 };
 
 enum ip_singly {

@@ -12,7 +12,7 @@
 /* Pushes a span without memory, for the caller to complete. [-0, +1, m] */
 static struct ip_bytes *push_closed(lua_State *L) {
   struct ip_bytes *span = lua_newuserdatauv(L, sizeof *span, 1);
-  *span = (struct ip_bytes){NULL, 0, 0};
+  *span = (struct ip_bytes){.data = NULL};
   ip_class_set(L, IP_CLASS_BYTE_SPAN);
   return span;
 }
@@ -22,7 +22,7 @@ struct ip_bytes *ip_byte_span_push(lua_State *L, size_t length, size_t capacity)
   unsigned char *block = lua_newuserdatauv(L, capacity, 0);
   memset(block, 0, capacity);
   lua_setiuservalue(L, -2, 1);
-  *span = (struct ip_bytes){block, length, capacity};
+  *span = (struct ip_bytes){.data = block, .length = length, .capacity = capacity};
   return span;
 }
 
@@ -32,7 +32,7 @@ struct ip_bytes *ip_byte_span_push_window(lua_State *L, int owner, unsigned char
   struct ip_bytes *span = push_closed(L);
   lua_pushvalue(L, owner);
   lua_setiuservalue(L, -2, 1);
-  *span = (struct ip_bytes){data, length, capacity};
+  *span = (struct ip_bytes){.data = data, .length = length, .capacity = capacity};
   return span;
 }
 
@@ -43,7 +43,7 @@ struct ip_bytes *ip_byte_span_push_slice(lua_State *L, int span, size_t offset, 
   struct ip_bytes *slice = push_closed(L);
   lua_getiuservalue(L, span, 1);
   lua_setiuservalue(L, -2, 1);
-  *slice = (struct ip_bytes){data + offset, length, capacity};
+  *slice = (struct ip_bytes){.data = data + offset, .length = length, .capacity = capacity};
   return slice;
 }
 

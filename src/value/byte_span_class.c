@@ -49,10 +49,12 @@ static int byte_span_slice(lua_State *L) {
 /* span:resize(length) -> span
    length: integer 0..capacity, bytes.
    Changes the length of this span, and of no other, and returns the span itself. No byte changes. Errors: bad
-   argument. Suspends: no. */
+   argument; on the span of an entry of a batch, whose length batch:resize sets. Suspends: no. */
 static int byte_span_resize(lua_State *L) {
   struct ip_bytes *self = lua_gettop(L) == 2 ? ip_peek_class_of(L, ip_core(L), 1, IP_CLASS_BYTE_SPAN) : NULL;
   if (IP_UNLIKELY(self == NULL)) self = ip_byte_span_check(L, 1);
+  if (IP_UNLIKELY(self->is_entry))
+    ip_error_text(L, "a span of a batch's entry cannot be resized: batch:resize(i, length) sets its length");
   self->length = (size_t)ip_argument_integer(L, 2, 0, (lua_Integer)self->capacity);
   lua_pushvalue(L, 1);
   return 1;
