@@ -524,7 +524,7 @@ static int init(struct ip_peers *peers, struct ip_runtime *runtime, double idle_
   return peers->timer == NULL ? ENOMEM : 0;
 }
 
-int ip_peers_new(struct ip_socket_box *socket, double idle_timeout, struct ip_peers **result) {
+int ip_peers_new(struct ip_socket_box *socket, double idle_timeout, struct ip_peers **peers_made) {
   struct ip_runtime *runtime = socket->socket->watcher.runtime;
   struct ip_peers *peers = calloc(1, sizeof *peers);
   if (peers == NULL) return ENOMEM;
@@ -544,7 +544,7 @@ int ip_peers_new(struct ip_socket_box *socket, double idle_timeout, struct ip_pe
   socket->socket->peer = NULL; /* held by the box that loses the socket */
   socket->socket = NULL;
   socket->generation++;
-  *result = peers;
+  *peers_made = peers;
   return 0;
 }
 

@@ -74,7 +74,7 @@ struct ip_peers {
 /* Makes the peers of a socket, which they own from then on. The limits and `ask` are set by the caller.
    Returns 0 or an errno value (ENOMEM), with which nothing has changed. `idle_timeout`: seconds; negative:
    none. The loop is open. */
-int ip_peers_new(struct ip_socket_box *socket, double idle_timeout, struct ip_peers **peers);
+int ip_peers_new(struct ip_socket_box *socket, double idle_timeout, struct ip_peers **peers_made);
 
 /* Ends all sessions with ECANCELED, closes the socket, and frees the peers. Does not call Lua. */
 void ip_peers_close(struct ip_peers *peers);
