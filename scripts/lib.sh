@@ -55,6 +55,7 @@ missing_tools() {
   has apt-get || return 0 # without these modules, the specs that exchange descriptors with them are skipped
   "$(lua_command)" -e 'require "luv"' 2>/dev/null || echo luv
   "$(lua_command)" -e 'require "socket"' 2>/dev/null || echo luasocket
+  [ -e /usr/share/lua/5.2/copas.lua ] || echo lua-copas
 }
 
 # On a system without apt-get, lint.sh skips the missing tools.

@@ -19,6 +19,10 @@ local classes = {
   file_descriptor = core.class_members "ip.file_descriptor",
   listener = core.class_members "ip.udp.listener",
   session = core.class_members "ip.udp.session",
+  queue = core.class_members "ip.fiber.queue",
+  condition = core.class_members "ip.fiber.condition",
+  semaphore = core.class_members "ip.fiber.semaphore",
+  group = core.class_members "ip.fiber.group",
 }
 
 -- The fields of ip.fiber.loop come from its metatable.
@@ -62,7 +66,8 @@ end
 -- Names that the pages use for objects and modules.
 local objects = {
   sock = "socket", socket = "socket", batch = "batch", span = "byte_span", address = "address", err = "error",
-  fd = "file_descriptor", fiber = "fiber", ["fiber.loop"] = "loop", loop = "loop", listener = "listener",
+  fd = "file_descriptor", fiber = "fiber", ["fiber.loop"] = "loop", loop = "loop", queue = "queue",
+  condition = "condition", semaphore = "semaphore", group = "group", listener = "listener",
   session = "session",
 }
 local modules = { fiber = "ip.fiber" }
@@ -74,6 +79,9 @@ local name_tables = {
   ["fiber.md Properties"] = "fiber:",
   ["listener.md Properties of a listener"] = "listener:",
   ["listener.md Properties of a session"] = "session:",
+  ["waiting.md Properties of a queue"] = "queue:",
+  ["waiting.md Properties of a semaphore"] = "semaphore:",
+  ["waiting.md Properties of a group"] = "group:",
   ["udp_socket.md Properties"] = "socket:",
   ["message.md Options"] = "option ",
   ["options.md The options"] = "option ",
@@ -101,7 +109,8 @@ end
 
 -- Operators and the fields of ip.error, which are not listed anywhere.
 local function is_operator(code)
-  return code:find("^[%w_.]+%[") or code:find("^tostring%(") or code:find("^[ab] [=<]")
+  return code:find("^[%w_.]+%[") or code:find("^tostring%(") or code:find("^[ab] [=<]") or code:find("^#")
+    or code:find("^local ")
 end
 
 local function heading_entry(where, code, last_owner)
@@ -291,7 +300,9 @@ local harmless = {
   ["ip.udp.batch."] = "new",
   ["batch:"] = "get resize set",
   ["ip.file_descriptor."] = "new",
-  ["ip.fiber."] = "shield sleep spawn wait_fd wait_signal with_timeout",
+  ["ip.fiber."] = "every semaphore shield sleep spawn wait_any wait_fd wait_signal with_timeout",
+  ["queue:"] = "put try_put",
+  ["group:"] = "spawn",
   ["ip.udp."] = "bind connect get_name_info listen",
   ["socket:"] = "assign bind connect get_option get_raw_option io_control open receive receive_from receive_loop "
     .. "receive_many receive_message reply_message send send_many send_message send_to send_to_with send_with serve "
@@ -318,6 +329,10 @@ local function receivers()
     ["byte_span:"] = ip.byte_span.new(1),
     ["address:"] = ip.address.any_v6(),
     ["batch:"] = ip.udp.batch.new(1, 1),
+    ["queue:"] = ip.fiber.queue(),
+    ["condition:"] = ip.fiber.condition(),
+    ["semaphore:"] = ip.fiber.semaphore(9),
+    ["group:"] = ip.fiber.group(),
     ["socket:"] = ip.udp.socket.new(),
   }
 end
@@ -372,6 +387,11 @@ local accepted = {
     get_address_info = { "127.0.0.1", 9, 0 }, get_address_v4_info = { "127.0.0.1", 9, 0 },
     get_address_v6_info = { "::1", 9, 0 }, get_name_info = { "127.0.0.1", 9, 0 },
   },
+  ["ip.fiber."] = { condition = {}, group = {}, list = {}, queue = { 1 }, semaphore = { 1 } },
+  ["queue:"] = { close = {}, try_get = {}, values = {} },
+  ["condition:"] = { notify_all = {}, notify_one = {} },
+  ["semaphore:"] = { acquire = {}, hold = {}, release = {}, try_acquire = {} },
+  ["group:"] = { interrupt = {}, join = {} },
   ["ip.udp.batch."] = { new = { 1, 1 } },
   ["batch:"] = { clear = {}, get = { 1 }, info = { 1, {} }, resize = { 1, 1 }, set = { 1, "x", "::1", 9, {} } },
   ["ip.udp.socket."] = { new = {} },

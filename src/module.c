@@ -5,10 +5,14 @@
 #include "binding/error.h"
 #include "binding/place.h"
 #include "binding/value_text.h"
+#include "fiber/condition.h"
 #include "fiber/fiber.h"
+#include "fiber/group.h"
 #include "fiber/host_loop.h"
 #include "fiber/nested_wait.h"
+#include "fiber/queue.h"
 #include "fiber/scope.h"
+#include "fiber/semaphore.h"
 #include "fiber/signal.h"
 #include "fiber/wait_fd.h"
 #include "loop/runtime.h"
@@ -18,6 +22,7 @@
 #include "udp/class.h"
 #include "udp/listener.h"
 #include "udp/message_flag.h"
+#include "udp/wait_any.h"
 #include "value/address.h"
 #include "value/batch.h"
 #include "value/byte_span_class.h"
@@ -63,6 +68,11 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   ip_signal_open(L, 1);
   ip_host_loop_open(L, 1);
   ip_nested_wait_open(L, 1);
+  ip_fiber_queue_open(L, 1);
+  ip_condition_open(L, 1);
+  ip_semaphore_open(L, 1);
+  ip_group_open(L, 1);
+  ip_wait_any_open(L, 1);
   lua_setfield(L, 2, "fiber");
   ip_message_flag_push(L, 1);
   lua_setfield(L, 2, "message_flag");

@@ -82,6 +82,10 @@ do
   listener:close()
   peer:close()
 end
+api.queue = methods_of("queue", ip.fiber.queue())
+api.condition = methods_of("condition", ip.fiber.condition())
+api.semaphore = methods_of("semaphore", ip.fiber.semaphore(1))
+api.group = methods_of("group", ip.fiber.group())
 api.properties = properties
 api.fd = {}
 local standard_input = ip.file_descriptor.new(0) -- gives it back at once

@@ -17,6 +17,7 @@ local world = {
   all_listeners = setmetatable({}, { __mode = "k" }),
   all_fibers = setmetatable({}, { __mode = "k" }),
   signals = { "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGHUP" },
+  recording = setmetatable({}, { __mode = "k" }), -- coroutines that have a result of actions_waiting to note
   modes = {}, -- how often each mode of the collector was chosen
 }
 

@@ -49,6 +49,11 @@ local wrong = {
   signal = { "", "nil", "'nosuch'", "1.5", "-1", "{}" },
   format = { "", "nil", "1", "'y'", "'i17'" },
   host = { "true", "{}", "1", "''" },
+  item = { "", "nil" },
+  capacity = { "'1'", "0", "-1", "1.5", "true", "1 << 70" },
+  permits = { "", "nil", "'1'", "-1", "1.5", "true" },
+  period = { "", "nil", "'1'", "0", "-1", "math.huge", "0 / 0" },
+  source = { "", "nil", "'x'", "true", "-1", "1.5", "1 << 40", "{}", "{ queue, 'x' }", "{ condition }", "group" },
   service = { "true", "{}", "-1", "65536", "'no such service'" },
 }
 
@@ -129,6 +134,13 @@ local calls = {
   { "ip.fiber.wait_fd", "descriptor 0", "events 'r'" },
   { "ip.fiber.wait_signal", "signal 'SIGUSR1'" },
   { "ip.fiber.loop:step", "timeout 0" },
+  { "ip.fiber.every", "period 1" },
+  { "ip.fiber.queue", "capacity 1" },
+  { "ip.fiber.semaphore", "permits 1" },
+  { "ip.fiber.wait_any", "source queue" },
+  { "queue:put", "item 1" },
+  { "queue:try_put", "item 1" },
+  { "group:spawn", "fn print" },
   { "ip.file_descriptor.new", "descriptor 0" },
 }
 
@@ -181,7 +193,8 @@ local others = {
   "buf[1] = 'a'",
   "buf[1000] = 1", "return batch.size", "batch.count = 100", "batch.count = '1'", "batch.max_ready = 0",
   "sock.on_truncation = 'error'", "address.is_v4 = true",
-  "return address.ip", "fiber.name = 1",
+  "return address.ip", "fiber.name = 1", "fiber.name = nil", "queue.capacity = 2", "return queue.size",
+  "return semaphore.count", "group.size = 1",
   "return ip.fiber.loop.fd", "ip.fiber.loop.spin = 'x'",
   -- names
   "return ip.error.ECONREFUSED", "return ip.message_flag.peak", "return ip.address_info_flag.pasive",
@@ -190,6 +203,12 @@ local others = {
   "ip.fiber.run(function() fiber:join() end, 1)", "done:join()", "done:detach()", "ip.fiber.run(1)",
   "table.sort({ 1, 2 }, function() ip.fiber.sleep(1) end)", "ip.fiber.wait_fd(1000000)",
   "ip.fiber.with_timeout(0, ip.fiber.sleep, 1)",
+  -- waiting for each other
+  "queue.put(1)", "queue.get(condition)", "queue:close() queue:put(1)", "return queue:try_get()",
+  "ip.fiber.with_timeout(0, queue.get, queue)", "table.sort({ 1, 2 }, function() queue:get() end)",
+  "ip.fiber.wait_any(ip.fiber.current())", "ip.fiber.wait_any(queue, 1000)", "ip.fiber.wait_any(queue, condition)",
+  "semaphore.acquire()", "ip.fiber.with_timeout(0, ip.fiber.semaphore(0).hold, ip.fiber.semaphore(0))",
+  "group:interrupt() group:spawn(print)", "group:spawn(function() group:join() end) group:join()",
 }
 
 -- What the calls work on, made anew for each.
@@ -206,7 +225,8 @@ local function environment()
     ip = ip, sock = sock, closed = closed, unopened = ip.udp.socket.new(), six = six, done = done,
     connected = ip.udp.connect("127.0.0.1", sock.local_port, { receive_timeout = 0 }),
     buf = ip.byte_span.new(8), batch = ip.udp.batch.new(2, 8), address = ip.address.new("::1"),
-    fiber = done,
+    fiber = done, queue = ip.fiber.queue(1), condition = ip.fiber.condition(), semaphore = ip.fiber.semaphore(1),
+    group = ip.fiber.group(),
   }, { __index = _G }), sock.local_port
 end
 

@@ -1,9 +1,9 @@
 /* fiber.c: spawn, join, interrupt, detach, sleep, yield, run.
 
    A fiber is a userdata that begins with the engine's struct ip_task. The table of tasks anchors it until its
-   coroutine has ended, so the program need not keep a reference. Its user value is its coroutine and, after
-   the end, the coroutine's outcome: its error, its only result, or a table of its results. Each function says
-   what it may raise. */
+   coroutine has ended, so the program need not keep a reference. Its first user value is its coroutine and,
+   after the end, the coroutine's outcome: its error, its only result, or a table of its results. Each
+   function says what it may raise. */
 #include "fiber/fiber.h"
 
 #include "base/util.h"
@@ -16,14 +16,25 @@
 #include <limits.h>
 #include <time.h>
 
+/* User values. The operation's anchors are free once the fiber has ended, and one of them is used again. */
+enum {
+  FIBER_REMAINS = 1,
+  FIBER_NAME,                          /* a string, or nil: "fiber N" */
+  FIBER_TRACEBACK = IP_ANCHOR_OBJECT,  /* of a fiber that has failed */
+  FIBER_GROUP = IP_ANCHOR_VALUE + 1,   /* only a member of a group has it */
+  FIBER_USER_VALUES = IP_ANCHOR_VALUE, /* of any other fiber */
+};
+
 enum fiber_state { FIBER_ALIVE, FIBER_DONE, FIBER_FAILED, FIBER_INTERRUPTED, FIBER_CLOSED };
 
 struct fiber {
   struct ip_task task; /* first */
   struct ip_operation *joiner;
-  struct ip_queue watches; /* struct ip_fiber_watch */
-  int results;             /* the number of results, once the fiber is done */
-  uint8_t state;           /* enum fiber_state */
+  struct ip_queue watches;      /* struct ip_fiber_watch */
+  struct ip_fiber_group *group; /* NULL: none */
+  struct ip_queue member;       /* in group->members */
+  int results;                  /* the number of results, once the fiber is done */
+  uint8_t state;                /* enum fiber_state */
   bool joined, detached;
 };
 
@@ -110,6 +121,40 @@ static void notify_watches(struct fiber *fiber) {
   }
 }
 
+/* Keeps the traceback of the fiber at `index`, whose error is on top of its coroutine's stack, and reports
+   the error if nobody else gets it. [-0, +0, -] */
+static void note_failure(lua_State *L, const struct fiber *fiber, int index) {
+  lua_State *thread = ip_task_thread(&fiber->task);
+  ip_loop_push_traceback(L, thread);
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, index, FIBER_TRACEBACK);
+  if (fiber->joiner != NULL || fiber->group != NULL) {
+    lua_pop(L, 1);
+    return;
+  }
+  lua_xmove(thread, L, 1); /* moved, and a copy moved back: the other stack does not grow */
+  lua_pushvalue(L, -1);
+  lua_xmove(L, thread, 1);
+  lua_insert(L, -2); /* error, traceback */
+  lua_pushvalue(L, index);
+  ip_loop_report(L);
+}
+
+/* The fiber at `index`, which has ended, leaves its group. [-0, +0, -] */
+static void leave_group(lua_State *L, struct fiber *fiber, int index) {
+  struct ip_fiber_group *group = fiber->group;
+  bool failed = fiber->state == FIBER_FAILED;
+  ip_queue_remove(&fiber->member);
+  fiber->group = NULL;
+  group->size--;
+  lua_getiuservalue(L, index, FIBER_GROUP);   /* keeps it alive */
+  lua_getiuservalue(L, index, FIBER_REMAINS); /* the error */
+  group->ended(L, group, index, failed);
+  lua_pushnil(L);
+  lua_setiuservalue(L, index, FIBER_GROUP);
+  lua_pop(L, 2);
+}
+
 /* Called by the dispatcher when the coroutine has returned (its results are on its stack), raised an error
    (on its stack), or was closed by somebody else. The traceback is made before the coroutine's variables are
    closed. [-0, +0, -] */
@@ -121,41 +166,63 @@ static void end_fiber(lua_State *L, struct ip_runtime *runtime, struct ip_task *
   int index = lua_gettop(L);
   fiber->state = (uint8_t)state_after(L, runtime, fiber, status);
   unanchor(L, runtime, fiber);
-  if (fiber->state == FIBER_FAILED && fiber->joiner == NULL) ip_loop_report(L, ip_task_thread(task), index);
+  if (fiber->state == FIBER_FAILED) note_failure(L, fiber, index);
   if (status != LUA_OK) ip_compat_close_thread(ip_task_thread(task), L);
   push_remains(L, fiber);
-  lua_setiuservalue(L, index, 1); /* from here on the coroutine may be collected */
+  lua_setiuservalue(L, index, FIBER_REMAINS); /* from here on the coroutine may be collected */
   task->operation.thread = NULL;
   if (fiber->joiner != NULL) ip_operation_succeed(fiber->joiner);
   notify_watches(fiber);
+  if (fiber->group != NULL) leave_group(L, fiber, index);
   lua_pop(L, 1);
 }
 
 /* --- spawning --- */
 
-/* spawn(fn, ...) -> fiber: starts fn(...) in the next iteration of the loop. Suspends: no. */
-static int fiber_spawn(lua_State *L) {
-  struct ip_runtime *runtime = ip_runtime(L);
-  ip_argument_check_type(L, 1, LUA_TFUNCTION);
-  ip_runtime_check(L, runtime);
-  luaL_checkstack(L, 4, "too many arguments to spawn");
-  int arguments = lua_gettop(L) - 1;
-  struct fiber *fiber = lua_newuserdatauv(L, sizeof *fiber, 1);
-  lua_State *thread = lua_newthread(L);
+static void init_fiber(struct ip_runtime *runtime, struct fiber *fiber, lua_State *thread) {
   fiber->joiner = NULL;
   ip_queue_init(&fiber->watches);
+  fiber->group = NULL;
+  ip_queue_init(&fiber->member);
   fiber->state = FIBER_ALIVE;
   fiber->joined = fiber->detached = false;
   fiber->results = 0;
   ip_task_init(runtime, &fiber->task, thread);
-  lua_setiuservalue(L, -2, 1);
+}
+
+/* Makes the fiber at `index` a member of the group at index 1. [-0, +0, -] */
+static void join_group(lua_State *L, struct fiber *fiber, int index, struct ip_fiber_group *group) {
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, index, FIBER_GROUP);
+  ip_queue_append(&group->members, &fiber->member);
+  group->size++;
+  fiber->group = group;
+}
+
+void ip_fiber_start(lua_State *L, int first, struct ip_fiber_group *group) {
+  struct ip_runtime *runtime = ip_runtime(L);
+  ip_argument_check_type(L, first, LUA_TFUNCTION);
+  ip_runtime_check(L, runtime);
+  luaL_checkstack(L, 4, "too many arguments to spawn");
+  int arguments = lua_gettop(L) - first;
+  int user_values = group != NULL ? FIBER_GROUP : FIBER_USER_VALUES;
+  struct fiber *fiber = lua_newuserdatauv(L, sizeof *fiber, user_values);
+  lua_State *thread = lua_newthread(L);
+  init_fiber(runtime, fiber, thread);
+  lua_setiuservalue(L, -2, FIBER_REMAINS);
   ip_class_set(L, IP_CLASS_FIBER);
-  lua_insert(L, 1); /* fiber, fn, ... */
-  if (!lua_checkstack(thread, arguments + 3)) return ip_error_text(L, "too many arguments to spawn");
-  ip_task_add(L, 1, &fiber->task);
+  lua_insert(L, first); /* fiber, fn, ... */
+  if (!lua_checkstack(thread, arguments + 3)) ip_error_text(L, "too many arguments to spawn");
+  ip_task_add(L, first, &fiber->task);
+  if (group != NULL) join_group(L, fiber, first, group);
   lua_xmove(L, thread, arguments + 1);
   runtime->attached_tasks++;
   ip_task_enqueue(&fiber->task);
+}
+
+/* spawn(fn, ...) -> fiber: starts fn(...) in the next iteration of the loop. Suspends: no. */
+static int fiber_spawn(lua_State *L) {
+  ip_fiber_start(L, 1, NULL);
   return 1;
 }
 
@@ -172,9 +239,9 @@ static int push_end_of_fiber(lua_State *L, struct fiber *fiber) {
   fiber->joined = true;
   if (fiber->state == FIBER_INTERRUPTED) return 0;
   if (fiber->state == FIBER_CLOSED) return ip_error_raise(L, ECANCELED, "join");
-  lua_getiuservalue(L, 1, 1);
+  lua_getiuservalue(L, 1, FIBER_REMAINS);
   lua_pushnil(L);
-  lua_setiuservalue(L, 1, 1);
+  lua_setiuservalue(L, 1, FIBER_REMAINS);
   if (fiber->state == FIBER_FAILED) return ip_error_throw(L);
   if (fiber->results <= 1) return fiber->results;
   int table = lua_gettop(L);
@@ -261,17 +328,47 @@ static int fiber_detach(lua_State *L) {
   return 0;
 }
 
+static void interrupt(struct fiber *fiber) {
+  struct ip_context *context = &fiber->task.context;
+  struct ip_operation *waiting = context->waiting;
+  if (fiber->state != FIBER_ALIVE || context->interrupted) return;
+  context->interrupted = true;
+  fiber->task.operation.runtime->pending_raises++;
+  if (waiting != NULL && context->shields == 0 && !waiting->type->endures)
+    ip_operation_complete(waiting, IP_ERROR_FIBER, ip_failure(IP_FIBER_INTERRUPTED));
+}
+
 /* fiber:interrupt(): the pending or next suspending call of the fiber raises INTERRUPTED, and so does every
    later one outside shield. Does nothing to a fiber that has ended. Suspends: no. */
 static int fiber_interrupt(lua_State *L) {
-  struct fiber *fiber = check_fiber(L, 1);
-  struct ip_context *context = &fiber->task.context;
-  if (fiber->state != FIBER_ALIVE || context->interrupted) return 0;
-  context->interrupted = true;
-  ip_runtime(L)->pending_raises++;
-  if (context->waiting != NULL && context->shields == 0 && !context->waiting->type->endures)
-    ip_operation_complete(context->waiting, IP_ERROR_FIBER, ip_failure(IP_FIBER_INTERRUPTED));
+  interrupt(check_fiber(L, 1));
   return 0;
+}
+
+/* --- groups --- */
+
+/* The fiber that the running coroutine belongs to, or NULL. [-0, +0, -] */
+static struct fiber *running_fiber(lua_State *L) {
+  struct ip_task *task = ip_context_task(ip_context_of(L, ip_runtime(L)));
+  return task != NULL ? fiber_of(task) : NULL;
+}
+
+bool ip_fiber_is_current(lua_State *L, int arg) {
+  return running_fiber(L) == check_fiber(L, arg);
+}
+
+bool ip_fiber_is_in(lua_State *L, const struct ip_fiber_group *group) {
+  const struct fiber *fiber = running_fiber(L);
+  return fiber != NULL && fiber->group == group;
+}
+
+void ip_fiber_push_traceback(lua_State *L, int index) {
+  lua_getiuservalue(L, index, FIBER_TRACEBACK);
+}
+
+void ip_fiber_interrupt_all(struct ip_fiber_group *group) {
+  for (struct ip_queue *link = group->members.next; link != &group->members; link = link->next)
+    interrupt(ip_container_of(link, struct fiber, member));
 }
 
 /* --- watching --- */
@@ -310,6 +407,50 @@ static const char *status_of(lua_State *L, const struct fiber *fiber) {
 
 static int fiber_get_status(lua_State *L) {
   lua_pushstring(L, status_of(L, check_fiber(L, 1)));
+  return 1;
+}
+
+static int fiber_get_name(lua_State *L) {
+  const struct fiber *fiber = check_fiber(L, 1);
+  if (lua_getiuservalue(L, 1, FIBER_NAME) == LUA_TNIL)
+    lua_pushfstring(L, "fiber %I", (lua_Integer)fiber->task.number);
+  return 1;
+}
+
+static int fiber_set_name(lua_State *L) {
+  size_t length;
+  check_fiber(L, 1);
+  ip_argument_string(L, 3, &length);
+  lua_settop(L, 3);
+  lua_setiuservalue(L, 1, FIBER_NAME);
+  return 0;
+}
+
+/* fiber:traceback() -> string: where the fiber is suspended or running, or where it has failed; of one that
+   has ended otherwise, or has not started, an empty traceback. Suspends: no. Source: luaL_traceback. */
+static int fiber_traceback(lua_State *L) {
+  const struct fiber *fiber = check_fiber(L, 1);
+  if (fiber->state == FIBER_ALIVE) {
+    lua_State *thread = ip_task_thread(&fiber->task);
+    luaL_traceback(L, thread, NULL, thread == L ? 1 : 0); /* without this call itself */
+  } else if (lua_getiuservalue(L, 1, FIBER_TRACEBACK) != LUA_TSTRING) {
+    lua_pushliteral(L, "stack traceback:");
+  }
+  return 1;
+}
+
+/* list() -> sequence of the fibers that have not ended, in the order of spawning. Suspends: no. */
+static int fiber_list(lua_State *L) {
+  const struct ip_runtime *runtime = ip_runtime(L);
+  lua_Integer count = 0;
+  for (const struct ip_queue *link = runtime->tasks.next; link != &runtime->tasks; link = link->next)
+    count++;
+  lua_createtable(L, (int)count, 0); /* which may run a finalizer that spawns fibers */
+  const struct ip_queue *link = runtime->tasks.next;
+  for (lua_Integer i = 1; i <= count && link != &runtime->tasks; i++, link = link->next) {
+    ip_task_push(L, ip_container_of(link, struct ip_task, link));
+    lua_rawseti(L, -2, i);
+  }
   return 1;
 }
 
@@ -426,13 +567,17 @@ static int fiber_statistics(lua_State *L) {
 
 /* --- registration --- */
 
-static const luaL_Reg methods[] = {
-    {"join", fiber_join}, {"detach", fiber_detach}, {"interrupt", fiber_interrupt}, {NULL, NULL}};
+static const luaL_Reg methods[] = {{"join", fiber_join},
+                                   {"detach", fiber_detach},
+                                   {"interrupt", fiber_interrupt},
+                                   {"traceback", fiber_traceback},
+                                   {NULL, NULL}};
 
 static const luaL_Reg metamethods[] = {{"__tostring", fiber_mt_tostring}, {NULL, NULL}};
 
 static const struct ip_property properties[] = {
     {"joinable", fiber_get_joinable, NULL},
+    {"name", fiber_get_name, fiber_set_name},
     {"status", fiber_get_status, NULL},
     {"interruption_caught", fiber_get_interruption_caught, NULL},
     {NULL, NULL, NULL},
@@ -446,6 +591,7 @@ static const luaL_Reg functions[] = {
     {"run_all", fiber_run_all},
     {"check_main", fiber_check_main},
     {"current", fiber_current},
+    {"list", fiber_list},
     {"now", fiber_now},
     {"time", fiber_time},
     {"set_reporter", fiber_set_reporter},

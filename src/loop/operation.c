@@ -87,7 +87,7 @@ void ip_operation_init(struct ip_operation *operation, struct ip_runtime *runtim
 /* Adds one more operation to the pool. [-0, +0, m] */
 static void extend_pool(lua_State *L, struct ip_runtime *runtime) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &pool_key);
-  struct ip_pooled_operation *pooled = lua_newuserdatauv(L, sizeof *pooled, 2);
+  struct ip_pooled_operation *pooled = lua_newuserdatauv(L, sizeof *pooled, IP_OPERATION_USER_VALUES);
   ip_operation_init(&pooled->operation, runtime, IP_READY_OPERATION);
   pooled->operation.is.pooled = true;
   pooled->delegate = NULL;
@@ -102,6 +102,13 @@ void ip_operation_push_pooled(lua_State *L, const struct ip_operation *operation
   lua_rawgetp(L, LUA_REGISTRYINDEX, &pool_key);
   lua_rawgeti(L, -1, ip_pooled_const(operation)->reference);
   lua_remove(L, -2);
+}
+
+void ip_operation_push_owner(lua_State *L, const struct ip_operation *operation) {
+  if (operation->is.pooled)
+    ip_operation_push_pooled(L, operation);
+  else
+    ip_task_push(L, ip_container_of(operation, struct ip_task, operation));
 }
 
 void ip_operation_anchor_context(lua_State *L, struct ip_runtime *runtime, struct ip_context *context) {
@@ -464,6 +471,7 @@ static int continue_operation(lua_State *L, int status, lua_KContext operation_c
      own. */
   if (IP_UNLIKELY(result.runtime->running != L && task != NULL)) ip_task_enqueue(task);
   if (IP_LIKELY(failure.code == 0)) return type->push_results(L, &result);
+  if (type->failed != NULL) type->failed(L, &result);
   return by_scope ? raise_deadline(L, type) : raise_failure(L, type, category, failure);
 }
 

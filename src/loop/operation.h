@@ -45,6 +45,9 @@ struct ip_operation_type {
   void (*final_attempt)(struct ip_operation *operation);
   /* Pushes the results of a successful call, whose operation has been released. [-0, +?, e] */
   int (*push_results)(lua_State *L, struct ip_result *result);
+  /* Called on the call's own coroutine before the failure of its released operation is raised; may be NULL.
+     [-0, +0, -] */
+  void (*failed)(lua_State *L, struct ip_result *result);
   /* Called before a failure is raised: pushes results instead and returns their number, or returns a negative
      number and pushes nothing. NULL: every failure is raised. [-0, +?, e] */
   int (*push_failure)(lua_State *L, enum ip_error_category category, struct ip_failure failure);
@@ -79,8 +82,25 @@ union ip_payload {
     void *box; /* the look-up's box, which has the result */
   } lookup;
   struct {
+    struct ip_operation *operation; /* itself: whoever continues the call finds its anchors by it */
+    bool passes_on; /* where its coroutine is closed, the next waiter gets what it was given */
+  } meeting;
+  struct {
+    size_t count;
+    size_t fired; /* the number of the source that became ready, from 1 */
+    bool in_list;
+  } sources;
+  struct {
     struct ip_operation *innermost; /* what the context waits in: deadlines and interruption end that one */
   } delegate;
+};
+
+/* The values that a waiting call keeps alive are user values of what owns its operation: the task's userdata,
+   or the pooled operation's own. The first two are the owner's business. */
+enum ip_operation_anchor {
+  IP_ANCHOR_OBJECT = 3,
+  IP_ANCHOR_VALUE,
+  IP_OPERATION_USER_VALUES = IP_ANCHOR_VALUE
 };
 
 struct ip_operation_facts {
@@ -150,6 +170,9 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
 
 /* Counts the operation among those that something outside this program can end. */
 void ip_operation_wait_externally(struct ip_operation *operation);
+
+/* Pushes the userdata whose user values are the operation's anchors. [-0, +1, -] */
+void ip_operation_push_owner(lua_State *L, const struct ip_operation *operation);
 
 /* Handles a failure between acquire and suspend: releases the operation and raises a system error.
    [-0, +0, e] */

@@ -13,17 +13,21 @@ void ip_task_init(struct ip_runtime *runtime, struct ip_task *task, lua_State *t
   task->context = (struct ip_context){.is_task = true};
   ip_operation_init(&task->operation, runtime, IP_READY_TASK);
   task->operation.thread = thread;
+  task->number = ++runtime->tasks_created;
+  ip_queue_init(&task->link);
 }
 
-void ip_task_add(lua_State *L, int index, const struct ip_task *task) {
+void ip_task_add(lua_State *L, int index, struct ip_task *task) {
   index = lua_absindex(L, index);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &tasks_key);
   lua_pushvalue(L, index);
   lua_rawsetp(L, -2, ip_task_thread(task));
   lua_pop(L, 1);
+  ip_queue_append(&task->operation.runtime->tasks, &task->link);
 }
 
-void ip_task_remove(lua_State *L, const struct ip_task *task) {
+void ip_task_remove(lua_State *L, struct ip_task *task) {
+  ip_queue_remove(&task->link);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &tasks_key);
   lua_pushnil(L);
   lua_rawsetp(L, -2, ip_task_thread(task)); /* the key exists, so this allocates nothing */

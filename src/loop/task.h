@@ -13,6 +13,8 @@ enum { IP_TASK_CLOSED = -1 };
 struct ip_task {
   struct ip_context context;     /* first: every value in the table of tasks begins with a context */
   struct ip_operation operation; /* its thread is the coroutine, which the fiber anchors; NULL at its end */
+  struct ip_queue link;          /* in runtime->tasks, until its end */
+  uint64_t number;               /* of those that the runtime has had, from 1 */
 };
 
 static inline lua_State *ip_task_thread(const struct ip_task *task) {
@@ -31,8 +33,8 @@ void ip_task_open(lua_State *L, int core);
 void ip_task_init(struct ip_runtime *runtime, struct ip_task *task, lua_State *thread);
 
 /* Anchors the userdata at `index`, which begins with `task`, until ip_task_remove. [-0, +0, m] */
-void ip_task_add(lua_State *L, int index, const struct ip_task *task);
-void ip_task_remove(lua_State *L, const struct ip_task *task);
+void ip_task_add(lua_State *L, int index, struct ip_task *task);
+void ip_task_remove(lua_State *L, struct ip_task *task);
 
 /* Returns the task whose coroutine is running on `L`, or NULL. [-0, +0, -] */
 struct ip_task *ip_task_find(lua_State *L);

@@ -13,6 +13,7 @@
 #ifndef IP_WATCHER_H
 #define IP_WATCHER_H
 
+#include "loop/observer.h"
 #include "loop/operation.h"
 
 enum ip_side { IP_SIDE_READ, IP_SIDE_WRITE, IP_SIDE_COUNT };
@@ -35,6 +36,8 @@ struct ip_watcher_type {
   /* Called when the descriptor is writable, if ip_watcher_set_writing has asked for that. Does not call
      Lua. */
   void (*writable)(struct ip_watcher *watcher);
+  /* Would the call of a waiter not wait? Asked for observers, after the waiters have been served. No Lua. */
+  bool (*readable)(struct ip_watcher *watcher);
   /* Events have brought nothing in several iterations in a row: finds out what keeps the descriptor ready,
      and ends that. No Lua. */
   void (*fruitless)(struct ip_watcher *watcher);
@@ -46,14 +49,17 @@ struct ip_watcher {
   struct ip_ready ready;
   struct ip_resource resource;            /* its type is the first member of a struct ip_watcher_type */
   struct ip_queue waiters[IP_SIDE_COUNT]; /* struct ip_operation, oldest first */
+  struct ip_queue observers;              /* struct ip_observer: who waits until it is readable */
   struct ip_queue unprobed;               /* in runtime->unprobed: started since the last poll */
   struct ip_runtime *runtime;
-  int fd;                   /* -1: lost */
-  uint8_t armed;            /* uv_poll_event bits that are watched */
-  uint8_t pending;          /* 1 << side for each side that an attempt is worth making on */
-  bool in_loop : 1;         /* `poll` is initialised: its memory belongs to libuv until on_closed */
-  bool ended : 1;           /* ip_watcher_fini has been called */
-  bool writing;             /* its owner has something to write, without an operation */
+  int fd;           /* -1: lost */
+  uint8_t armed;    /* uv_poll_event bits that are watched */
+  uint8_t pending;  /* 1 << side for each side that an attempt is worth making on */
+  bool in_loop : 1; /* `poll` is initialised: its memory belongs to libuv until on_closed */
+  bool ended : 1;   /* ip_watcher_fini has been called */
+  /* uv_poll_event bits that are wanted without a waiter: writable while its owner has something to write,
+     readable while somebody observes it */
+  uint8_t also;
   struct ip_reader *reader; /* NULL: none, or nobody waits for what it reads */
   uv_poll_t poll;           /* its data: a struct shared_watch, or NULL */
 };
@@ -111,6 +117,20 @@ int ip_watcher_set_writing(struct ip_watcher *watcher, bool writing);
    the descriptor cannot be watched, the reader has failed. Costs nothing when nothing changes. Does not call
    Lua. */
 void ip_watcher_set_reader(struct ip_watcher *watcher, struct ip_reader *reader);
+
+static inline bool ip_watcher_is_writing(const struct ip_watcher *watcher) {
+  return (watcher->also & UV_WRITABLE) != 0;
+}
+
+/* Notifies `observer` once, when a read would not wait, or when the watcher ends. Returns 0 or the error of
+   ip_watcher_prepare. Does not call Lua. */
+int ip_watcher_observe(struct ip_watcher *watcher, struct ip_observer *observer);
+
+/* Ends that without a notification; does nothing after one. Does not call Lua. */
+void ip_watcher_unobserve(struct ip_watcher *watcher, struct ip_observer *observer);
+
+/* Notifies all observers: reads do not wait any more. Does not call Lua. */
+void ip_watcher_notify(struct ip_watcher *watcher);
 
 /* The call that an event woke would still block. Where that happens in several iterations in a row, the
    descriptor is ready without giving anything, and the loop would spin: the type's `fruitless` is called. No

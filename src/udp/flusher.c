@@ -16,7 +16,7 @@ void ip_flusher_wake_receives(struct ip_watcher *watcher, const struct ip_channe
 
 void ip_flusher_schedule(struct ip_socket_flusher *flusher) {
   size_t bytes = 0;
-  if (flusher == NULL || flusher->watcher->writing) return;
+  if (flusher == NULL || ip_watcher_is_writing(flusher->watcher)) return;
   if (ip_send_queue_count(flusher->channel, &bytes) == 0) return;
   ip_runtime_schedule(flusher->watcher->runtime, &flusher->flusher);
 }
