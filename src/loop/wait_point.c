@@ -14,7 +14,7 @@ void ip_wait_point_init(struct ip_wait_point *point, struct ip_runtime *runtime,
   *point = (struct ip_wait_point){.ready = {.type = IP_READY_WAIT_POINT}, .runtime = runtime, .type = type};
   ip_queue_init(&point->ready.link);
   ip_queue_init(&point->waiters);
-  ip_queue_init(&point->watches);
+  ip_queue_init(&point->observers);
 }
 
 void ip_wait_point_fail(struct ip_wait_point *point, int code) {
@@ -24,11 +24,7 @@ void ip_wait_point_fail(struct ip_wait_point *point, int code) {
 
 void ip_wait_point_fini(struct ip_wait_point *point, int code) {
   ip_wait_point_fail(point, code);
-  for (struct ip_queue *link = ip_queue_pop(&point->watches); link != NULL;
-       link = ip_queue_pop(&point->watches)) {
-    struct ip_wait_watch *watch = ip_container_of(link, struct ip_wait_watch, link);
-    watch->ready(watch);
-  }
+  ip_observer_notify_all(&point->observers);
   ip_queue_remove(&point->ready.link);
 }
 
@@ -44,32 +40,20 @@ void ip_wait_point_unlinked(struct ip_operation *operation) {
   point->type->changed(point);
 }
 
-void ip_wait_point_watch(struct ip_wait_point *point, struct ip_wait_watch *watch) {
-  ip_queue_append(&point->watches, &watch->link);
+void ip_wait_point_observe(struct ip_wait_point *point, struct ip_observer *observer) {
+  ip_queue_append(&point->observers, &observer->link);
   point->type->changed(point);
 }
 
-void ip_wait_point_unwatch(struct ip_wait_point *point, struct ip_wait_watch *watch) {
-  if (!ip_queue_is_linked(&watch->link)) return;
-  ip_queue_remove(&watch->link);
+void ip_wait_point_unobserve(struct ip_wait_point *point, struct ip_observer *observer) {
+  if (!ip_queue_is_linked(&observer->link)) return;
+  ip_queue_remove(&observer->link);
   point->type->changed(point);
-}
-
-/* A watch may leave the point when it is told, so all are moved aside before. */
-static void tell_watches(struct ip_wait_point *point) {
-  struct ip_queue told;
-  ip_queue_init(&told);
-  ip_queue_move(&told, &point->watches);
-  for (struct ip_queue *link = ip_queue_pop(&told); link != NULL; link = ip_queue_pop(&told)) {
-    struct ip_wait_watch *watch = ip_container_of(link, struct ip_wait_watch, link);
-    ip_queue_append(&point->watches, link);
-    watch->ready(watch);
-  }
 }
 
 void ip_wait_point_notify(struct ip_wait_point *point) {
   if (ip_wait_point_has_waiters(point)) ip_runtime_enqueue(point->runtime, &point->ready);
-  if (!ip_queue_is_empty(&point->watches)) tell_watches(point);
+  ip_observer_notify_all(&point->observers);
 }
 
 static struct ip_operation *find_nonblocking(struct ip_wait_point *point) {

@@ -1,5 +1,5 @@
 /* wait_point.h: a place where calls wait for something inside this program, such as a datagram that has been
-   read already: a queue of operations, first come, first served, and of watches.
+   read already: a queue of operations, first come, first served, and of observers.
 
    The owner of a point says when it is ready (ip_wait_point_notify). The dispatcher then attempts the oldest
    operation and resumes its coroutine at once, as it does for a watcher: between the attempt and the coroutine
@@ -7,6 +7,7 @@
 #ifndef IP_WAIT_POINT_H
 #define IP_WAIT_POINT_H
 
+#include "loop/observer.h"
 #include "loop/operation.h"
 
 struct ip_wait_point;
@@ -15,7 +16,7 @@ struct ip_wait_point;
 struct ip_wait_point_type {
   /* Would an operation that waits here complete? */
   bool (*is_ready)(const struct ip_wait_point *point);
-  /* Operations or watches have come or gone. */
+  /* Operations or observers have come or gone. */
   void (*changed)(struct ip_wait_point *point);
   /* Operations that must not wait any longer found nothing: arranges a final attempt, and then
      ip_wait_point_time_out. */
@@ -24,24 +25,16 @@ struct ip_wait_point_type {
 
 struct ip_wait_point {
   struct ip_ready ready;
-  struct ip_queue waiters; /* struct ip_operation, oldest first; their object is the point */
-  struct ip_queue watches; /* struct ip_wait_watch */
+  struct ip_queue waiters;   /* struct ip_operation, oldest first; their object is the point */
+  struct ip_queue observers; /* struct ip_observer: who wants to know when the point is ready */
   struct ip_runtime *runtime;
   const struct ip_wait_point_type *type;
-};
-
-/* Is told when a point becomes ready, and takes nothing. It must not live in memory that only a coroutine's
-   frame anchors. */
-struct ip_wait_watch {
-  struct ip_queue link;                       /* detached: it watches no point */
-  void (*ready)(struct ip_wait_watch *watch); /* may remove the watch. No Lua. */
 };
 
 void ip_wait_point_init(struct ip_wait_point *point, struct ip_runtime *runtime,
                         const struct ip_wait_point_type *type);
 
-/* Ends the point: completes its operations with `code`, and makes its watches ready, which leave it. Does not
-   call Lua. */
+/* Ends the point: completes its operations with `code`, and notifies its observers. Does not call Lua. */
 void ip_wait_point_fini(struct ip_wait_point *point, int code);
 
 static inline bool ip_wait_point_has_waiters(const struct ip_wait_point *point) {
@@ -49,7 +42,7 @@ static inline bool ip_wait_point_has_waiters(const struct ip_wait_point *point) 
 }
 
 static inline bool ip_wait_point_is_awaited(const struct ip_wait_point *point) {
-  return ip_wait_point_has_waiters(point) || !ip_queue_is_empty(&point->watches);
+  return ip_wait_point_has_waiters(point) || !ip_queue_is_empty(&point->observers);
 }
 
 static inline bool ip_wait_point_is_ready(const struct ip_wait_point *point) {
@@ -63,12 +56,14 @@ void ip_wait_point_wait(struct ip_wait_point *point, struct ip_operation *operat
 /* The `unlinked` of every operation type that waits at a point. */
 void ip_wait_point_unlinked(struct ip_operation *operation);
 
-/* Adds and removes a watch. Removing is idempotent. Neither calls Lua. */
-void ip_wait_point_watch(struct ip_wait_point *point, struct ip_wait_watch *watch);
-void ip_wait_point_unwatch(struct ip_wait_point *point, struct ip_wait_watch *watch);
+/* Notifies `observer` once, when the point becomes ready or ends. Does not call Lua. */
+void ip_wait_point_observe(struct ip_wait_point *point, struct ip_observer *observer);
 
-/* The point is ready: its oldest operation is attempted in the next iteration, and its watches are told. Does
-   not call Lua. */
+/* Ends that without a notification; does nothing after one, when the point may be gone. Does not call Lua. */
+void ip_wait_point_unobserve(struct ip_wait_point *point, struct ip_observer *observer);
+
+/* The point is ready: its oldest operation is attempted in the next iteration, and its observers are notified.
+   Does not call Lua. */
 void ip_wait_point_notify(struct ip_wait_point *point);
 
 /* Completes all operations with an error. Does not call Lua. */

@@ -35,6 +35,11 @@ static struct listener *check(lua_State *L) {
   return listener;
 }
 
+struct ip_peers *ip_listener_check(lua_State *L, int arg) {
+  const struct listener *listener = ip_check_class(L, arg, IP_CLASS_LISTENER);
+  return ip_runtime(L)->closed ? NULL : listener->peers;
+}
+
 static struct listener *check_open(lua_State *L, const char *operation) {
   struct listener *listener = check(L);
   if (listener->peers == NULL) ip_error_raise(L, EBADF, operation);

@@ -49,6 +49,27 @@ static bool has_session(const struct ip_wait_point *point) {
   return !ip_queue_is_empty(&peers->pending) || peers->raises;
 }
 
+/* Before a session ends, the socket is read once more: libuv may run a timer before it polls. */
+static void on_silence(struct ip_runtime *runtime, struct ip_timer *timer) {
+  (void)runtime;
+  struct ip_peers *peers = timer->owner;
+  peers->idle_due = true;
+  ip_watcher_attempt_soon(&socket_of(peers)->watcher, IP_SIDE_READ);
+}
+
+/* The timer runs only while somebody waits: otherwise the next call finds out that a session is over. */
+static void start_timer(struct ip_peers *peers) {
+  if (peers->timer == NULL || peers->timer->fire != NULL || ip_queue_is_empty(&peers->accepted)) return;
+  ip_deadline deadline = session_of(peers->accepted.next)->active + peers->idle_timeout;
+  ip_timer_start(runtime_of(peers), peers->timer, deadline, on_silence, peers);
+}
+
+/* Datagrams that were read ahead cause no event. */
+static void wake_reader(struct ip_peers *peers) {
+  if (peers->hungry != 0 && ip_receive_path_has_read_ahead(channel_of(peers)))
+    ip_watcher_attempt_soon(&socket_of(peers)->watcher, IP_SIDE_READ);
+}
+
 /* Counts the points that need the reader, and lets it read while there are any. */
 static void count_hungry(struct ip_wait_point *wait) {
   struct ip_peer_point *point = (struct ip_peer_point *)wait;
@@ -60,8 +81,11 @@ static void count_hungry(struct ip_wait_point *wait) {
     peers->hungry++;
   else
     peers->hungry--;
-  if (ip_peers_is_open(peers))
-    ip_watcher_set_reader(&socket_of(peers)->watcher, peers->hungry != 0 ? &peers->reader : NULL);
+  if (!ip_peers_is_open(peers)) return;
+  ip_watcher_set_reader(&socket_of(peers)->watcher, peers->hungry != 0 ? &peers->reader : NULL);
+  if (!hungry) return;
+  wake_reader(peers);
+  start_timer(peers);
 }
 
 static void expire_waiters(struct ip_wait_point *wait) {
@@ -198,21 +222,6 @@ static void end_overdue(struct ip_peers *peers, bool awaited) {
     link = link->next;
     if (awaited || !ip_wait_point_is_awaited(&session->point.wait)) end_idle(session);
   }
-}
-
-/* Before a session ends, the socket is read once more: libuv may run a timer before it polls. */
-static void on_silence(struct ip_runtime *runtime, struct ip_timer *timer) {
-  (void)runtime;
-  struct ip_peers *peers = timer->owner;
-  peers->idle_due = true;
-  ip_watcher_attempt_soon(&socket_of(peers)->watcher, IP_SIDE_READ);
-}
-
-/* The timer runs only while somebody waits: otherwise the next call finds out that a session is over. */
-static void start_timer(struct ip_peers *peers) {
-  if (peers->timer == NULL || peers->timer->fire != NULL || ip_queue_is_empty(&peers->accepted)) return;
-  ip_deadline deadline = session_of(peers->accepted.next)->active + peers->idle_timeout;
-  ip_timer_start(runtime_of(peers), peers->timer, deadline, on_silence, peers);
 }
 
 /* --- bringing a datagram to its session --- */
@@ -364,12 +373,6 @@ static struct ip_failure read_one(lua_State *L, struct ip_peers *peers, const st
   return failure;
 }
 
-/* Datagrams that were read ahead cause no event. */
-static void wake_reader(struct ip_peers *peers) {
-  if (peers->hungry != 0 && ip_receive_path_has_read_ahead(channel_of(peers)))
-    ip_watcher_attempt_soon(&socket_of(peers)->watcher, IP_SIDE_READ);
-}
-
 static void free_peers(struct ip_peers *peers) {
   ip_session_table_fini(&peers->table);
   ip_datagram_pool_clear(&peers->pool);
@@ -410,6 +413,17 @@ struct ip_failure ip_peers_read(lua_State *L, struct ip_peers *peers, struct ip_
   return failure;
 }
 
+bool ip_peers_look(lua_State *L, struct ip_peers *peers, struct ip_session_box *box) {
+  const struct ip_peer_point *point = box != NULL ? &box->session->point : &peers->point;
+  if (ip_wait_point_is_ready(&point->wait)) return true;
+  bool read_all = peers->drained_in == runtime_of(peers)->iteration;
+  if (read_all && !ip_receive_path_has_read_ahead(channel_of(peers))) return false;
+  if (L == NULL && peers->ask != NULL) return false;
+  struct ip_received received;
+  bool direct = false;
+  return ip_peers_read(L, peers, box, &direct, &received).code != EAGAIN;
+}
+
 bool ip_peers_skips_try(const struct ip_peers *peers, double timeout) {
   const struct ip_runtime *runtime = runtime_of(peers);
   struct ip_channel *channel = channel_of(peers);
@@ -431,8 +445,6 @@ void ip_peers_wait(struct ip_peer_point *point, struct ip_operation *operation, 
     expire_waiters(&point->wait);
   else if (yields)
     ip_watcher_attempt_soon(&socket_of(peers)->watcher, IP_SIDE_READ);
-  wake_reader(peers);
-  start_timer(peers);
 }
 
 /* --- the reader of the event loop --- */
@@ -490,11 +502,18 @@ static void serve_readable(lua_State *L, struct ip_reader *reader) {
   unpin(peers);
 }
 
+/* The observers try, and meet the error themselves. */
+static void fail_point(struct ip_peer_point *point, int code) {
+  ip_wait_point_fail(&point->wait, code);
+  ip_wait_point_notify(&point->wait);
+  count_hungry(&point->wait);
+}
+
 static void fail_all(struct ip_reader *reader, int code) {
   struct ip_peers *peers = (struct ip_peers *)reader;
-  ip_wait_point_fail(&peers->point.wait, code);
+  fail_point(&peers->point, code);
   for (struct ip_queue *link = peers->accepted.next; link != &peers->accepted; link = link->next)
-    ip_wait_point_fail(&session_of(link)->point.wait, code);
+    fail_point(&session_of(link)->point, code);
 }
 
 /* --- the life of the peers --- */
@@ -548,14 +567,18 @@ int ip_peers_new(struct ip_socket_box *socket, double idle_timeout, struct ip_pe
   return 0;
 }
 
-static void close_sessions(struct ip_queue *sessions) {
-  while (!ip_queue_is_empty(sessions))
-    ip_session_close(session_of(sessions->next));
+/* To end a session removes it from its list. */
+static void close_sessions(struct ip_peers *peers, struct ip_queue *sessions) {
+  while (!ip_queue_is_empty(sessions)) {
+    struct ip_session *session = session_of(sessions->next);
+    end_session(session, ECANCELED);
+    free_session(session, &peers->pool);
+  }
 }
 
 void ip_peers_close(struct ip_peers *peers) {
-  close_sessions(&peers->pending);
-  close_sessions(&peers->accepted);
+  close_sessions(peers, &peers->pending);
+  close_sessions(peers, &peers->accepted);
   end_point(&peers->point, ECANCELED);
   if (peers->timer != NULL && !runtime_of(peers)->closed) ip_timer_free(runtime_of(peers), peers->timer);
   peers->timer = NULL;

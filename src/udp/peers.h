@@ -90,6 +90,11 @@ static inline bool ip_peers_is_open(const struct ip_peers *peers) {
 struct ip_failure ip_peers_read(lua_State *L, struct ip_peers *peers, struct ip_session_box *box,
                                 bool *direct, struct ip_received *received);
 
+/* Looks at the socket where there is nothing yet: would a receive of `box` or, where that is NULL, accept not
+   wait? An error counts as that. `L` may be NULL: then the program's accept function is not called, and
+   nothing is read for which it would have to be. [-0, +0, -] */
+bool ip_peers_look(lua_State *L, struct ip_peers *peers, struct ip_session_box *box);
+
 /* May a call with that timeout wait without a try, because the socket was empty a moment ago? */
 bool ip_peers_skips_try(const struct ip_peers *peers, double timeout);
 

@@ -25,12 +25,16 @@ enum { LISTENER = 1, REMOTE_ADDRESS, USER_VALUES = REMOTE_ADDRESS };
 
 /* --- checks --- */
 
-static struct ip_session_box *check(lua_State *L) {
-  struct ip_session_box *box = ip_check_class(L, 1, IP_CLASS_SESSION);
+struct ip_session_box *ip_session_check(lua_State *L, int arg) {
+  struct ip_session_box *box = ip_check_class(L, arg, IP_CLASS_SESSION);
   if (IP_LIKELY(!ip_runtime(L)->closed)) return box;
   box->socket.socket = NULL; /* the runtime has freed both */
   box->session = NULL;
   return box;
+}
+
+static struct ip_session_box *check(lua_State *L) {
+  return ip_session_check(L, 1);
 }
 
 /* Raises the error of a session that is over. [-0, +0, e] */
@@ -140,7 +144,8 @@ static bool take(lua_State *L, const struct ip_operation_type *type, struct ip_s
                  const struct ip_receive *receive, struct ip_received *received) {
   struct ip_failure failure = ip_failure(0);
   struct ip_session *session = box->session;
-  bool taken = session != NULL && ip_session_take(session, receive, &received->datagram, &failure);
+  if (session == NULL) raise_over(L, box, type->name);
+  bool taken = ip_session_take(session, receive, &received->datagram, &failure);
   if (IP_UNLIKELY(box->socket.socket == NULL)) { /* idle: its last datagrams are delivered */
     if (!taken) raise_over(L, box, type->name);
     if (session->datagrams.count == 0) ip_session_close(session);

@@ -13,6 +13,9 @@ void ip_session_open(lua_State *L, int core);
    pseudo-index). [-0, +1, m] */
 struct ip_session_box *ip_session_push(lua_State *L, int listener);
 
+/* The box of the session at `arg`; any other value is a bad argument. [-0, +0, v] */
+struct ip_session_box *ip_session_check(lua_State *L, int arg);
+
 /* Adds the C functions of lua/ip/udp_listen.lua and udp_fill.lua to the table on top of the stack.
    [-0, +0, m] */
 void ip_session_add_internals(lua_State *L, int core);
