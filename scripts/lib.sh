@@ -40,6 +40,9 @@ missing_tools() {
   has luacheck || echo luacheck
   has dig || echo dig
   has dnsmasq || echo dnsmasq
+  has curl || echo curl
+  has tftp || echo tftp-hpa
+  has atftp || echo atftp
   [ "$(uname)" = Linux ] || return 0
   has ip || echo iproute2
   has nft || echo nftables

@@ -17,6 +17,8 @@ local classes = {
   batch = core.class_members "ip.udp.batch",
   fiber = core.class_members "ip.fiber",
   file_descriptor = core.class_members "ip.file_descriptor",
+  listener = core.class_members "ip.udp.listener",
+  session = core.class_members "ip.udp.session",
   queue = core.class_members "ip.fiber.queue",
   condition = core.class_members "ip.fiber.condition",
   semaphore = core.class_members "ip.fiber.semaphore",
@@ -65,7 +67,8 @@ end
 local objects = {
   sock = "socket", socket = "socket", batch = "batch", span = "byte_span", address = "address", err = "error",
   fd = "file_descriptor", fiber = "fiber", ["fiber.loop"] = "loop", loop = "loop", queue = "queue",
-  condition = "condition", semaphore = "semaphore", group = "group",
+  condition = "condition", semaphore = "semaphore", group = "group", listener = "listener",
+  session = "session",
 }
 local modules = { fiber = "ip.fiber" }
 
@@ -74,6 +77,8 @@ local name_tables = {
   ["address.md Properties"] = "address:",
   ["error.md Error values"] = "error:",
   ["fiber.md Properties"] = "fiber:",
+  ["listener.md Properties of a listener"] = "listener:",
+  ["listener.md Properties of a session"] = "session:",
   ["waiting.md Properties of a queue"] = "queue:",
   ["waiting.md Properties of a semaphore"] = "semaphore:",
   ["waiting.md Properties of a group"] = "group:",
@@ -298,16 +303,29 @@ local harmless = {
   ["ip.fiber."] = "every semaphore shield sleep spawn wait_any wait_fd wait_signal with_timeout",
   ["queue:"] = "put try_put",
   ["group:"] = "spawn",
-  ["ip.udp."] = "bind connect get_name_info",
+  ["ip.udp."] = "bind connect get_name_info listen",
   ["socket:"] = "assign bind connect get_option get_raw_option io_control open receive receive_from receive_loop "
     .. "receive_many receive_message reply_message send send_many send_message send_to send_to_with send_with serve "
     .. "set_option set_raw_option shutdown try_receive try_receive_from try_receive_many try_receive_message try_send "
     .. "try_send_many try_send_message try_send_to",
+  ["session:"] = "receive send send_with try_receive try_send",
 }
+
+-- A session whose peer has sent nothing more, and which does not wait.
+local function session()
+  local listener = ip.udp.listen("127.0.0.1", 0, { receive_timeout = 0 })
+  ip.udp.connect("127.0.0.1", listener.local_port):send("x")
+  local accepted = listener:accept()
+  accepted:receive_string()
+  return accepted, listener
+end
 
 -- What a method is called on: open and closed objects do.
 local function receivers()
+  local accepted, listener = session()
   return {
+    ["session:"] = accepted,
+    ["listener:"] = listener,
     ["byte_span:"] = ip.byte_span.new(1),
     ["address:"] = ip.address.any_v6(),
     ["batch:"] = ip.udp.batch.new(1, 1),
@@ -390,6 +408,11 @@ local accepted = {
     try_receive_many = { ip.udp.batch.new(1, 1), 0 }, try_receive_message = { ip.byte_span.new(1), {}, 0 },
     try_receive_string = { 1, 0 }, try_send = { "x", 0 }, try_send_many = { ip.udp.batch.new(1, 1), 1, 1 },
     try_send_message = { "x", { address = "127.0.0.1", port = 9 }, 0 }, try_send_to = { "x", "127.0.0.1", 9, 0 },
+  },
+  ["listener:"] = { close = {}, sessions = {}, try_accept = {} },
+  ["session:"] = {
+    close = {}, receive = { ip.byte_span.new(1), 0 }, receive_string = { 1, 0 }, send = { "x", 0 },
+    try_receive = { ip.byte_span.new(1), 0 }, try_receive_string = { 1, 0 }, try_send = { "x", 0 },
   },
 }
 

@@ -20,6 +20,7 @@
 #include "resolve/resolver.h"
 #include "udp/batch_io.h"
 #include "udp/class.h"
+#include "udp/listener.h"
 #include "udp/message_flag.h"
 #include "udp/wait_any.h"
 #include "value/address.h"
@@ -60,6 +61,7 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   lua_setfield(L, 2, "batch");
   ip_socket_open_class(L, 1);
   lua_setfield(L, 2, "socket");
+  ip_listener_open(L, 1);
   ip_fiber_open(L, 1);
   ip_scope_open(L, 1);
   ip_wait_fd_open(L, 1);
@@ -79,6 +81,7 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   ip_interface_add_functions(L, 1);
   ip_interface_argument_add_functions(L, 1);
   ip_socket_add_internals(L, 1);
+  ip_listener_add_internals(L, 1);
   ip_class_functions(L, 1, functions);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &module_key);

@@ -213,7 +213,14 @@ fiber.loop = setmetatable({}, {
   end,
 })
 
----@alias ip.fiber.source ip.udp.socket|ip.fiber.queue|ip.fiber|ip.file_descriptor|integer
+---@alias ip.fiber.source
+---| ip.udp.socket
+---| ip.udp.listener
+---| ip.udp.session
+---| ip.fiber.queue
+---| ip.fiber
+---| ip.file_descriptor
+---| integer
 
 --- Waits until one of the sources is ready, and takes nothing; the first of those that are ready. With a list
 --- instead of the sources themselves, returns its index, too. Suspends.

@@ -239,7 +239,9 @@ end
 -- --- one of several ---
 
 local function source(r)
-  local kind = r:int(1, 7)
+  local kind = r:int(1, 9)
+  if kind == 8 and #world.sessions > 0 then return r:pick(world.sessions).session end
+  if kind == 9 and #world.listeners > 0 then return r:pick(world.listeners).listener end
   if kind <= 2 then return r:pick(world.stable).sock end
   if kind == 3 then return world.wild_socket(r) end
   if kind == 4 then return pick_queue(r).queue end

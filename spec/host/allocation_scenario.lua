@@ -124,6 +124,23 @@ fiber.run(function()
   end
   for i = 1, 3 do promise(sink:receive_string() == "kept " .. i, "what is read ahead is handed out in order") end
   gathering:send_to("left", "127.0.0.1", sink.local_port)
+  do
+    local asked = 0
+    local listener <close> = ip.udp.listen("127.0.0.1", 0, { idle_timeout = 60, receive_timeout = 5, accept = function()
+      asked = asked + 1
+      return true
+    end })
+    local peer <close> = ip.udp.connect("127.0.0.1", listener.local_port, { receive_timeout = 5 })
+    peer:send("first")
+    local session = listener:accept()
+    promise(session:receive_string() == "first" and asked == 1, "the first datagram of a peer begins its session")
+    local waiting = fiber.spawn(function() return session:receive_string() end)
+    fiber.yield()
+    peer:send("second")
+    promise(waiting:join() == "second", "a session receives what its peer sends")
+    session:send_with(2, function(filled) filled:copy("ok") end)
+    promise(peer:receive_string() == "ok", "a session sends to its peer")
+  end
   server:set_option("broadcast", true)
   promise(server:get_option("broadcast"), "options stick")
   local queue, lock = fiber.queue(1), fiber.semaphore(1)

@@ -22,6 +22,8 @@ static const char *const class_names[IP_CLASS_COUNT] = {
     [IP_CLASS_SEMAPHORE] = "ip.fiber.semaphore",
     [IP_CLASS_SEMAPHORE_GUARD] = "ip.fiber.semaphore.guard",
     [IP_CLASS_GROUP] = "ip.fiber.group",
+    [IP_CLASS_LISTENER] = "ip.udp.listener",
+    [IP_CLASS_SESSION] = "ip.udp.session",
 };
 
 const char *ip_class_name(enum ip_class class) {

@@ -80,7 +80,8 @@ void ip_scope_expire(struct ip_runtime *runtime, struct ip_scope *scope);
 /* Is the context inside a scope of zero seconds? */
 bool ip_context_has_scope_at_once(const struct ip_context *context);
 
-/* The same for a caller that adds facts to the error and raises it: pushes it, or returns NULL.
+/* Pushes the error of a pending interruption, which names `operation`, or of an expired deadline, which then
+   counts as raised; NULL, and nothing pushed: there is none. `waits`: the call is about to wait.
    [-0, +(0|1), m] */
 struct ip_error_detail *ip_context_test(lua_State *L, struct ip_runtime *runtime, const char *operation,
                                         struct ip_context *context, bool waits);

@@ -12,6 +12,7 @@
 #include "loop/keyboard_interrupt.h"
 #include "loop/pooled_operation.h"
 #include "loop/task.h"
+#include "loop/wait_point.h"
 #include "loop/watcher.h"
 
 /* Registry: the function that receives reported errors, and a function that does nothing. */
@@ -207,6 +208,9 @@ static void serve(lua_State *L, struct ip_runtime *runtime, struct ip_ready *rea
   switch (ready->type) {
   case IP_READY_WATCHER: ip_watcher_dispatch(L, ip_container_of(ready, struct ip_watcher, ready)); break;
   case IP_READY_OPERATION: ip_operation_resume(L, ip_container_of(ready, struct ip_operation, ready)); break;
+  case IP_READY_WAIT_POINT:
+    ip_wait_point_dispatch(L, ip_container_of(ready, struct ip_wait_point, ready));
+    break;
   case IP_READY_TASK: serve_task(L, runtime, ip_container_of(ready, struct ip_task, operation.ready)); break;
   }
 }

@@ -50,7 +50,7 @@ static int refuse(lua_State *L, const struct ip_runtime *runtime, const struct i
 
 bool ip_operation_can_suspend(lua_State *L, const struct ip_runtime *runtime) {
   if (L == runtime->driver) return false;
-  if (L == runtime->main) return !runtime->driving && !ip_compat_in_finalizer(L);
+  if (L == runtime->main) return !runtime->driving && !runtime->calling_back && !ip_compat_in_finalizer(L);
   return lua_isyieldable(L);
 }
 

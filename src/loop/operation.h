@@ -69,6 +69,7 @@ union ip_payload {
     size_t size;          /* bytes that are not sent yet */
     size_t done;          /* bytes that a send in several pieces has sent before it had to wait */
     ip_deadline deadline; /* set on wake-up: the rest of the time */
+    const void *owner;    /* whose send it is: a session; NULL: the socket's */
   } send;
   struct {
     uint32_t set; /* one bit per signal */

@@ -50,12 +50,13 @@ void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int
   watcher->armed = 0;
   watcher->pending = 0;
   watcher->also = 0;
+  watcher->reader = NULL;
   watcher->poll.data = NULL;
   ip_runtime_add_resource(runtime, &watcher->resource, &type->resource);
 }
 
 static int wanted_events(const struct ip_watcher *watcher) {
-  int events = watcher->also;
+  int events = watcher->also | (watcher->reader != NULL ? UV_READABLE : 0);
   for (int side = 0; side < IP_SIDE_COUNT; side++)
     if (ip_watcher_has_waiters(watcher, (enum ip_side)side)) events |= side_events[side];
   return events;
@@ -271,6 +272,11 @@ int ip_watcher_set_writing(struct ip_watcher *watcher, bool writing) {
   return 0;
 }
 
+void ip_watcher_set_reader(struct ip_watcher *watcher, struct ip_reader *reader) {
+  watcher->reader = reader;
+  if (reader != NULL) arm(watcher);
+}
+
 /* --- observing --- */
 
 int ip_watcher_observe(struct ip_watcher *watcher, struct ip_observer *observer) {
@@ -318,6 +324,7 @@ static struct ip_operation *oldest(const struct ip_watcher *watcher, enum ip_sid
 void ip_watcher_fail(struct ip_watcher *watcher, enum ip_side side, int code) {
   while (ip_watcher_has_waiters(watcher, side))
     ip_operation_complete_with(oldest(watcher, side), code);
+  if (side == IP_SIDE_READ && watcher->reader != NULL) watcher->reader->failed(watcher->reader, code);
 }
 
 /* Times out the waiters that must not wait any longer, because the descriptor would block. */
@@ -375,6 +382,13 @@ static bool dispatch_side(lua_State *L, struct ip_watcher *watcher, enum ip_side
   return true;
 }
 
+/* Lets the reader read. Returns false when the watcher is closed or the main thread has its result. */
+static bool dispatch_reader(lua_State *L, struct ip_watcher *watcher) {
+  const struct ip_runtime *runtime = watcher->runtime;
+  watcher->reader->readable(L, watcher->reader);
+  return !runtime->main_done && runtime->dispatching == watcher;
+}
+
 /* Serves the waiters of the sides in `pending`. Returns false when a resumed coroutine has closed the
    watcher. */
 static inline bool dispatch_waiters(lua_State *L, struct ip_watcher *watcher, uint8_t pending) {
@@ -383,6 +397,7 @@ static inline bool dispatch_waiters(lua_State *L, struct ip_watcher *watcher, ui
     uint8_t bit = (uint8_t)(1 << side);
     if (!(pending & bit)) continue;
     pending &= (uint8_t)~bit;
+    if (side == IP_SIDE_READ && watcher->reader != NULL && !dispatch_reader(L, watcher)) break;
     if (!dispatch_side(L, watcher, (enum ip_side)side)) break;
   }
   if (runtime->dispatching != watcher) return false;

@@ -20,6 +20,15 @@ enum ip_side { IP_SIDE_READ, IP_SIDE_WRITE, IP_SIDE_COUNT };
 
 struct ip_watcher;
 
+/* Reads a descriptor in place of operations of the watcher: what it reads is for several calls, which wait
+   elsewhere. */
+struct ip_reader {
+  /* The descriptor may be readable. May end the watcher. [-0, +0, -] */
+  void (*readable)(lua_State *L, struct ip_reader *reader);
+  /* Nobody can wait for the descriptor: completes all calls that do. Does not call Lua. */
+  void (*failed)(struct ip_reader *reader, int code);
+};
+
 struct ip_watcher_type {
   struct ip_resource_type resource; /* first; closes a watcher that its owner has not closed */
   /* Frees the memory around the watcher once libuv has closed the handle. Does not call Lua. */
@@ -51,7 +60,8 @@ struct ip_watcher {
   /* uv_poll_event bits that are wanted without a waiter: writable while its owner has something to write,
      readable while somebody observes it */
   uint8_t also;
-  uv_poll_t poll; /* its data: a struct shared_watch, or NULL */
+  struct ip_reader *reader; /* NULL: none, or nobody waits for what it reads */
+  uv_poll_t poll;           /* its data: a struct shared_watch, or NULL */
 };
 
 void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int fd,
@@ -68,6 +78,11 @@ static inline bool ip_watcher_has_waiters(const struct ip_watcher *watcher, enum
 static inline bool ip_watcher_has_waiters_behind(const struct ip_watcher *watcher, enum ip_side side) {
   const struct ip_queue *waiters = &watcher->waiters[side];
   return waiters->next != waiters->previous;
+}
+
+/* Is the watcher asked to read, by operations or by its reader? */
+static inline bool ip_watcher_is_read(const struct ip_watcher *watcher) {
+  return ip_watcher_has_waiters(watcher, IP_SIDE_READ) || watcher->reader != NULL;
 }
 
 /* Returns the number of waiting sends and adds their unsent bytes to `bytes`. Operations that carry nothing
@@ -98,6 +113,11 @@ void ip_watcher_attempt_soon(struct ip_watcher *watcher, enum ip_side side);
    Does not call Lua. */
 int ip_watcher_set_writing(struct ip_watcher *watcher, bool writing);
 
+/* Calls the reader whenever the descriptor is readable, until it is set to NULL. The watcher is prepared; where
+   the descriptor cannot be watched, the reader has failed. Costs nothing when nothing changes. Does not call
+   Lua. */
+void ip_watcher_set_reader(struct ip_watcher *watcher, struct ip_reader *reader);
+
 static inline bool ip_watcher_is_writing(const struct ip_watcher *watcher) {
   return (watcher->also & UV_WRITABLE) != 0;
 }
@@ -117,7 +137,7 @@ void ip_watcher_notify(struct ip_watcher *watcher);
    Lua. */
 void ip_watcher_note_fruitless(struct ip_watcher *watcher);
 
-/* Completes all waiters of a side with a system error. */
+/* Completes all waiters of a side with a system error, those of the reader included. */
 void ip_watcher_fail(struct ip_watcher *watcher, enum ip_side side, int code);
 
 /* Has what was started since the last poll checked by the system, before libuv does it. Right before each

@@ -11,7 +11,7 @@
 
 void ip_flusher_wake_receives(struct ip_watcher *watcher, const struct ip_channel *channel) {
   if (!ip_error_queue_has_report(channel) && !ip_receive_path_has_read_ahead(channel)) return;
-  if (ip_watcher_has_waiters(watcher, IP_SIDE_READ)) ip_watcher_attempt_soon(watcher, IP_SIDE_READ);
+  if (ip_watcher_is_read(watcher)) ip_watcher_attempt_soon(watcher, IP_SIDE_READ);
 }
 
 void ip_flusher_schedule(struct ip_socket_flusher *flusher) {

@@ -156,15 +156,19 @@ int ip_socket_disown(struct ip_socket_box *box) {
   return fd;
 }
 
+void ip_socket_end(struct ip_socket_box *box) {
+  struct ip_runtime *runtime = box->socket->watcher.runtime;
+  ip_send_queue_end(&box->socket->channel);
+  int fd = ip_socket_disown(box);
+  ip_poll_set_end(runtime, fd);
+  ip_datagram_close(fd); /* what it could report (EIO) leaves the descriptor closed all the same */
+}
+
 /* sock:close(): closes the socket; pending operations and waits for its descriptor raise ECANCELED; closing
    again does nothing. Also __close and __gc. Suspends: no. Source: close(2). */
 int ip_socket_close(lua_State *L) {
   struct ip_socket_box *box = ip_socket_check(L, 1);
-  if (box->socket == NULL) return 0;
-  ip_send_queue_end(&box->socket->channel);
-  int fd = ip_socket_disown(box);
-  ip_poll_set_end(ip_runtime(L), fd);
-  ip_datagram_close(fd); /* what it could report (EIO) leaves the descriptor closed all the same */
+  if (box->socket != NULL) ip_socket_end(box);
   return 0;
 }
 

@@ -7,7 +7,10 @@
 #include "binding/class.h"
 #include "binding/error.h"
 #include "fiber/queue.h"
+#include "udp/listener.h"
+#include "udp/peers.h"
 #include "udp/readiness.h"
+#include "udp/session.h"
 #include "udp/socket.h"
 #include "value/file_descriptor.h"
 
@@ -77,6 +80,89 @@ static int watch_socket(lua_State *L, int index, struct ip_source *source) {
   source->object = socket;
   ip_observer_init(&source->by.observer, on_observed);
   return ip_watcher_observe(&socket->watcher, &source->by.observer);
+}
+
+/* --- listeners and their sessions --- */
+
+/* Observes the point of open peers, which is not ready. Returns 0 or an errno value. */
+static int watch_point(struct ip_peer_point *point, const struct ip_source_type *type,
+                       struct ip_source *source) {
+  int error = ip_watcher_prepare(&point->peers->socket.socket->watcher);
+  if (error != 0) return error;
+  source->type = type;
+  source->object = point;
+  ip_observer_init(&source->by.observer, on_observed);
+  ip_wait_point_observe(&point->wait, &source->by.observer);
+  return 0;
+}
+
+static void unwatch_point(struct ip_source *source) {
+  struct ip_peer_point *point = source->object;
+  ip_wait_point_unobserve(&point->wait, &source->by.observer);
+}
+
+static int look_at_listener(lua_State *L, int index) {
+  struct ip_peers *peers = ip_listener_check(L, index);
+  if (peers == NULL) return IP_SOURCE_READY;
+  if (ip_wait_point_has_waiters(&peers->point.wait)) return IP_SOURCE_WAITS;
+  return ip_peers_look(L, peers, NULL) ? IP_SOURCE_READY : IP_SOURCE_WAITS;
+}
+
+static bool is_listener_ready(struct ip_source *source) {
+  const struct ip_peer_point *point = source->object;
+  return ip_peers_look(NULL, point->peers, NULL);
+}
+
+static int watch_listener(lua_State *L, int index, struct ip_source *source);
+
+static const struct ip_source_type listener_source = {.look = look_at_listener,
+                                                      .watch = watch_listener,
+                                                      .unwatch = unwatch_point,
+                                                      .is_ready = is_listener_ready,
+                                                      .external = true};
+
+static int watch_listener(lua_State *L, int index, struct ip_source *source) {
+  struct ip_peers *peers = ip_listener_check(L, index);
+  if (peers != NULL && !ip_wait_point_is_ready(&peers->point.wait))
+    return watch_point(&peers->point, &listener_source, source);
+  ip_source_fire(source);
+  return 0;
+}
+
+/* Does a receive of the session have to look at the socket? It has not ended. */
+static bool is_live(const struct ip_session_box *box) {
+  return box->socket.socket != NULL;
+}
+
+static int look_at_session(lua_State *L, int index) {
+  struct ip_session_box *box = ip_session_check(L, index);
+  if (!is_live(box)) return IP_SOURCE_READY;
+  if (ip_wait_point_has_waiters(&box->session->point.wait)) return IP_SOURCE_WAITS;
+  if (ip_peers_look(L, box->session->point.peers, box)) return IP_SOURCE_READY;
+  ip_session_expire(box->session);
+  return is_live(box) ? IP_SOURCE_WAITS : IP_SOURCE_READY;
+}
+
+static bool is_session_ready(struct ip_source *source) {
+  struct ip_session *session =
+      ip_container_of((struct ip_peer_point *)source->object, struct ip_session, point);
+  return ip_peers_look(NULL, session->point.peers, session->box);
+}
+
+static int watch_session(lua_State *L, int index, struct ip_source *source);
+
+static const struct ip_source_type session_source = {.look = look_at_session,
+                                                     .watch = watch_session,
+                                                     .unwatch = unwatch_point,
+                                                     .is_ready = is_session_ready,
+                                                     .external = true};
+
+static int watch_session(lua_State *L, int index, struct ip_source *source) {
+  struct ip_session_box *box = ip_session_check(L, index);
+  if (is_live(box) && !ip_wait_point_is_ready(&box->session->point.wait))
+    return watch_point(&box->session->point, &session_source, source);
+  ip_source_fire(source);
+  return 0;
 }
 
 /* --- queues --- */
@@ -206,10 +292,9 @@ static const struct {
   enum ip_class class;
   const struct ip_source_type *type;
 } types[] = {
-    {IP_CLASS_SOCKET, &socket_source},
-    {IP_CLASS_QUEUE, &queue_source},
-    {IP_CLASS_FIBER, &fiber_source},
-    {IP_CLASS_FILE_DESCRIPTOR, &descriptor_source},
+    {IP_CLASS_SOCKET, &socket_source},   {IP_CLASS_LISTENER, &listener_source},
+    {IP_CLASS_SESSION, &session_source}, {IP_CLASS_QUEUE, &queue_source},
+    {IP_CLASS_FIBER, &fiber_source},     {IP_CLASS_FILE_DESCRIPTOR, &descriptor_source},
 };
 
 const struct ip_source_type *ip_source_type_of(lua_State *L, int index) {

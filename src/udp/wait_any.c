@@ -59,7 +59,7 @@ static struct sources read_arguments(lua_State *L) {
 
 /* Raises the bad argument that the value on top of the stack is. [-0, +0, v] */
 IP_NO_RETURN static void refuse(lua_State *L, const struct sources *sources, size_t number) {
-  static const char expected[] = "socket, queue, fiber, ip.file_descriptor or integer";
+  static const char expected[] = "socket, listener, session, queue, fiber, ip.file_descriptor or integer";
   if (!sources->in_list) ip_argument_type_error(L, (int)number, expected);
   const char *got = ip_value_text_push(L, -1);
   lua_Integer position = (lua_Integer)number;
@@ -135,7 +135,10 @@ static void attempt_last(struct ip_operation *operation) {
   struct wait *wait = operation->object;
   for (size_t i = 0; i < wait->count; i++) {
     struct ip_source *source = &wait->sources[i];
-    if (source->type == NULL || source->type->is_ready == NULL || !source->type->is_ready(source)) continue;
+    if (source->type == NULL || source->type->is_ready == NULL) continue;
+    bool ready = source->type->is_ready(source);
+    if (operation->state != IP_OPERATION_ARMED) return; /* to look has completed and freed the wait */
+    if (!ready) continue;
     ip_source_fire(source);
     return;
   }
