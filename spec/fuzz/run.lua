@@ -92,7 +92,9 @@ end
 
 -- --- the actions ---
 
-local families = { "transfer", "fiber", "waiting", "coroutine", "collector", "descriptor", "listener", "wild", "values" }
+local families = {
+  "transfer", "fiber", "waiting", "coroutine", "collector", "descriptor", "listener", "wild", "values",
+}
 local WEIGHTS = { -- of what is played more often than once
   send = 30, receive = 30, receive_many = 6, send_many = 4, send_segments = 4, sleep = 4, yield = 4,
   foreign_resume = 10,
