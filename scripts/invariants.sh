@@ -40,6 +40,7 @@ exactly() {
 exactly 1 '[^a-z_]lua_resume\(' "lua_resume is called by the dispatcher alone"
 exactly 1 '[^a-z_]lua_yieldk\(' "lua_yieldk is called by ip_operation_suspend alone"
 exactly 0 '[^a-z_]lua_yield\(' "lua_yield"
+exactly 5 '[^a-z_]lua_callk\(' "lua_callk: the start of a task, the calls of serve, on_error of datagrams"
 exactly 2 '[^a-z_]uv_run\(' "uv_run: one iteration, and the end of the loop"
 exactly 1 '[^a-z_]uv_close\(' "uv_close"
 exactly 0 'uv_default_loop' "uv_default_loop"

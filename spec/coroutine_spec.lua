@@ -212,6 +212,29 @@ describe("a generator that waits", function()
     assert.is_nil((coroutine.wrap(fiber.current)()))
   end))
 
+  it("stays bounded by its fiber where somebody tries to resume it while it runs", with_loop(function()
+    local sock <close> = bound()
+    -- Waits twice; between the waits it tries to resume itself.
+    local function waits_again()
+      local self
+      self = co.create(function()
+        local ok, err = pcall(sock.receive_string, sock)
+        assert.is_false((co.resume(self)))
+        return ok, err, pcall(sock.receive_string, sock)
+      end)
+      return self
+    end
+    local timed_out, interrupted
+    assert.equal(ip.error.ETIMEDOUT, error_of(fiber.with_timeout, 0.01, function()
+      timed_out = { co.resume(waits_again()) }
+    end))
+    assert.same({ true, false, ip.error.ETIMEDOUT, false, ip.error.ETIMEDOUT }, timed_out)
+    local waiting = support.waiting(function() interrupted = { co.resume(waits_again()) } end)
+    waiting:interrupt()
+    waiting:join()
+    assert.same({ true, false, ip.error.INTERRUPTED, false, ip.error.INTERRUPTED }, interrupted)
+  end))
+
   it("has no fiber on the main thread", on_main(function()
     assert.is_nil((co.wrap(function() fiber.sleep(0.001) return fiber.current() end)()))
   end))

@@ -467,6 +467,46 @@ describe("a queue and coroutines of others", function()
   end))
 end)
 
+describe("waits on the main thread at the limit of nested C calls", function()
+  it("raise before they have taken anything", on_main(function()
+    local queue, semaphore, condition = fiber.queue(), fiber.semaphore(0), fiber.condition()
+    local got, acquired, put, released = 0, 0, 0, 0
+    fiber.on_error(function() end)
+    local function deep(depth, fn)
+      if depth > 0 then return (string.gsub("x", "x", function() return deep(depth - 1, fn) end)) end
+      fn()
+      return "x"
+    end
+    for depth = 180, 199 do
+      fiber.spawn(function()
+        queue:put(depth)
+        put = put + 1
+      end)
+      pcall(deep, depth, function() -- a fiber that is resumed at that depth may not be able to put
+        fiber.with_timeout(0.02, queue.get, queue)
+        got = got + 1
+      end)
+      fiber.spawn(function()
+        semaphore:release()
+        released = released + 1
+      end)
+      pcall(deep, depth, function()
+        fiber.with_timeout(0.02, semaphore.acquire, semaphore)
+        acquired = acquired + 1
+      end)
+      pcall(deep, depth, function() fiber.with_timeout(0.0001, condition.wait, condition) end)
+      pcall(deep, depth, function() fiber.with_timeout(0.0001, fiber.wait_any, fiber.queue(), fiber.queue()) end)
+      fiber.run()
+    end
+    samples.restore_on_error()
+    assert.is_true(got > 0 and acquired > 0)
+    assert.equal(put, got + #queue)
+    assert.equal(released, acquired + semaphore.permits)
+    assert.equal(0, condition:notify_all())
+    assert.equal(0, require("ip.core").fiber.statistics().operations)
+  end))
+end)
+
 describe("a queue's memory", function()
   it("needs no garbage in the steady state", with_loop(function()
     local queue, ping, pong = fiber.queue(), fiber.queue(), fiber.queue(1)

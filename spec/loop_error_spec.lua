@@ -196,6 +196,23 @@ for name, loop in pairs(loops) do
       sock:close()
     end))
 
+    it("is asked about a datagram that is cut, where on_truncation raises", with_loop(function()
+      local sock, client = support.receiver()
+      sock.on_truncation = "raise"
+      for _, text in ipairs { "too long", "fits" } do client:send(text) end
+      local asked, seen = {}, {}
+      loop(sock, function(text)
+        seen[#seen + 1] = text
+        sock:close()
+      end, { capacity = 4, on_error = function(err)
+        asked[#asked + 1] = err.name
+        return true
+      end })
+      assert.same({ "EMSGSIZE" }, asked)
+      assert.same({ "fits" }, seen)
+      client:close()
+    end))
+
     it("goes with a stop fiber and with a stop function", with_loop(function()
       local sock = refused()
       local stop = fiber.spawn(fiber.sleep, 0.01)

@@ -25,6 +25,7 @@ local function values_for(kind)
     reuse_address = true, reuse_port = true, broadcast = true, do_not_route = true, multicast_loop = false,
     send_buffer_size = 30000, receive_buffer_size = 40000, unicast_hops = 9, multicast_hops = 3,
     traffic_class = 0x28, multicast_interface = "lo", coalesce = true, receive_timeout = 2, send_timeout = 3,
+    on_truncation = "raise",
     join_multicast_group = kind.group, v6_only = kind.v6_only,
   }
   if is_linux then
@@ -60,7 +61,7 @@ local function ordered(values, ...)
   return setmetatable(options, { __pairs = function() return step end })
 end
 
-local properties = { receive_timeout = true, send_timeout = true }
+local properties = { receive_timeout = true, send_timeout = true, on_truncation = true }
 
 -- All that can be read of a socket, as text.
 local function state_of(sock)

@@ -466,6 +466,19 @@ describe("on_error of serve", function()
     assert.equal("closed", server:join())
   end))
 
+  it("hears of a datagram that is cut, where on_truncation raises", with_loop(function()
+    local sock, client = receiver()
+    sock.on_truncation = "raise"
+    for _, text in ipairs { "too long", "fits" } do client:send(text) end
+    local heard
+    assert.equal("closed", sock:serve(function(data)
+      assert.equal("fits", tostring(data))
+      sock:close()
+    end, { capacity = 4, on_error = function(err) heard = err end }))
+    assert.equal(ip.error.EMSGSIZE, heard)
+    client:close()
+  end))
+
   it("hears of the socket's own timeouts", with_loop(function()
     local sock = bound()
     sock.receive_timeout = 0.001

@@ -154,6 +154,7 @@ end
 ---@return ip.udp.listener
 function udp.listen(addr, port, options)
   addr = check.address(1, "listen", addr)
+  port = check.integer(2, "listen", port, 0, 65535)
   if options ~= nil then check.type(3, "listen", "table", options) end
   options = options or no_options
   local sock = build(listen_on, addr, port, listen.split(options))

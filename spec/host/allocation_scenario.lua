@@ -72,8 +72,17 @@ fiber.run(function()
   end, { buffer = buffer, stop = stop })
   promise(reason == "stopped" and seen == 1, "the end of a fiber stops a loop, with nothing lost")
   stop:join()
-  for data in client:datagrams { capacity = 8, stop = function() return true end } do
+  for data in client:datagrams { capacity = 8, on_error = error, stop = function() return true end } do
     promise(#data == 2, "a datagram is as long as it was sent")
+  end
+  for workers = 1, 2 do
+    local asking = fiber.spawn(function()
+      client:send("question")
+      promise(client:receive_string() == "no question", "an answer is what the handler returns")
+    end)
+    reason = server:serve(function(data) return { "no ", data } end, { stop = asking, workers = workers })
+    promise(reason == "stopped", "the end of a fiber stops a server")
+    asking:join()
   end
   local fd <close> = server:release()
   promise(not server.is_open, "release closes the socket")

@@ -78,13 +78,15 @@ static uint32_t items_of(const struct buffer *buffer, size_t size) {
 
 /* --- what datagrams come with --- */
 
+#define PACKET_INFO (IP_CONTROL_ADDRESS | IP_CONTROL_INTERFACE | IP_CONTROL_LOCAL)
+
 static const struct known {
   int level, type;
   size_t size;
   uint32_t items;
 } known[] = {
-    {IPPROTO_IP, IP_PKTINFO, sizeof(struct in_pktinfo), IP_CONTROL_ADDRESS | IP_CONTROL_INTERFACE},
-    {IPPROTO_IPV6, IPV6_PKTINFO, sizeof(struct in6_pktinfo), IP_CONTROL_ADDRESS | IP_CONTROL_INTERFACE},
+    {IPPROTO_IP, IP_PKTINFO, sizeof(struct in_pktinfo), PACKET_INFO},
+    {IPPROTO_IPV6, IPV6_PKTINFO, sizeof(struct in6_pktinfo), PACKET_INFO},
     {IPPROTO_IP, IP_TTL, sizeof(int), IP_CONTROL_HOPS},
     {IPPROTO_IPV6, IPV6_HOPLIMIT, sizeof(int), IP_CONTROL_HOPS},
     {IPPROTO_IP, IP_TOS, 1, IP_CONTROL_TRAFFIC_CLASS},

@@ -35,6 +35,8 @@ local wrong = {
   raw_value = { "", "nil", "1.5", "true", "{}" },
   serve_config = { "1", "{ workers = 0 }", "{ workers = '2' }", "{ on_error = 1 }", "{ stop = true }",
     "{ timeout = 5 }" },
+  listen_options = { "1", "{ max_sessions = 0 }", "{ idle_timeout = '5' }", "{ session_capacity = -1 }",
+    "{ accept = 1 }", "{ reuseaddr = true }", "{ receive_timeout = '5' }" },
   side = { "", "nil", "1", "'rd'", "'read'", "true" },
   command = { "", "nil", "1", "'FIONREAD'" },
   option = { "", "nil", "1", "'reuseaddr'", "'SO_REUSEADDR'", "'nosuch'", "''" },
@@ -61,6 +63,7 @@ local wrong = {
 local calls = {
   { "ip.udp.bind", "addr '127.0.0.1'", "port 0", "options nil" },
   { "ip.udp.connect", "addr '127.0.0.1'", "port 9", "options nil" },
+  { "ip.udp.listen", "addr '127.0.0.1'", "port 0", "listen_options nil" },
   { "unopened:open", "family 'v4'" },
   { "unopened:bind", "addr '127.0.0.1'", "port 0" },
   { "unopened:connect", "addr '127.0.0.1'", "port 9" },
@@ -149,6 +152,7 @@ local others = {
   -- a dot for a colon
   "sock.send_to('x', '127.0.0.1', 9)", "sock.receive(buf)", "sock.close()", "sock.bind('127.0.0.1', 0)",
   "buf.resize(1)", "buf.sub(1)", "batch.set(1, 'x')", "address.to_v6()", "ip.fiber.loop.step()",
+  "listener.accept()", "listener.dropped = 0", "return listener.sesions", "listener:close() listener:accept()",
   "sock.datagrams()", "sock.send_with(1, print)", "fiber.join()", "ip.error.EAGAIN.togeneric()",
   -- arguments in another order
   "sock:send_to('127.0.0.1', 9, 'x')", "sock:send_to('x', 9, '127.0.0.1')", "ip.udp.bind(53, '127.0.0.1')",
@@ -226,12 +230,12 @@ local function environment()
     connected = ip.udp.connect("127.0.0.1", sock.local_port, { receive_timeout = 0 }),
     buf = ip.byte_span.new(8), batch = ip.udp.batch.new(2, 8), address = ip.address.new("::1"),
     fiber = done, queue = ip.fiber.queue(1), condition = ip.fiber.condition(), semaphore = ip.fiber.semaphore(1),
-    group = ip.fiber.group(),
+    group = ip.fiber.group(), listener = ip.udp.listen("127.0.0.1", 0),
   }, { __index = _G }), sock.local_port
 end
 
 local function close(env)
-  for _, name in ipairs { "sock", "connected", "six", "unopened" } do env[name]:close() end
+  for _, name in ipairs { "sock", "connected", "six", "unopened", "listener" } do env[name]:close() end
 end
 
 -- What the library says to the source text; nil when it says nothing.

@@ -7,8 +7,8 @@
 #include <lauxlib.h>
 #include <lua.h>
 
-#if LUA_VERSION_NUM != 504
-#error "lua-ip is written for Lua 5.4"
+#if LUA_VERSION_NUM != 504 && LUA_VERSION_NUM != 505
+#error "lua-ip is written for Lua 5.4 and 5.5"
 #endif
 
 /* lua_closeslot came with 5.4.3, whose LUA_VERSION_RELEASE_NUM is still that of 5.4.0. */

@@ -85,6 +85,18 @@ static void adopt(lua_State *L, struct ip_runtime *runtime, struct ip_operation 
   }
 }
 
+/* Ends the generator's wait where what bounds the running coroutine is over already: the wait may have begun
+   without being bounded by it. */
+static void end_what_is_over(lua_State *L, struct ip_runtime *runtime, struct ip_operation *inner) {
+  struct ip_context *context = runtime->pending_raises != 0 ? ip_context_of(L, runtime) : NULL;
+  if (context == NULL) return;
+  inner = innermost(inner);
+  if (ip_context_is_interrupted(context))
+    ip_operation_complete(inner, IP_ERROR_FIBER, ip_failure(IP_FIBER_INTERRUPTED));
+  else if (ip_context_find_expired(context, false) != NULL)
+    ip_operation_expire(inner);
+}
+
 /* wait_inside(co) -> true after waiting as long as the coroutine `co` does; the caller then resumes `co`.
    false when this coroutine cannot suspend; resuming `co` then makes its call raise. nil when `co` is not
    suspended in an operation of this library. Suspends: yes. */
@@ -104,7 +116,15 @@ static int coroutine_wait_inside(lua_State *L) {
   if (delegate->context != NULL) delegate->context->waiting = delegate->payload.delegate.innermost;
   delegate->object = inner;
   ip_pooled(inner)->delegate = delegate;
+  end_what_is_over(L, runtime, inner);
   return ip_operation_suspend(L, delegate);
+}
+
+/* Can the coroutine be resumed? One that runs keeps the context that bounds it, whoever tries to resume it. */
+static bool is_suspended(lua_State *thread) {
+  if (lua_status(thread) == LUA_YIELD) return true;
+  lua_Debug frame;
+  return lua_status(thread) == LUA_OK && lua_getstack(thread, 0, &frame) == 0;
 }
 
 /* enter(co) -> true | nothing: the context of this coroutine bounds the calls of `co` until leave(co). */
@@ -112,7 +132,7 @@ static int coroutine_enter(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   ip_argument_check_type(L, 1, LUA_TTHREAD);
   struct ip_context *context = ip_context_of(L, runtime);
-  if (context == NULL) return 0;
+  if (context == NULL || !is_suspended(lua_tothread(L, 1))) return 0;
   ip_context_enter(L, runtime, 1, context);
   runtime->nested_coroutines++;
   lua_pushboolean(L, true);

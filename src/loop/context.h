@@ -71,6 +71,9 @@ void ip_context_forget(struct ip_context *context, const struct ip_operation *op
    expired, too. */
 struct ip_scope *ip_context_find_expired(const struct ip_context *context, bool waits);
 
+/* Is an interruption pending that no shield holds back? */
+bool ip_context_is_interrupted(const struct ip_context *context);
+
 /* Marks a scope as expired. Idempotent. Does not call Lua. */
 void ip_scope_expire(struct ip_runtime *runtime, struct ip_scope *scope);
 

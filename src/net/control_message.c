@@ -72,9 +72,9 @@ static void note_traffic_class(const struct item *item, struct ip_control *contr
   if (control->items & IP_CONTROL_TRAFFIC_CLASS) control->traffic_class &= 0xff;
 }
 
-static void note_local(struct ip_control *control, const struct ip_address *address) {
+static void note_local(struct ip_control *control, const struct ip_address *address, bool is_v6) {
   if (ip_address_is_multicast(address) || ip_address_is_unspecified(address)) return;
-  control->local = *address;
+  control->local = is_v6 ? ip_address_to_v6(address) : *address;
   control->items |= IP_CONTROL_LOCAL;
 }
 
@@ -94,8 +94,7 @@ static void note_v4_info(const struct item *item, bool is_v6, struct ip_control 
   control->address = is_v6 ? ip_address_to_v6(&address) : address;
   note_interface(control, (uint32_t)info.ipi_ifindex);
   memcpy(address.bytes, &info.ipi_spec_dst, sizeof info.ipi_spec_dst);
-  note_local(control, &address);
-  if (is_v6) control->local = ip_address_to_v6(&control->local);
+  note_local(control, &address, is_v6);
 }
 
 #endif
@@ -130,7 +129,7 @@ static void note_v6_info(const struct item *item, struct ip_control *control) {
   memcpy(control->address.bytes, &info.ipi6_addr, sizeof info.ipi6_addr);
   if (ip_address_needs_scope(&control->address)) control->address.scope_id = (uint32_t)info.ipi6_ifindex;
   note_interface(control, (uint32_t)info.ipi6_ifindex);
-  note_local(control, &control->address);
+  note_local(control, &control->address, true);
 }
 
 #endif

@@ -42,7 +42,7 @@ struct ip_peers *ip_listener_check(lua_State *L, int arg) {
 
 static struct listener *check_open(lua_State *L, const char *operation) {
   struct listener *listener = check(L);
-  if (listener->peers == NULL) ip_error_raise(L, EBADF, operation);
+  if (listener->peers == NULL) ip_error_raise_with_hint(L, EBADF, operation, "the listener is closed");
   return listener;
 }
 
@@ -233,8 +233,9 @@ static int start_accept(lua_State *L, const struct ip_operation_type *type, stru
 /* listener:accept() -> session: the next peer that was heard for the first time; its first datagram is the
    session's first receive. Raises ECANCELED, EBADF, and what the accept function raised. Suspends: yes. */
 static int listener_accept(lua_State *L) {
+  struct ip_peers *peers = check_open(L, accept_type.name)->peers;
   lua_settop(L, 1);
-  return start_accept(L, &accept_type, check_open(L, accept_type.name)->peers);
+  return start_accept(L, &accept_type, peers);
 }
 
 /* listener:try_accept() -> session | nil, err: like accept, but returns nil and an EAGAIN error instead of

@@ -14,9 +14,9 @@
 
 /* --- loops that a fiber stops --- */
 
-/* Ends a waiting receive when a fiber ends. It is the object of the receive's operation, so it is no memory of
-   Lua: when somebody closes the coroutine that waits, Lua may collect what its frames hold while the operation
-   is still waiting. */
+/* Ends a waiting receive when a fiber ends. It is the object of the receive's operation, so it is no memory
+   of Lua: when somebody closes the coroutine that waits, Lua may collect what its frames hold while the
+   operation is still waiting. */
 struct ip_stop_watch {
   struct ip_fiber_watch watch; /* on the fiber that stops the loop, while the receive waits */
   struct ip_operation *operation;

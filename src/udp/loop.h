@@ -90,9 +90,9 @@ static inline void ip_udp_loop_count_error(struct ip_udp_loop *loop) {
   loop->runtime->budget--;
 }
 
-/* Receives one datagram, of which the span then shows the bytes. Returns code 0, an enum ip_udp_loop_end, EAGAIN
-   where the loop has to wait (ip_udp_loop_wait), or another errno value. `stop` is the index of the fiber that
-   stops the loop. [-0, +0, e] */
+/* Receives one datagram into the span, which does not have its length yet (ip_udp_loop_accept). Returns code
+   0, an enum ip_udp_loop_end, EAGAIN where the loop has to wait (ip_udp_loop_wait), or another errno value.
+   `stop` is the index of the fiber that stops the loop. [-0, +0, e] */
 static inline struct ip_failure ip_udp_loop_try(lua_State *L, int stop, struct ip_udp_loop *loop,
                                                 struct ip_received *received, bool *yields) {
   if (IP_UNLIKELY(ip_udp_loop_is_closed(loop))) return ip_failure(IP_LOOP_CLOSED);
@@ -118,15 +118,15 @@ struct ip_operation *ip_udp_loop_wait(lua_State *L, int stop, struct ip_udp_loop
 /* Does the main thread drive the event loop for this loop? Its C function then returns from
    ip_operation_suspend, and goes on there: what went on in the operation's continuation would nest a C frame
    for each wait. In a coroutine the continuation goes on, and ip_operation_suspend does not return. */
-static inline bool ip_udp_loop_is_driven(lua_State *L, const struct ip_udp_loop *loop) {
+static inline bool ip_udp_loop_is_driven(const lua_State *L, const struct ip_udp_loop *loop) {
   return L == loop->runtime->main;
 }
 
 /* Would a wait until `deadline` be over before it begins? Raises the deadline of a scope. [-0, +0, e] */
 bool ip_udp_loop_is_too_late(lua_State *L, const struct ip_udp_loop *loop, ip_deadline deadline, bool yields);
 
-/* Returns the failure that a wait has ended with, which may be an enum ip_udp_loop_end; code 0 for what only the
-   program itself can cause: it ends every loop. */
+/* Returns the failure that a wait has ended with, which may be an enum ip_udp_loop_end; code 0 for what only
+   the program itself can cause: it ends every loop. */
 struct ip_failure ip_udp_loop_classify(const struct ip_udp_loop *loop, enum ip_error_category category,
                                        struct ip_failure failure);
 

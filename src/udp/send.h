@@ -62,8 +62,8 @@ void ip_send_describe_endpoint(lua_State *L, int address, int port, struct ip_er
 int ip_send_suspend(lua_State *L, const struct ip_operation_type *type, const struct ip_socket_box *box,
                     union ip_payload payload, enum ip_wait wait);
 
-/* Tries once to send: sets the number of bytes that were sent, or returns the failure. EAGAIN: the call has to
-   wait. EPIPE after shutdown. Does not call Lua. */
+/* Tries once to send: sets the number of bytes that were sent, or returns the failure. EAGAIN: the call has
+   to wait. EPIPE after shutdown. Does not call Lua. */
 struct ip_failure ip_send_try(struct ip_socket *socket, struct ip_send *send, size_t *sent);
 
 /* What a send waits with: its unsent data, and its deadline. */

@@ -1,8 +1,8 @@
 /* serve.c: one worker of `serve`: receives a datagram, calls the handler, sends its answer, and so on.
 
    The worker is a C function that calls functions of the program, which may wait: it calls them by lua_callk,
-   and what it goes on with is in its struct server, not in C variables. In a coroutine each wait and each call
-   that waits ends in a continuation, which runs the loop of serve_on from there. On the main thread they
+   and what it goes on with is in its struct server, not in C variables. In a coroutine each wait and each
+   call that waits ends in a continuation, which runs the loop of serve_on from there. On the main thread they
    return to that loop (ip_udp_loop_is_driven). Each function says what it may raise. */
 #include "udp/serve.h"
 

@@ -39,7 +39,8 @@ static struct ip_session_box *check(lua_State *L) {
 
 /* Raises the error of a session that is over. [-0, +0, e] */
 IP_NO_RETURN static int raise_over(lua_State *L, const struct ip_session_box *box, const char *operation) {
-  ip_error_raise(L, box->idle ? ETIMEDOUT : EBADF, operation);
+  if (box->idle) ip_error_raise(L, ETIMEDOUT, operation);
+  ip_error_raise_with_hint(L, EBADF, operation, "the session is closed");
 }
 
 /* Returns the box at 1, whose session is open; raises EBADF or, where its peer was silent, ETIMEDOUT.

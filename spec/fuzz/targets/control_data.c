@@ -106,14 +106,19 @@ static void check_build(struct input *input) {
   struct msghdr message = {.msg_flags = 0};
   union ip_control_buffer *buffer = malloc(sizeof *buffer);
   if (buffer == NULL) abort();
+  memset(buffer, 0xaa, sizeof *buffer);
   int error = ip_control_build(&message, buffer, &control, v4_path);
   PROMISE(error == 0 || (control.items & IP_CONTROL_ADDRESS) != 0,
           "only an address can be of another family");
   if (error == 0 && control.items != 0) {
     PROMISE(message.msg_controllen <= sizeof *buffer, "it fits");
     size_t walked = 0;
-    for (struct cmsghdr *each = CMSG_FIRSTHDR(&message); each != NULL; each = CMSG_NXTHDR(&message, each))
-      walked += CMSG_SPACE(each->cmsg_len - CMSG_LEN(0));
+    for (struct cmsghdr *each = CMSG_FIRSTHDR(&message); each != NULL; each = CMSG_NXTHDR(&message, each)) {
+      size_t space = CMSG_SPACE(each->cmsg_len - CMSG_LEN(0));
+      for (size_t i = each->cmsg_len; i < space; i++)
+        PROMISE(((unsigned char *)each)[i] == 0, "padding discloses nothing");
+      walked += space;
+    }
     PROMISE(walked == message.msg_controllen, "the messages fill it");
     ip_control_parse(&message, !v4_path, &parsed);
     if (control.items & IP_CONTROL_HOPS) PROMISE(parsed.hops == control.hops, "hops");
