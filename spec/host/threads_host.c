@@ -53,8 +53,10 @@ static void *run(void *argument) {
 
 static void sleep_milliseconds(long milliseconds) {
   struct timespec time = {.tv_nsec = milliseconds * 1000000};
-  while (nanosleep(&time, &time) != 0 && errno == EINTR)
-    continue;
+  int status;
+  do
+    status = nanosleep(&time, &time);
+  while (status != 0 && errno == EINTR);
 }
 
 /* The child has the states of all threads, none of which runs, and makes one of its own. */

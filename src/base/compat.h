@@ -35,4 +35,13 @@ static inline int ip_compat_close_thread(lua_State *thread, lua_State *from) {
 #endif
 }
 
+/* A new state; Lua 5.5 takes a seed for its hashes, which is 0 here. NULL: memory is short. */
+static inline lua_State *ip_compat_new_state(lua_Alloc allocate, void *context) {
+#if LUA_VERSION_NUM >= 505
+  return lua_newstate(allocate, context, 0);
+#else
+  return lua_newstate(allocate, context);
+#endif
+}
+
 #endif

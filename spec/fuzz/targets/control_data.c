@@ -81,7 +81,9 @@ static void check_parse(const uint8_t *data, size_t size, bool cut, bool is_v6) 
   bool has_error;
   uint32_t items = model(exact, size, &has_error);
   ip_control_parse(&message, is_v6, &control);
-  PROMISE(control.items == items, "what is complete counts, and nothing else");
+  uint32_t local = control.items & IP_CONTROL_LOCAL;
+  PROMISE((control.items & ~local) == items, "what is complete counts, and nothing else");
+  PROMISE(local == 0 || (items & IP_CONTROL_ADDRESS) != 0, "a local address comes with a destination");
   PROMISE(ip_control_parse_error(&message, is_v6, &error) == has_error, "an error that is complete is found");
   free(exact);
 }
