@@ -53,8 +53,6 @@ static void on_fiber_ended(struct ip_fiber_watch *watch) {
 
 /* Watches the fiber at `stop`. It has not ended, because only the dispatcher ends fibers. */
 static void watch_fiber(lua_State *L, int stop, struct ip_udp_loop *loop, struct ip_operation *operation) {
-  if (operation->state != IP_OPERATION_ARMED)
-    return; /* the descriptor could not be watched: the wait is over */
   struct ip_stop_watch *stop_watch = loop->stop_watch;
   operation->type = &loop->type->watched;
   operation->object = stop_watch;
