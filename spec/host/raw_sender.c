@@ -4,6 +4,11 @@
              a datagram from any address and port
           raw_sender icmp TYPE CODE SOURCE PORT DESTINATION PORT
              an ICMP error, from DESTINATION, about a datagram from SOURCE to DESTINATION
+          raw_sender storm COUNT SOURCE PORT DESTINATION PORT
+             so many ICMP errors about such datagrams, of every type and code in turn
+          raw_sender peers DESTINATION PORT
+             for each line "FIRST COUNT" on its standard input, a datagram of each of the peers FIRST to
+             FIRST + COUNT - 1, whose addresses and ports all differ
 
    Addresses are IPv4. */
 #include <arpa/inet.h>
@@ -12,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 enum { IP_HEADER = 20, UDP_HEADER = 8, ICMP_HEADER = 8, LARGEST_TEXT = 1000, TIME_TO_LIVE = 64 };
 
@@ -87,11 +91,53 @@ static void put_icmp_error(struct packet *packet, char **argv) {
 }
 
 static void send_packet(const struct packet *packet, const char *destination) {
+  static int fd = -1;
   struct sockaddr_in to = {.sin_family = AF_INET};
-  int fd = socket(AF_INET, SOCK_RAW, IPPROTO_RAW);
+  if (fd < 0) fd = socket(AF_INET, SOCK_RAW, IPPROTO_RAW);
   if (fd < 0 || inet_pton(AF_INET, destination, &to.sin_addr) != 1) fail("socket");
   if (sendto(fd, packet->bytes, packet->length, 0, (struct sockaddr *)&to, sizeof to) < 0) fail("sendto");
-  close(fd);
+}
+
+static void send_icmp_error(struct packet *packet, char **argv) {
+  packet->length = 0;
+  put_ip_header(packet, ICMP_HEADER + IP_HEADER + UDP_HEADER, IPPROTO_ICMP, argv[6], argv[4]);
+  put_icmp_error(packet, argv);
+  send_packet(packet, argv[4]);
+}
+
+/* Unreachable (3), source quench (4), redirect (5), time exceeded (11), bad parameter (12), and what RFC 1700
+   does not know. */
+static void send_storm(struct packet *packet, char **argv) {
+  static const char *const types[] = {"3", "3", "11", "12", "3", "4", "5", "3", "42"};
+  int count = atoi(argv[2]);
+  for (int i = 0; i < count; i++) {
+    char type[16], code[16];
+    snprintf(type, sizeof type, "%s", types[(size_t)i % (sizeof types / sizeof types[0])]);
+    snprintf(code, sizeof code, "%d", i % 17);
+    send_icmp_error(packet, (char *[]){argv[0], argv[1], type, code, argv[3], argv[4], argv[5], argv[6]});
+  }
+}
+
+/* A thousand ports of each address of 127.1.0.0/16. */
+static void send_as_peer(struct packet *packet, char **argv, int number) {
+  char address[INET_ADDRSTRLEN], port[16];
+  int host = number / 1000;
+  snprintf(address, sizeof address, "127.1.%d.%d", host / 250 % 256, host % 250 + 1);
+  snprintf(port, sizeof port, "%d", 1024 + number % 1000);
+  packet->length = 0;
+  put_ip_header(packet, UDP_HEADER + 1, IPPROTO_UDP, address, argv[2]);
+  put_datagram(packet, port, argv[3], "x");
+  send_packet(packet, argv[2]);
+}
+
+static void send_as_peers(struct packet *packet, char **argv) {
+  char line[64];
+  while (fgets(line, sizeof line, stdin) != NULL) {
+    char *rest = line;
+    long first = strtol(line, &rest, 10), count = strtol(rest, NULL, 10);
+    for (long i = 0; i < count; i++)
+      send_as_peer(packet, argv, (int)(first + i));
+  }
 }
 
 int main(int argc, char **argv) {
@@ -103,9 +149,15 @@ int main(int argc, char **argv) {
     return 0;
   }
   if (argc == 8 && strcmp(argv[1], "icmp") == 0) {
-    put_ip_header(&packet, ICMP_HEADER + IP_HEADER + UDP_HEADER, IPPROTO_ICMP, argv[6], argv[4]);
-    put_icmp_error(&packet, argv);
-    send_packet(&packet, argv[4]);
+    send_icmp_error(&packet, argv);
+    return 0;
+  }
+  if (argc == 7 && strcmp(argv[1], "storm") == 0) {
+    send_storm(&packet, argv);
+    return 0;
+  }
+  if (argc == 4 && strcmp(argv[1], "peers") == 0) {
+    send_as_peers(&packet, argv);
     return 0;
   }
   fputs("raw_sender: wrong arguments\n", stderr);
