@@ -113,8 +113,8 @@ local function print_result(result)
   result.bits_per_second = result.seconds > 0 and result.bytes * 8 / result.seconds or 0.0
   result.datagrams_per_second = result.seconds > 0 and result.received / result.seconds or 0.0
   if options.json then return say(json_of(result)) end
-  say(("%s, %d datagrams/s; %d of %d lost (%.2f %%), of these %d dropped by the receiving system; %d reordered; "
-    .. "jitter %.3f ms"):format(rate_text(result.bits_per_second), result.datagrams_per_second // 1, result.lost,
+  say(("%s, %.0f datagrams/s; %d of %d lost (%.2f %%), of these %d dropped by the receiving system; %d reordered; "
+    .. "jitter %.3f ms"):format(rate_text(result.bits_per_second), result.datagrams_per_second, result.lost,
     result.sent, result.sent > 0 and 100 * result.lost / result.sent or 0, result.dropped, result.reordered,
     result.jitter * 1e3))
 end
@@ -156,13 +156,18 @@ local function finish(sock, run, total, address, port)
       reordered = flow.reordered, dropped = dropped, seconds = seconds, jitter = flow.jitter,
       from = ip.tostring(address, port) }
   end
-  sock:try_send_to(flow.report, address, port)
+  pcall(sock.try_send_to, sock, flow.report, address, port) -- a forged sender may be one that nothing can be sent to
+end
+
+local function is_finite(number)
+  return number == number and math.abs(number) < math.huge
 end
 
 -- Takes one datagram: the bytes of `data` from `position` on.
 local function take(sock, data, position, length, time, address, port)
   if length < HEADER_SIZE then return end
   local kind, run, number, sent = data:unpack(HEADER, position)
+  if number < 0 or not is_finite(sent) then return end
   if kind == DATA then
     if flow == nil or flow.run ~= run then
       if flow and not flow.report and time - flow.last < SILENCE then return end
@@ -319,21 +324,30 @@ local function send_all(step, per_step)
   until time - begin >= options.seconds or sent >= most
 end
 
+-- Returns what a report of this run says; nil for any other datagram.
+local function read_report(data, run)
+  if #data ~= string.packsize(REPORT_FORMAT) then return nil end
+  local report = table.pack(data:unpack(REPORT_FORMAT))
+  if report[1] ~= REPORT or report[2] ~= run then return nil end
+  for i = 3, 8 do
+    if report[i] < 0 or not is_finite(report[i]) then return nil end
+  end
+  return report
+end
+
 local function ask_for_report(sock, run)
   local last = string.pack(HEADER, END, run, sent, now())
   local buf = byte_span.new(64)
   for _ = 1, TRIES do
     pcall(sock.send, sock, last)
-    local ok, n = pcall(fiber.with_timeout, PATIENCE, function()
+    local ok, report = pcall(fiber.with_timeout, PATIENCE, function()
       while true do
         local n = sock:receive(buf:resize(64))
-        if n == string.packsize(REPORT_FORMAT) then
-          local kind, its_run = buf:unpack(REPORT_FORMAT)
-          if kind == REPORT and its_run == run then return n end
-        end
+        local found = read_report(buf:resize(n), run)
+        if found then return found end
       end
     end)
-    if ok then return table.pack(buf:resize(n):unpack(REPORT_FORMAT)) end
+    if ok then return report end
   end
 end
 

@@ -228,14 +228,23 @@ local function run(sock, request)
   transfer_of(request)(transfer)
 end
 
+-- Connects to the client from a port of its own; nil where that cannot be: a forged sender may be one that no route
+-- leads to.
+local function connect_to(session)
+  local from = not options.address.is_unspecified and options.address or nil
+  local ok, result = pcall(ip.udp.connect, session.remote_address, session.remote_port, { local_address = from })
+  if ok then return result end
+  return nil, result
+end
+
 -- Serves one client. Its request comes through the session, and the transfer has a port of its own, as RFC 1350 wants
 -- it. While it lasts, the session takes the client's repeated requests, which are not answered.
 local function serve(client)
   local session <close> = client
   local request = message.parse_request((session:receive_string()))
   if request == nil then return end
-  local from = not options.address.is_unspecified and options.address or nil
-  local sock <close> = ip.udp.connect(session.remote_address, session.remote_port, { local_address = from })
+  local sock <close>, problem = connect_to(session)
+  if not sock then return report(session, request, "failed: " .. tostring(problem)) end
   local ok, err = pcall(run, sock, request)
   if not ok and type(err) == "table" then
     pcall(sock.send, sock, message.error_packet(err.code, err.text))

@@ -42,9 +42,10 @@ build_lua() {
 build_libuv() {
   [ ! -e "$2/include/uv.h" ] || return 0
   say "building libuv from $1"
-  cmake -S "$1" -B "$2/build" -DCMAKE_BUILD_TYPE=Debug -DBUILD_TESTING=OFF -DLIBUV_BUILD_TESTS=OFF \
-    -DCMAKE_INSTALL_PREFIX="$2" -DCMAKE_INSTALL_LIBDIR=lib >"$2.log" 2>&1
-  cmake --build "$2/build" -j 2 --target install >>"$2.log" 2>&1
+  rm -rf "$2" # what is left of a build that has failed
+  { cmake -S "$1" -B "$2/build" -DCMAKE_BUILD_TYPE=Debug -DBUILD_TESTING=OFF -DLIBUV_BUILD_TESTS=OFF \
+    -DCMAKE_INSTALL_PREFIX="$2" -DCMAKE_INSTALL_LIBDIR=lib &&
+    cmake --build "$2/build" -j 2 --target install; } >"$2.log" 2>&1 || { cat "$2.log" >&2; exit 1; }
 }
 
 # run LUA LIBUV: builds the library on these two (empty: the system's), and plays the fuzzer and the specs.

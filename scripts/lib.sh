@@ -143,12 +143,14 @@ lua_command() {
 }
 
 # build DIRECTORY [CMAKE OPTION...]: configures and builds, and sets the paths on which Lua finds the result.
+# With BUILD_TARGETS it builds these targets alone.
 build() {
   directory=$1
   shift
   say "building in $directory"
   cmake -S . -B "$directory" "$@" >"$directory.log" 2>&1 || { cat "$directory.log" >&2; exit 1; }
-  cmake --build "$directory" -j 2 >"$directory.log" 2>&1 || { cat "$directory.log" >&2; exit 1; }
+  # shellcheck disable=SC2086
+  cmake --build "$directory" -j 2 ${BUILD_TARGETS:+--target $BUILD_TARGETS} >"$directory.log" 2>&1 || { cat "$directory.log" >&2; exit 1; }
   rm -f "$directory.log"
   export LUA_PATH="$project/lua/?.lua;$project/lua/?/init.lua;$project/?.lua;;"
   export LUA_CPATH="$project/$directory/?.so;;"
