@@ -40,7 +40,8 @@ local function fold(line)
   if line:find("^[|#!]") then return line end
   local indent = line:find("^%- ") and "  " or ""
   local folded, width, in_code = {}, 0, false
-  for space, word in line:gmatch("(%s*)(%S+)") do
+  for gap, word in line:gmatch("(%s*)(%S+)") do
+    local space = gap
     if not in_code and width > 0 and width + #space + #word > WIDTH then
       space, width = "\n" .. indent, #indent
     else

@@ -4,6 +4,8 @@
 return {
   { "echo", "lua-ip", "floor-a", 1.05, what = "echo, one datagram per call" },
   { "echo", "lua-ip coalesce", "floor-a", 0.85, what = "the same in `coalesce` mode" },
+  { "echo", "lua-ip sessions", "lua-ip", 1.50, what = "echo through a session of `ip.udp.listen`" },
+  { "ping-pong", "lua-ip sessions", "lua-ip", 1.50, what = "the same, one in flight, on one core" },
   { "ping-pong", "lua-ip", "floor-a", 1.03, what = "ping-pong on one core",
     why = "lua-ip makes one system call less than the floor (3 instead of 4), and spends 3,200 more user "
       .. "instructions: 540 in an iteration of libuv's loop, with three reads of the clock; 1,230 in Lua, "

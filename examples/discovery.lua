@@ -93,10 +93,12 @@ local function answer(listener, sender)
 end
 
 local function answer_forever(listener, sender)
+  local reported
   while true do
     local _, err = pcall(answer, listener, sender)
     if not is_passing(err) then error(err, 0) end
-    complain(tostring(err))
+    if err ~= reported then complain(tostring(err)) end
+    reported = err -- a series of equal errors is reported once
     ip.fiber.yield() -- an endless series of errors must not starve other fibers
   end
 end

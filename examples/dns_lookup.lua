@@ -14,8 +14,7 @@ local LONGEST_CHAIN = 16 -- of CNAME records
 -- Parses "A,AAAA" into a list of type names.
 local function read_types(text)
   local types = {}
-  for name in (text .. ","):gmatch("(.-),") do
-    name = name:upper()
+  for name in (text:upper() .. ","):gmatch("(.-),") do
     if name ~= "A" and name ~= "AAAA" and name ~= "TXT" then return nil, "some of A, AAAA, TXT expected" end
     types[#types + 1] = name
   end

@@ -91,8 +91,12 @@ end
 local function report(control)
   control:send(string.pack(REPORT, options.number, 0, 0))
   while true do
-    control:receive_string()
-    control:send(string.pack(REPORT, options.number, echoes, os.clock()))
+    local ok, err = pcall(function()
+      control:receive_string()
+      control:send(string.pack(REPORT, options.number, echoes, os.clock()))
+    end)
+    if not ok and not is_passing(err) then error(err, 0) end
+    if not ok then ip.fiber.yield() end
   end
 end
 
@@ -167,11 +171,31 @@ function children:start(role, values)
   self.pipes[#self.pipes + 1] = assert(io.popen("exec " .. table.concat(words, " "), "w"))
 end
 
-local function receive_report(control)
-  local ok, text, _, port = pcall(control.receive_string, control)
-  if not ok then error(("a worker does not answer (%s)"):format(text), 0) end
+-- Returns what a report says; nil for a datagram of somebody else, whom nobody keeps from sending to the port.
+local function read_report(text, count)
+  if #text ~= string.packsize(REPORT) then return nil end
   local number, echoed, processor_time = string.unpack(REPORT, text)
-  return { number = number, port = port, echoes = echoed, processor_time = processor_time }
+  if number < 1 or number > count or echoed < 0 or not (processor_time >= 0 and processor_time < math.huge) then
+    return nil
+  end
+  return { number = number, echoes = echoed, processor_time = processor_time }
+end
+
+-- Waits for a report of worker `number`, or of any. Once the port of a worker is known, its reports come from there.
+local function receive_report(control, count, ports, number)
+  local function next_report()
+    while true do
+      local text, _, port = control:receive_string()
+      local said = read_report(text, count)
+      if said and (number or said.number) == said.number and ports[said.number] == (number and port) then
+        said.port = port
+        return said
+      end
+    end
+  end
+  local ok, result = pcall(ip.fiber.with_timeout, PATIENCE, next_report)
+  if not ok then error(("a worker does not answer (%s)"):format(result), 0) end
+  return result
 end
 
 -- Starts workers on one port and waits until all listen. Returns the port and a function that requests the
@@ -185,13 +209,13 @@ local function start_workers(group, count)
     os.exit(1, true)
   end
   local port = holder.local_port
-  local control = ip.udp.bind("127.0.0.1", 0, { receive_timeout = PATIENCE })
+  local control = ip.udp.bind("127.0.0.1", 0)
   for i = 1, count do
     group:start("worker", { number = i, port = port, control = control.local_port })
   end
   local ports = {}
   for _ = 1, count do
-    local first = receive_report(control)
+    local first = receive_report(control, count, ports)
     ports[first.number] = first.port
   end
   holder:close()
@@ -199,7 +223,7 @@ local function start_workers(group, count)
     local reports = {}
     for i = 1, count do
       control:send_to("how many?", "127.0.0.1", ports[i])
-      reports[i] = receive_report(control)
+      reports[i] = receive_report(control, count, ports, i)
     end
     return reports
   end
@@ -289,5 +313,9 @@ if options.role then
   roles[options.role]()
 else
   local count = options.workers or cores()
-  ip.fiber.run(options.serve and serve or measure_until_interrupted, count)
+  local ok, problem = pcall(ip.fiber.run, options.serve and serve or measure_until_interrupted, count)
+  if not ok then
+    complain(tostring(problem))
+    os.exit(1, true)
+  end
 end

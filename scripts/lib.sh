@@ -40,6 +40,9 @@ missing_tools() {
   has luacheck || echo luacheck
   has dig || echo dig
   has dnsmasq || echo dnsmasq
+  has curl || echo curl
+  has tftp || echo tftp-hpa
+  has atftp || echo atftp
   [ "$(uname)" = Linux ] || return 0
   has ip || echo iproute2
   has nft || echo nftables
@@ -52,6 +55,7 @@ missing_tools() {
   has apt-get || return 0 # without these modules, the specs that exchange descriptors with them are skipped
   "$(lua_command)" -e 'require "luv"' 2>/dev/null || echo luv
   "$(lua_command)" -e 'require "socket"' 2>/dev/null || echo luasocket
+  [ -e /usr/share/lua/5.2/copas.lua ] || echo lua-copas
 }
 
 # On a system without apt-get, lint.sh skips the missing tools.
@@ -139,12 +143,14 @@ lua_command() {
 }
 
 # build DIRECTORY [CMAKE OPTION...]: configures and builds, and sets the paths on which Lua finds the result.
+# With BUILD_TARGETS it builds these targets alone.
 build() {
   directory=$1
   shift
   say "building in $directory"
   cmake -S . -B "$directory" "$@" >"$directory.log" 2>&1 || { cat "$directory.log" >&2; exit 1; }
-  cmake --build "$directory" -j 2 >"$directory.log" 2>&1 || { cat "$directory.log" >&2; exit 1; }
+  # shellcheck disable=SC2086
+  cmake --build "$directory" -j 2 ${BUILD_TARGETS:+--target $BUILD_TARGETS} >"$directory.log" 2>&1 || { cat "$directory.log" >&2; exit 1; }
   rm -f "$directory.log"
   export LUA_PATH="$project/lua/?.lua;$project/lua/?/init.lua;$project/?.lua;;"
   export LUA_CPATH="$project/$directory/?.so;;"

@@ -178,6 +178,54 @@ scenarios["a coroutine that only the library holds while it waits"] = function()
   for i = 1, 10 do assert.equal(tostring(i), got[i]) end
 end
 
+scenarios["queues, semaphores, conditions and groups, and waits that are ended"] = function()
+  local queue, lock, condition, sum = fiber.queue(2), fiber.semaphore(1), fiber.condition(), 0
+  do
+    local group <close> = fiber.group()
+    for i = 1, 3 do
+      group:spawn(function()
+        hook()
+        for value in queue:values() do
+          local guard <close> = lock:hold() -- luacheck: ignore guard
+          fiber.yield()
+          sum = sum + #value
+          condition:notify_all()
+        end
+      end).name = "taker " .. i
+    end
+    for i = 1, 20 do queue:put(("x"):rep(i)) end
+    while sum < 100 do condition:wait() end
+    for _ = 1, 5 do
+      local other = fiber.queue()
+      local ended = coroutine.create(function() other:get() end)
+      coroutine.resume(ended)
+      pcall(fiber.with_timeout, 0.0001, other.get, other)
+      other:put({})
+      coroutine.close(ended)
+      assert.equal(1, #other)
+    end
+    queue:close()
+    group:join()
+  end
+  assert.equal(210, sum)
+  assert.equal(1, lock.permits)
+end
+
+scenarios["wait_any over sources that come and go"] = function()
+  local sock, port = bound()
+  for round = 1, 10 do
+    local queue = fiber.queue()
+    local sender = spawn(function()
+      if round % 2 == 0 then queue:put({}) else sock:send_to("x", "127.0.0.1", port) end
+    end)
+    local found = fiber.wait_any { queue, fiber.queue(), sock }
+    assert.equal(round % 2 == 0 and queue or sock, found)
+    if found == sock then sock:receive_string() end
+    sender:join()
+  end
+  sock:close()
+end
+
 scenarios["sockets that nobody holds"] = function()
   for _ = 1, 30 do
     local sock, port = bound()

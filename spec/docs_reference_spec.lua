@@ -17,6 +17,12 @@ local classes = {
   batch = core.class_members "ip.udp.batch",
   fiber = core.class_members "ip.fiber",
   file_descriptor = core.class_members "ip.file_descriptor",
+  listener = core.class_members "ip.udp.listener",
+  session = core.class_members "ip.udp.session",
+  queue = core.class_members "ip.fiber.queue",
+  condition = core.class_members "ip.fiber.condition",
+  semaphore = core.class_members "ip.fiber.semaphore",
+  group = core.class_members "ip.fiber.group",
 }
 
 -- The fields of ip.fiber.loop come from its metatable.
@@ -60,7 +66,9 @@ end
 -- Names that the pages use for objects and modules.
 local objects = {
   sock = "socket", socket = "socket", batch = "batch", span = "byte_span", address = "address", err = "error",
-  fd = "file_descriptor", fiber = "fiber", ["fiber.loop"] = "loop", loop = "loop",
+  fd = "file_descriptor", fiber = "fiber", ["fiber.loop"] = "loop", loop = "loop", queue = "queue",
+  condition = "condition", semaphore = "semaphore", group = "group", listener = "listener",
+  session = "session",
 }
 local modules = { fiber = "ip.fiber" }
 
@@ -69,6 +77,11 @@ local name_tables = {
   ["address.md Properties"] = "address:",
   ["error.md Error values"] = "error:",
   ["fiber.md Properties"] = "fiber:",
+  ["listener.md Properties of a listener"] = "listener:",
+  ["listener.md Properties of a session"] = "session:",
+  ["waiting.md Properties of a queue"] = "queue:",
+  ["waiting.md Properties of a semaphore"] = "semaphore:",
+  ["waiting.md Properties of a group"] = "group:",
   ["udp_socket.md Properties"] = "socket:",
   ["message.md Options"] = "option ",
   ["options.md The options"] = "option ",
@@ -96,7 +109,8 @@ end
 
 -- Operators and the fields of ip.error, which are not listed anywhere.
 local function is_operator(code)
-  return code:find("^[%w_.]+%[") or code:find("^tostring%(") or code:find("^[ab] [=<]")
+  return code:find("^[%w_.]+%[") or code:find("^tostring%(") or code:find("^[ab] [=<]") or code:find("^#")
+    or code:find("^local ")
 end
 
 local function heading_entry(where, code, last_owner)
@@ -286,20 +300,39 @@ local harmless = {
   ["ip.udp.batch."] = "new",
   ["batch:"] = "get resize set",
   ["ip.file_descriptor."] = "new",
-  ["ip.fiber."] = "shield sleep spawn wait_fd wait_signal with_timeout",
-  ["ip.udp."] = "bind connect get_name_info",
+  ["ip.fiber."] = "every semaphore shield sleep spawn wait_any wait_fd wait_signal with_timeout",
+  ["queue:"] = "put try_put",
+  ["group:"] = "spawn",
+  ["ip.udp."] = "bind connect get_name_info listen",
   ["socket:"] = "assign bind connect get_option get_raw_option io_control open receive receive_from receive_loop "
     .. "receive_many receive_message reply_message send send_many send_message send_to send_to_with send_with serve "
     .. "set_option set_raw_option shutdown try_receive try_receive_from try_receive_many try_receive_message try_send "
     .. "try_send_many try_send_message try_send_to",
+  ["session:"] = "receive send send_with try_receive try_send",
 }
+
+-- A session whose peer has sent nothing more, and which does not wait.
+local function session()
+  local listener = ip.udp.listen("127.0.0.1", 0, { receive_timeout = 0 })
+  ip.udp.connect("127.0.0.1", listener.local_port):send("x")
+  local accepted = listener:accept()
+  accepted:receive_string()
+  return accepted, listener
+end
 
 -- What a method is called on: open and closed objects do.
 local function receivers()
+  local accepted, listener = session()
   return {
+    ["session:"] = accepted,
+    ["listener:"] = listener,
     ["byte_span:"] = ip.byte_span.new(1),
     ["address:"] = ip.address.any_v6(),
     ["batch:"] = ip.udp.batch.new(1, 1),
+    ["queue:"] = ip.fiber.queue(),
+    ["condition:"] = ip.fiber.condition(),
+    ["semaphore:"] = ip.fiber.semaphore(9),
+    ["group:"] = ip.fiber.group(),
     ["socket:"] = ip.udp.socket.new(),
   }
 end
@@ -354,6 +387,11 @@ local accepted = {
     get_address_info = { "127.0.0.1", 9, 0 }, get_address_v4_info = { "127.0.0.1", 9, 0 },
     get_address_v6_info = { "::1", 9, 0 }, get_name_info = { "127.0.0.1", 9, 0 },
   },
+  ["ip.fiber."] = { condition = {}, group = {}, list = {}, queue = { 1 }, semaphore = { 1 } },
+  ["queue:"] = { close = {}, try_get = {}, values = {} },
+  ["condition:"] = { notify_all = {}, notify_one = {} },
+  ["semaphore:"] = { acquire = {}, hold = {}, release = {}, try_acquire = {} },
+  ["group:"] = { interrupt = {}, join = {} },
   ["ip.udp.batch."] = { new = { 1, 1 } },
   ["batch:"] = { clear = {}, get = { 1 }, info = { 1, {} }, resize = { 1, 1 }, set = { 1, "x", "::1", 9, {} } },
   ["ip.udp.socket."] = { new = {} },
@@ -370,6 +408,11 @@ local accepted = {
     try_receive_many = { ip.udp.batch.new(1, 1), 0 }, try_receive_message = { ip.byte_span.new(1), {}, 0 },
     try_receive_string = { 1, 0 }, try_send = { "x", 0 }, try_send_many = { ip.udp.batch.new(1, 1), 1, 1 },
     try_send_message = { "x", { address = "127.0.0.1", port = 9 }, 0 }, try_send_to = { "x", "127.0.0.1", 9, 0 },
+  },
+  ["listener:"] = { close = {}, sessions = {}, try_accept = {} },
+  ["session:"] = {
+    close = {}, receive = { ip.byte_span.new(1), 0 }, receive_string = { 1, 0 }, send = { "x", 0 },
+    try_receive = { ip.byte_span.new(1), 0 }, try_receive_string = { 1, 0 }, try_send = { "x", 0 },
   },
 }
 

@@ -34,6 +34,33 @@ local calls = {
     wait_thrice(fiber.wait_fd, fd, "r")
     wait_thrice(fiber.wait_fd, sock.native_handle, "r")
     last = function() fiber.wait_fd(0, "r") end]],
+  ["a queue"] = [[
+    local queue, full = fiber.queue(), fiber.queue(1)
+    full:put(1)
+    wait_thrice(queue.get, queue)
+    wait_thrice(full.put, full, {})
+    last = function() queue:get() end]],
+  ["a semaphore"] = [[
+    local semaphore = fiber.semaphore(0)
+    wait_thrice(semaphore.acquire, semaphore)
+    wait_thrice(semaphore.hold, semaphore)
+    last = function() semaphore:acquire() end]],
+  ["a condition"] = [[
+    local condition = fiber.condition()
+    wait_thrice(condition.wait, condition)
+    last = function() condition:wait() end]],
+  ["a group"] = [[
+    local group = fiber.group()
+    group:spawn(fiber.sleep, 100)
+    wait_thrice(group.join, group)
+    wait_thrice(function() local closing <close> = fiber.group() closing:spawn(fiber.sleep, 9) end)
+    last = function() group:join() end]],
+  ["wait_any"] = [[
+    local sock, queue, sleeper = ip.udp.bind("127.0.0.1", 0), fiber.queue(), fiber.spawn(fiber.sleep, 100)
+    local fd = ip.udp.bind("127.0.0.1", 0):release()
+    wait_thrice(fiber.wait_any, sock, queue, sleeper, fd, sock.native_handle)
+    wait_thrice(fiber.wait_any, { queue, sock })
+    last = function() fiber.wait_any(queue, sock) end]],
   ["wait_signal"] = [[
     wait_thrice(fiber.wait_signal, "SIGUSR1", "SIGUSR2")
     last = function() fiber.wait_signal("SIGUSR1") end]],

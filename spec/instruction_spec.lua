@@ -83,6 +83,16 @@ local servers = {
         buf:resize(64)
       end
     end)]],
+  session = prologue:gsub("ip.udp.bind", "ip.udp.listen", 1) .. [[
+    local session
+    in_rounds(function(count)
+      session = session or sock:accept()
+      local buf = ip.byte_span.new(64)
+      for _ = 1, count do
+        session:send(buf:resize(session:receive(buf)))
+        buf:resize(64)
+      end
+    end)]],
 }
 
 -- Returns when the process sleeps in a system call, without taking from it the processor that it needs for that.
@@ -164,6 +174,11 @@ describe("user instructions #slow", function()
 
   it_counted("are at most 4200 per echo by receive_from, resize and send_to, each found by its name",
     check(servers.receive_from, "queued", 4200))
+
+  it_counted("are at most 4700 per echo through a session of a listener", check(servers.session, "queued", 4700))
+
+  it_counted("are at most 7000 per echo through a session that has to wait for each datagram",
+    check(servers.session, "waiting", 7000))
 
   it_counted("are at most 4200 per echo where each datagram has to be waited for",
     check(servers.datagrams, "waiting", 4200))

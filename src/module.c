@@ -5,10 +5,14 @@
 #include "binding/error.h"
 #include "binding/place.h"
 #include "binding/value_text.h"
+#include "fiber/condition.h"
 #include "fiber/fiber.h"
+#include "fiber/group.h"
 #include "fiber/host_loop.h"
 #include "fiber/nested_wait.h"
+#include "fiber/queue.h"
 #include "fiber/scope.h"
+#include "fiber/semaphore.h"
 #include "fiber/signal.h"
 #include "fiber/wait_fd.h"
 #include "loop/runtime.h"
@@ -16,7 +20,9 @@
 #include "resolve/resolver.h"
 #include "udp/batch_io.h"
 #include "udp/class.h"
+#include "udp/listener.h"
 #include "udp/message_flag.h"
+#include "udp/wait_any.h"
 #include "value/address.h"
 #include "value/batch.h"
 #include "value/byte_span_class.h"
@@ -55,12 +61,18 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   lua_setfield(L, 2, "batch");
   ip_socket_open_class(L, 1);
   lua_setfield(L, 2, "socket");
+  ip_listener_open(L, 1);
   ip_fiber_open(L, 1);
   ip_scope_open(L, 1);
   ip_wait_fd_open(L, 1);
   ip_signal_open(L, 1);
   ip_host_loop_open(L, 1);
   ip_nested_wait_open(L, 1);
+  ip_fiber_queue_open(L, 1);
+  ip_condition_open(L, 1);
+  ip_semaphore_open(L, 1);
+  ip_group_open(L, 1);
+  ip_wait_any_open(L, 1);
   lua_setfield(L, 2, "fiber");
   ip_message_flag_push(L, 1);
   lua_setfield(L, 2, "message_flag");
@@ -69,6 +81,7 @@ IP_EXPORT int luaopen_ip_core(lua_State *L) {
   ip_interface_add_functions(L, 1);
   ip_interface_argument_add_functions(L, 1);
   ip_socket_add_internals(L, 1);
+  ip_listener_add_internals(L, 1);
   ip_class_functions(L, 1, functions);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &module_key);

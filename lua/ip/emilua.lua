@@ -38,6 +38,8 @@ local generic_error = setmetatable({}, {
   end,
 })
 
+package.preload.condition_variable = function() return require("ip.emilua.condition_variable") end
+package.preload.mutex = function() return require("ip.emilua.mutex").module end
 package.preload.generic_error = function() return generic_error end
 package.preload.time = function() return { sleep = fiber.sleep } end
 

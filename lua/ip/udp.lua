@@ -3,6 +3,7 @@
 local core = require("ip.core")
 local check = require("ip.check")
 local fill = require("ip.udp_fill")
+local listen = require("ip.udp_listen")
 local loop = require("ip.udp_loop")
 local loop_config = require("ip.udp_loop_config")
 local serve = require("ip.udp_serve")
@@ -46,6 +47,8 @@ if core.add_methods then
     send_to_with = fill.send_to_with,
   }
   core.add_methods = nil
+  core.add_session_methods { send_with = fill.session_send_with }
+  core.add_session_methods = nil
 end
 
 local no_options = {}
@@ -76,24 +79,34 @@ local function join(sock, group, source, interface)
   end
 end
 
-local function bind_group(sock, group, port, options)
-  options = options_of.read("bind", options, group_options)
+-- `call`: the public function, for errors.
+local function bind_group(call, sock, group, port, options)
+  options = options_of.read(call, options, group_options)
   local interface, source = options.interface, options.source
-  if interface ~= nil then interface = options_of.named("bind", "interface", core.interface_index, interface) end
-  if source ~= nil then source = options_of.named("bind", "source", check.address, 1, "bind", source) end
+  if interface ~= nil then interface = options_of.named(call, "interface", core.interface_index, interface) end
+  if source ~= nil then source = options_of.named(call, "source", check.address, 1, call, source) end
   sock:open(group)
-  options_of.set("bind", sock, options)
+  options_of.set(call, sock, options)
   group = scoped(group, interface or 0)
   sock:bind(group, port)
   join(sock, group, source, interface)
 end
 
-local function bind(sock, addr, port, options)
-  if is_group(addr) then return bind_group(sock, addr, port, options) end
-  options = options_of.read("bind", options, bind_options)
+local function bind_as(call, sock, addr, port, options)
+  if is_group(addr) then return bind_group(call, sock, addr, port, options) end
+  options = options_of.read(call, options, bind_options)
   sock:open(addr)
-  options_of.set("bind", sock, options)
+  options_of.set(call, sock, options)
   sock:bind(addr, port)
+end
+
+local function bind(...)
+  bind_as("bind", ...)
+end
+
+local function listen_on(sock, addr, port, options)
+  bind_as("listen", sock, addr, port, options)
+  listen.prepare(sock, addr)
 end
 
 local function connect(sock, addr, port, options)
@@ -132,6 +145,21 @@ function udp.bind(addr, port, options)
   if options ~= nil then check.type(3, "bind", "table", options) end
   local sock = build(bind, addr, port, options)
   return sock
+end
+
+--- Opens a socket as `bind` does, with a session for each peer that sends to it.
+---@param addr ip.addr
+---@param port integer
+---@param options ip.udp.listen_options?
+---@return ip.udp.listener
+function udp.listen(addr, port, options)
+  addr = check.address(1, "listen", addr)
+  port = check.integer(2, "listen", port, 0, 65535)
+  if options ~= nil then check.type(3, "listen", "table", options) end
+  options = options or no_options
+  local sock = build(listen_on, addr, port, listen.split(options))
+  local listener = listen.make(sock, addr, options)
+  return listener
 end
 
 --- Opens a socket, sets the options in the order of docs/reference/options.md, and connects it.

@@ -4,6 +4,7 @@
 local core = require("ip.core")
 local check = require("ip.check")
 local prepare, send_filled, send_to_filled = core.prepare_fill, core.send_filled, core.send_to_filled
+local prepare_session, session_send_filled = core.prepare_session_fill, core.session_send_filled
 local new_span = core.byte_span.new
 
 require("ip.core").own_file()
@@ -56,6 +57,21 @@ function udp_fill.send_with(sock, length, fill)
   local buffer = take(length)
   fill(buffer.given)
   local n = send_filled(sock, buffer.sent:resize(length))
+  give_back(buffer)
+  return n
+end
+
+--- send_with of a session. Suspends.
+---@param length integer 0..65535
+---@param fill fun(span: byte_span)
+---@return integer n bytes sent
+function udp_fill.session_send_with(session, length, fill)
+  prepare_session(session)
+  length = check.integer(1, "send_with", length, 0, LARGEST)
+  check.type(2, "send_with", "function", fill)
+  local buffer = take(length)
+  fill(buffer.given)
+  local n = session_send_filled(session, buffer.sent:resize(length))
   give_back(buffer)
   return n
 end

@@ -115,8 +115,8 @@ function udp_options.read(call, options, own)
     if known[name] or own[name] == true then
       given[name] = value
     else
-      name = type(name) == "string" and name or ("[%s]"):format(name)
-      if wrong == nil or name < wrong then wrong = name end -- one answer for one table
+      local text = type(name) == "string" and name or ("[%s]"):format(name)
+      if wrong == nil or text < wrong then wrong = text end -- one answer for one table
     end
   end
   if wrong ~= nil then refuse(call, wrong, own) end

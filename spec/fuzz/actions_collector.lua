@@ -81,6 +81,7 @@ local function set_hook(co, r)
   local function hook()
     events = events + 1
     if busy or world.ledger.busy > 0 or events % every ~= 0 then return end
+    if world.recording[coroutine.running()] then world.meetings_may_lose = true end
     busy = true
     left = left - 1
     if left <= 0 then debug.sethook() end

@@ -73,6 +73,19 @@ api.batch = methods_of("batch", ip.udp.batch.new(1))
 api.span = methods_of("span", ip.byte_span.new(1))
 api.addr = methods_of("address", ip.address.new())
 api.handle = methods_of("fiber", ip.fiber.spawn(function() end))
+do
+  local listener = ip.udp.listen("127.0.0.1", 0)
+  local peer = ip.udp.connect("127.0.0.1", listener.local_port)
+  peer:try_send("")
+  api.listener = methods_of("listener", listener)
+  api.session = methods_of("session", listener:try_accept())
+  listener:close()
+  peer:close()
+end
+api.queue = methods_of("queue", ip.fiber.queue())
+api.condition = methods_of("condition", ip.fiber.condition())
+api.semaphore = methods_of("semaphore", ip.fiber.semaphore(1))
+api.group = methods_of("group", ip.fiber.group())
 api.properties = properties
 api.fd = {}
 local standard_input = ip.file_descriptor.new(0) -- gives it back at once

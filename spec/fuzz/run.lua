@@ -92,11 +92,16 @@ end
 
 -- --- the actions ---
 
-local families = { "transfer", "fiber", "coroutine", "collector", "descriptor", "wild", "values" }
+local families = {
+  "transfer", "fiber", "waiting", "coroutine", "collector", "descriptor", "listener", "wild", "values",
+}
 local WEIGHTS = { -- of what is played more often than once
   send = 30, receive = 30, receive_many = 6, send_many = 4, send_segments = 4, sleep = 4, yield = 4,
   foreign_resume = 10,
+  queue_put = 8, queue_get = 8, queue_try_put = 3, queue_try_get = 3, semaphore_acquire = 4, semaphore_release = 4,
+  condition_wait = 3, condition_notify = 3, wait_any = 6, group_in_scope = 2,
   foreign_close = 10, generator_inside = 3, foreign_inside = 3, toggle = 4, wild_call = 12, datagrams = 4, serve = 4,
+  peer_sends = 12, accept = 6, session_receive = 12, session_send = 4,
   wild_waits = 6, join = 3, wild_close = 3, step = 2, hook = 3, wait_fd_close = 2, timeouts = 2,
 }
 
@@ -244,6 +249,8 @@ local function end_everything()
   for handle in pairs(world.all_fibers) do pcall(handle.interrupt, handle) end
   for _, entry in ipairs(world.stable) do pcall(entry.sock.cancel, entry.sock) end
   for sock in pairs(world.all_wild) do sock:close() end
+  for listener in pairs(world.all_listeners) do listener:close() end
+  world.end_meetings()
   for co, facts in pairs(world.all_threads) do
     if facts.kind ~= "fiber" and coroutine.status(co) == "suspended" then pcall(coroutine.close, co) end
   end
@@ -282,6 +289,7 @@ end
 local function forget()
   for _, name in ipairs {
     "wild", "fds", "spans", "batches", "handles", "threads", "generators", "holders",
+    "listeners", "sessions",
   } do
     world[name] = {}
   end
@@ -326,6 +334,7 @@ local function settle()
   end
   if not over and plays("check_fibers") then world.fault("never ends: " .. describe(left) .. describe_operations()) end
   world.ledger.busy = 0 -- an error at the limit of nested C calls may have left an entry
+  world.check_meetings(world.ledger.may_lose)
   world.log("drains")
   for _, entry in ipairs(world.stable) do
     for _, name in ipairs { "coalesce", "receive_offload", "receive_errors" } do
@@ -419,7 +428,25 @@ local function start_last_waits(r)
     function() ip.fiber.wait_fd(sock:release(), "r") end,
     function() ip.fiber.wait_fd(others, "r") end,
     function() ip.fiber.wait_signal("SIGUSR1") end,
+    function() ip.fiber.queue():get() end,
+    function()
+      local queue = ip.fiber.queue(1)
+      queue:put(1)
+      queue:put(2)
+    end,
+    function() ip.fiber.condition():wait() end,
+    function() local guard <close> = ip.fiber.semaphore(0):hold() end, -- luacheck: ignore guard
+    function()
+      local sleeper = ip.fiber.spawn(ip.fiber.sleep, 100)
+      ip.fiber.wait_any(world.stable[1].sock, ip.fiber.queue(), others, sleeper)
+    end,
+    function()
+      local group <close> = ip.fiber.group()
+      group:spawn(ip.fiber.sleep, 100)
+      group:join()
+    end,
     function() world.stable[2].sock:receive_string() end,
+    function() ip.udp.listen("127.0.0.1", 0, { idle_timeout = 100 }):accept() end,
     function() world.stable[2].sock:receive_message(ip.byte_span.new(10)) end,
     function() world.stable[3].sock:receive_many(ip.udp.batch.new(3)) end,
     function() for _ in world.stable[3].sock:datagrams() do end end, -- luacheck: ignore

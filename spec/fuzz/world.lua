@@ -11,10 +11,13 @@ local random = require "spec.fuzz.random"
 local world = {
   step = 0, -- the number of the step that runs
   wild = {}, fds = {}, spans = {}, batches = {}, handles = {}, threads = {}, generators = {}, holders = {},
+  listeners = {}, sessions = {},
   all_threads = setmetatable({}, { __mode = "k" }), -- thread -> facts, of this epoch
   all_wild = setmetatable({}, { __mode = "k" }),
+  all_listeners = setmetatable({}, { __mode = "k" }),
   all_fibers = setmetatable({}, { __mode = "k" }),
   signals = { "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGHUP" },
+  recording = setmetatable({}, { __mode = "k" }), -- coroutines that have a result of actions_waiting to note
   modes = {}, -- how often each mode of the collector was chosen
 }
 

@@ -124,6 +124,58 @@ fiber.run(function()
   end
   for i = 1, 3 do promise(sink:receive_string() == "kept " .. i, "what is read ahead is handed out in order") end
   gathering:send_to("left", "127.0.0.1", sink.local_port)
+  do
+    local asked = 0
+    local listener <close> = ip.udp.listen("127.0.0.1", 0, { idle_timeout = 60, receive_timeout = 5, accept = function()
+      asked = asked + 1
+      return true
+    end })
+    local peer <close> = ip.udp.connect("127.0.0.1", listener.local_port, { receive_timeout = 5 })
+    peer:send("first")
+    local session = listener:accept()
+    promise(session:receive_string() == "first" and asked == 1, "the first datagram of a peer begins its session")
+    local waiting = fiber.spawn(function() return session:receive_string() end)
+    fiber.yield()
+    peer:send("second")
+    promise(waiting:join() == "second", "a session receives what its peer sends")
+    session:send_with(2, function(filled) filled:copy("ok") end)
+    promise(peer:receive_string() == "ok", "a session sends to its peer")
+  end
   server:set_option("broadcast", true)
   promise(server:get_option("broadcast"), "options stick")
+  local queue, lock = fiber.queue(1), fiber.semaphore(1)
+  local taker = fiber.spawn(function()
+    local sum = 0
+    for value in queue:values() do
+      local guard <close> = lock:hold() -- luacheck: ignore guard
+      sum = sum + value
+    end
+    return sum
+  end)
+  for i = 1, 9 do queue:put(i) end
+  local none = fiber.semaphore(0)
+  promise(not pcall(fiber.with_timeout, 0.001, none.acquire, none), "a deadline ends a wait")
+  queue:close()
+  promise(taker:join() == 45 and lock.permits == 1, "every value arrives once")
+  local changed, seen_changes = fiber.condition(), 0
+  do
+    local group <close> = fiber.group()
+    for i = 1, 2 do
+      group:spawn(function()
+        changed:wait()
+        seen_changes = seen_changes + 1
+      end).name = "watcher " .. i
+    end
+    fiber.yield()
+    promise(changed:notify_all() == 2, "all are woken")
+    group:join()
+  end
+  promise(seen_changes == 2 and #fiber.list() >= 1, "members of a group end")
+  local filled, waiting = fiber.queue(), fiber.spawn(fiber.sleep, 60)
+  for i = 1, 20 do filled:put(i) end
+  promise(fiber.wait_any(waiting, filled) == filled, "what is ready is found")
+  promise(fiber.wait_any { waiting, fiber.spawn(fiber.yield), server } ~= waiting, "what becomes ready is found")
+  promise(#waiting:traceback() > 0, "a fiber tells where it is")
+  waiting:interrupt()
+  for count in fiber.every(0.001) do if count > 1 then break end end
 end)

@@ -4,6 +4,8 @@
    allocations and ends with exit code 0.
 
    usage: failing_allocator PROGRAM [FIRST [STEP]] */
+#include "base/compat.h"
+
 #include <dirent.h>
 #include <lauxlib.h>
 #include <lua.h>
@@ -52,7 +54,7 @@ static int count_descriptors(void) {
 /* Runs the program with `allowed` allocations. 1: success; 0: an expected error; -1: an unexpected one. */
 static int run(const char *path, long allowed, long *used) {
   struct budget budget = {.left = -1};
-  lua_State *L = lua_newstate(allocate, &budget);
+  lua_State *L = ip_compat_new_state(allocate, &budget);
   if (L == NULL) return -1;
   luaL_openlibs(L);
   int result = -1;

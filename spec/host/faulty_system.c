@@ -339,22 +339,25 @@ int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event) {
   return -1;
 }
 
-int epoll_pwait(int epoll, struct epoll_event *events, int most, int timeout, const void *mask) {
+static int wait_for_events(int epoll, struct epoll_event *events, int most, int timeout, const void *mask) {
+  enum { MASK_SIZE = 8 };
   counts.polls++;
   if (timeout != 0 && fails(&interruption)) return -1;
-  enum { MASK_SIZE = 8 };
   return (int)syscall(SYS_epoll_pwait, epoll, events, (int)shorten((unsigned)most), timeout, mask, MASK_SIZE);
 }
 
+int epoll_pwait(int epoll, struct epoll_event *events, int most, int timeout, const void *mask) {
+  return wait_for_events(epoll, events, most, timeout, mask);
+}
+
 int epoll_wait(int epoll, struct epoll_event *events, int most, int timeout) {
-  return epoll_pwait(epoll, events, most, timeout, NULL);
+  const void *no_mask = NULL;
+  return wait_for_events(epoll, events, most, timeout, no_mask);
 }
 
 int poll(struct pollfd *descriptors, unsigned long count, int timeout) {
-  struct {
-    long seconds, nanoseconds;
-  } time = {timeout / 1000, timeout % 1000 * 1000000L};
-  int result = (int)syscall(SYS_ppoll, descriptors, count, timeout < 0 ? NULL : &time, NULL, 0L);
+  long time[2] = {timeout / 1000, timeout % 1000 * 1000000L}; /* a struct timespec */
+  int result = (int)syscall(SYS_ppoll, descriptors, count, timeout < 0 ? NULL : time, NULL, 0L);
   return result == 0 && fails(&interruption) ? -1 : result;
 }
 

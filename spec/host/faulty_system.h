@@ -24,7 +24,7 @@ struct fault_counts {
   uint64_t codes[256];  /* by errno value */
 };
 
-void faults_set(const struct fault_plan *plan);
+void faults_set(const struct fault_plan *wanted);
 
 /* The next call of a kind ("setsockopt", "a send", see faulty_system.c) fails with an errno value, after so many
    that do not. */

@@ -3,6 +3,7 @@
    "fault_host". Exit code: the program's, or 1 for an error.
 
    usage: fuzz_host PROGRAM [ARGUMENT...] */
+#include "base/compat.h"
 #include "faulty_system.h"
 
 #include <dlfcn.h>
@@ -159,7 +160,7 @@ int main(int count, char **arguments) {
   find("faults_allocation", &fails, sizeof fails);
   find("faults_counts", &counts, sizeof counts);
   uv_replace_allocator(uv_allocate, uv_reallocate, uv_allocate_zeroed, free); /* fails only without one */
-  lua_State *L = lua_newstate(allocate, NULL);
+  lua_State *L = ip_compat_new_state(allocate, NULL);
   if (L == NULL) return 1;
   int result = run(L, count, arguments);
   lua_close(L);

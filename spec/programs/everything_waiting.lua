@@ -38,6 +38,20 @@ function everything.leave_waiting()
   end)
   coroutine.resume(_G.INSIDE)
   fiber.spawn(function() timed:receive_string() end)
+  local queue, full, condition, semaphore = fiber.queue(), fiber.queue(1), fiber.condition(), fiber.semaphore(0)
+  full:put("a value")
+  for _, spawn in ipairs { fiber.spawn, function(fn, ...) coroutine.wrap(fn)(...) end } do
+    spawn(queue.get, queue)
+    spawn(full.put, full, {})
+    spawn(condition.wait, condition)
+    spawn(semaphore.hold, semaphore)
+    spawn(fiber.wait_any, queue, sock, target, sock.native_handle)
+    spawn(function()
+      local group <close> = fiber.group()
+      group:spawn(fiber.sleep, 100)
+      group:join()
+    end)
+  end
   fiber.spawn(function() error "never started" end)
 end
 

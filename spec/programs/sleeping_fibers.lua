@@ -46,6 +46,6 @@ end
 print(("woken=%d\nearly=%d\nlate=%d"):format(number, early, late))
 if before then
   local asleep_again
-  for _ = 1, 2 do _, _, asleep_again = round() end
+  for _ = 1, 2 do asleep_again = select(3, round()) end
   print(("each=%d\ngrowth=%d"):format((asleep - before) // count, (asleep_again - asleep) // count))
 end

@@ -24,6 +24,11 @@ function link.unblock()
   own:send_to("", "127.0.0.1", own.local_port)
 end
 
+--- Lets nothing through again.
+function link.block()
+  assert(os.execute("env -u LD_PRELOAD tc qdisc change dev lo root tbf rate 80bit burst 2000 limit 1000000"))
+end
+
 --- Receives the datagrams that filled the buffer.
 function link.skip()
   for _ = 1, ahead do assert(link.sink:receive_string() == LARGE) end

@@ -35,6 +35,8 @@ local wrong = {
   raw_value = { "", "nil", "1.5", "true", "{}" },
   serve_config = { "1", "{ workers = 0 }", "{ workers = '2' }", "{ on_error = 1 }", "{ stop = true }",
     "{ timeout = 5 }" },
+  listen_options = { "1", "{ max_sessions = 0 }", "{ idle_timeout = '5' }", "{ session_capacity = -1 }",
+    "{ accept = 1 }", "{ reuseaddr = true }", "{ receive_timeout = '5' }" },
   side = { "", "nil", "1", "'rd'", "'read'", "true" },
   command = { "", "nil", "1", "'FIONREAD'" },
   option = { "", "nil", "1", "'reuseaddr'", "'SO_REUSEADDR'", "'nosuch'", "''" },
@@ -49,6 +51,11 @@ local wrong = {
   signal = { "", "nil", "'nosuch'", "1.5", "-1", "{}" },
   format = { "", "nil", "1", "'y'", "'i17'" },
   host = { "true", "{}", "1", "''" },
+  item = { "", "nil" },
+  capacity = { "'1'", "0", "-1", "1.5", "true", "1 << 70" },
+  permits = { "", "nil", "'1'", "-1", "1.5", "true" },
+  period = { "", "nil", "'1'", "0", "-1", "math.huge", "0 / 0" },
+  source = { "", "nil", "'x'", "true", "-1", "1.5", "1 << 40", "{}", "{ queue, 'x' }", "{ condition }", "group" },
   service = { "true", "{}", "-1", "65536", "'no such service'" },
 }
 
@@ -56,6 +63,7 @@ local wrong = {
 local calls = {
   { "ip.udp.bind", "addr '127.0.0.1'", "port 0", "options nil" },
   { "ip.udp.connect", "addr '127.0.0.1'", "port 9", "options nil" },
+  { "ip.udp.listen", "addr '127.0.0.1'", "port 0", "listen_options nil" },
   { "unopened:open", "family 'v4'" },
   { "unopened:bind", "addr '127.0.0.1'", "port 0" },
   { "unopened:connect", "addr '127.0.0.1'", "port 9" },
@@ -129,6 +137,13 @@ local calls = {
   { "ip.fiber.wait_fd", "descriptor 0", "events 'r'" },
   { "ip.fiber.wait_signal", "signal 'SIGUSR1'" },
   { "ip.fiber.loop:step", "timeout 0" },
+  { "ip.fiber.every", "period 1" },
+  { "ip.fiber.queue", "capacity 1" },
+  { "ip.fiber.semaphore", "permits 1" },
+  { "ip.fiber.wait_any", "source queue" },
+  { "queue:put", "item 1" },
+  { "queue:try_put", "item 1" },
+  { "group:spawn", "fn print" },
   { "ip.file_descriptor.new", "descriptor 0" },
 }
 
@@ -137,6 +152,7 @@ local others = {
   -- a dot for a colon
   "sock.send_to('x', '127.0.0.1', 9)", "sock.receive(buf)", "sock.close()", "sock.bind('127.0.0.1', 0)",
   "buf.resize(1)", "buf.sub(1)", "batch.set(1, 'x')", "address.to_v6()", "ip.fiber.loop.step()",
+  "listener.accept()", "listener.dropped = 0", "return listener.sesions", "listener:close() listener:accept()",
   "sock.datagrams()", "sock.send_with(1, print)", "fiber.join()", "ip.error.EAGAIN.togeneric()",
   -- arguments in another order
   "sock:send_to('127.0.0.1', 9, 'x')", "sock:send_to('x', 9, '127.0.0.1')", "ip.udp.bind(53, '127.0.0.1')",
@@ -181,7 +197,8 @@ local others = {
   "buf[1] = 'a'",
   "buf[1000] = 1", "return batch.size", "batch.count = 100", "batch.count = '1'", "batch.max_ready = 0",
   "sock.on_truncation = 'error'", "address.is_v4 = true",
-  "return address.ip", "fiber.name = 1",
+  "return address.ip", "fiber.name = 1", "fiber.name = nil", "queue.capacity = 2", "return queue.size",
+  "return semaphore.count", "group.size = 1",
   "return ip.fiber.loop.fd", "ip.fiber.loop.spin = 'x'",
   -- names
   "return ip.error.ECONREFUSED", "return ip.message_flag.peak", "return ip.address_info_flag.pasive",
@@ -190,6 +207,12 @@ local others = {
   "ip.fiber.run(function() fiber:join() end, 1)", "done:join()", "done:detach()", "ip.fiber.run(1)",
   "table.sort({ 1, 2 }, function() ip.fiber.sleep(1) end)", "ip.fiber.wait_fd(1000000)",
   "ip.fiber.with_timeout(0, ip.fiber.sleep, 1)",
+  -- waiting for each other
+  "queue.put(1)", "queue.get(condition)", "queue:close() queue:put(1)", "return queue:try_get()",
+  "ip.fiber.with_timeout(0, queue.get, queue)", "table.sort({ 1, 2 }, function() queue:get() end)",
+  "ip.fiber.wait_any(ip.fiber.current())", "ip.fiber.wait_any(queue, 1000)", "ip.fiber.wait_any(queue, condition)",
+  "semaphore.acquire()", "ip.fiber.with_timeout(0, ip.fiber.semaphore(0).hold, ip.fiber.semaphore(0))",
+  "group:interrupt() group:spawn(print)", "group:spawn(function() group:join() end) group:join()",
 }
 
 -- What the calls work on, made anew for each.
@@ -206,12 +229,13 @@ local function environment()
     ip = ip, sock = sock, closed = closed, unopened = ip.udp.socket.new(), six = six, done = done,
     connected = ip.udp.connect("127.0.0.1", sock.local_port, { receive_timeout = 0 }),
     buf = ip.byte_span.new(8), batch = ip.udp.batch.new(2, 8), address = ip.address.new("::1"),
-    fiber = done,
+    fiber = done, queue = ip.fiber.queue(1), condition = ip.fiber.condition(), semaphore = ip.fiber.semaphore(1),
+    group = ip.fiber.group(), listener = ip.udp.listen("127.0.0.1", 0),
   }, { __index = _G }), sock.local_port
 end
 
 local function close(env)
-  for _, name in ipairs { "sock", "connected", "six", "unopened" } do env[name]:close() end
+  for _, name in ipairs { "sock", "connected", "six", "unopened", "listener" } do env[name]:close() end
 end
 
 -- What the library says to the source text; nil when it says nothing.

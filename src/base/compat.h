@@ -7,8 +7,8 @@
 #include <lauxlib.h>
 #include <lua.h>
 
-#if LUA_VERSION_NUM != 504
-#error "lua-ip is written for Lua 5.4"
+#if LUA_VERSION_NUM != 504 && LUA_VERSION_NUM != 505
+#error "lua-ip is written for Lua 5.4 and 5.5"
 #endif
 
 /* lua_closeslot came with 5.4.3, whose LUA_VERSION_RELEASE_NUM is still that of 5.4.0. */
@@ -32,6 +32,15 @@ static inline int ip_compat_close_thread(lua_State *thread, lua_State *from) {
 #else
   (void)from;
   return lua_resetthread(thread);
+#endif
+}
+
+/* A new state; Lua 5.5 takes a seed for its hashes, which is 0 here. NULL: memory is short. */
+static inline lua_State *ip_compat_new_state(lua_Alloc allocate, void *context) {
+#if LUA_VERSION_NUM >= 505
+  return lua_newstate(allocate, context, 0);
+#else
+  return lua_newstate(allocate, context);
 #endif
 }
 

@@ -11,8 +11,7 @@ const char *ip_value_text_push_quoted(lua_State *L, int index) {
   char text[LONGEST + 1] = "";
   size_t length;
   const char *bytes = lua_tolstring(L, index, &length);
-  size_t shown = length < LONGEST ? length : LONGEST;
-  for (size_t i = 0; i < shown; i++)
+  for (size_t i = 0; i < length && i < LONGEST; i++)
     text[i] = (char)(isprint((unsigned char)bytes[i]) ? bytes[i] : '?');
   return lua_pushfstring(L, "'%s%s'", text, length > LONGEST ? "..." : "");
 }

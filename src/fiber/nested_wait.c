@@ -9,20 +9,23 @@
 
 #include "base/util.h"
 #include "binding/argument.h"
+#include "binding/raise.h"
 #include "loop/pooled_operation.h"
 #include "loop/task.h"
 
 /* Returns the operation that the coroutine at `arg` is suspended in, or NULL. The operation is on top of the
-   coroutine's frame. It is examined on this stack, because the only value that may be pushed on a suspended
-   coroutine is one that has just been popped from it. */
+   coroutine's frame, where it stays, for it is to be closed there (Lua 5.5 checks that): a copy of it is examined
+   on this stack. Raises "not enough memory" before anything is pushed on the other one. */
 static struct ip_operation *check_operation(lua_State *L, int arg) {
   lua_State *thread = lua_tothread(L, arg);
   if (thread == NULL) ip_argument_type_error(L, arg, "coroutine");
   if (thread == L || lua_status(thread) != LUA_YIELD || lua_gettop(thread) == 0) return NULL;
   luaL_checkstack(L, 2, "too many arguments");
+  if (!lua_checkstack(thread, 1)) ip_error_memory(L);
+  lua_pushvalue(thread, -1);
   lua_xmove(thread, L, 1);
   struct ip_operation *operation = ip_test_class(L, -1, IP_CLASS_OPERATION);
-  lua_xmove(L, thread, 1);
+  lua_pop(L, 1);
   return operation;
 }
 

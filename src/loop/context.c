@@ -52,7 +52,7 @@ struct ip_context *ip_context_of(lua_State *L, struct ip_runtime *runtime) {
 }
 
 void ip_context_push_owner(lua_State *L, struct ip_runtime *runtime, struct ip_context *context) {
-  struct ip_task *task = ip_context_task(context);
+  const struct ip_task *task = context->is_task ? (const struct ip_task *)context : NULL;
   if (context == &runtime->main_context)
     lua_pushlightuserdata(L, context);
   else if (task != NULL && ip_task_thread(task) == L)
@@ -156,22 +156,22 @@ struct ip_error_detail *ip_context_push_deadline(lua_State *L) {
   return detail;
 }
 
-struct ip_error_detail *ip_context_test_deadline(lua_State *L, struct ip_runtime *runtime) {
-  struct ip_context *context = ip_context_of(L, runtime);
-  struct ip_scope *expired = context != NULL ? ip_context_find_expired(context, true) : NULL;
-  if (expired == NULL) return NULL;
+static bool has_expired(struct ip_runtime *runtime, struct ip_context *context, bool waits) {
+  struct ip_scope *expired = ip_context_find_expired(context, waits);
+  if (expired == NULL) return false;
   ip_scope_expire(runtime, expired);
   ip_context_note_raised(context);
-  return ip_context_push_deadline(L);
+  return true;
+}
+
+struct ip_error_detail *ip_context_test_deadline(lua_State *L, struct ip_runtime *runtime) {
+  struct ip_context *context = ip_context_of(L, runtime);
+  return context != NULL && has_expired(runtime, context, true) ? ip_context_push_deadline(L) : NULL;
 }
 
 struct ip_error_detail *ip_context_test(lua_State *L, struct ip_runtime *runtime, const char *operation,
                                         struct ip_context *context, bool waits) {
   if (ip_context_is_interrupted(context))
     return ip_error_push_detail(L, IP_ERROR_FIBER, IP_FIBER_INTERRUPTED, operation);
-  struct ip_scope *expired = ip_context_find_expired(context, waits);
-  if (expired == NULL) return NULL;
-  ip_scope_expire(runtime, expired);
-  ip_context_note_raised(context);
-  return ip_context_push_deadline(L);
+  return has_expired(runtime, context, waits) ? ip_context_push_deadline(L) : NULL;
 }

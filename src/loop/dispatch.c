@@ -12,6 +12,7 @@
 #include "loop/keyboard_interrupt.h"
 #include "loop/pooled_operation.h"
 #include "loop/task.h"
+#include "loop/wait_point.h"
 #include "loop/watcher.h"
 
 /* Registry: the function that receives reported errors, and a function that does nothing. */
@@ -58,30 +59,48 @@ void ip_runtime_schedule(struct ip_runtime *runtime, struct ip_flusher *flusher)
 
 /* --- reporting --- */
 
-/* (thread as light userdata, fiber or nil): calls the reporter. Runs in protected mode. */
+/* (thread as light userdata) -> traceback. Runs in protected mode. */
+static int make_traceback(lua_State *L) {
+  luaL_traceback(L, lua_touserdata(L, 1), NULL, 0);
+  return 1;
+}
+
+void ip_loop_push_traceback(lua_State *L, lua_State *thread) {
+  lua_pushcfunction(L, make_traceback);
+  lua_pushlightuserdata(L, thread);
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK) return;
+  lua_pop(L, 1);
+  lua_pushnil(L);
+}
+
+/* (error, traceback or nil, fiber or nil): calls the reporter. Runs in protected mode. */
 static int report_protected(lua_State *L) {
-  lua_State *thread = lua_touserdata(L, 1);
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &reporter_key) != LUA_TFUNCTION) return 0;
-  /* copies the error value without growing the other coroutine's stack */
-  lua_xmove(thread, L, 1);
-  lua_pushvalue(L, -1);
-  lua_xmove(L, thread, 1);
-  luaL_traceback(L, thread, NULL, 0);
-  lua_pushvalue(L, 2);
+  lua_insert(L, 1);
+  if (lua_isnil(L, 3)) {
+    lua_pushliteral(L, "");
+    lua_replace(L, 3);
+  }
   lua_call(L, 3, 0);
   return 0;
 }
 
-void ip_loop_report(lua_State *L, lua_State *thread, int fiber) {
+void ip_loop_report(lua_State *L) {
   lua_pushcfunction(L, report_protected);
-  lua_pushlightuserdata(L, thread);
-  if (fiber != 0)
-    lua_pushvalue(L, fiber);
-  else
-    lua_pushnil(L);
+  lua_insert(L, -4);
   /* the reporter handles errors of the user's handler; only a lack of memory is left, and it cannot be
      reported */
-  if (lua_pcall(L, 2, 0, 0) != LUA_OK) lua_pop(L, 1);
+  if (lua_pcall(L, 3, 0, 0) != LUA_OK) lua_pop(L, 1);
+}
+
+/* Reports the error on top of the stack of a coroutine that is no fiber. [-0, +0, -] */
+static void report_foreign(lua_State *L, lua_State *thread) {
+  lua_xmove(thread, L, 1);
+  lua_pushvalue(L, -1);
+  lua_xmove(L, thread, 1);
+  ip_loop_push_traceback(L, thread);
+  lua_pushnil(L);
+  ip_loop_report(L);
 }
 
 /* --- resuming --- */
@@ -106,7 +125,7 @@ static void resume(lua_State *L, struct ip_runtime *runtime, lua_State *thread, 
   if (task != NULL)
     runtime->end_task(L, runtime, task, status);
   else if (status != LUA_OK)
-    ip_loop_report(L, thread, 0);
+    report_foreign(L, thread);
   else
     lua_settop(thread, 0); /* with results on its stack it would look as if it had not begun */
 }
@@ -189,6 +208,9 @@ static void serve(lua_State *L, struct ip_runtime *runtime, struct ip_ready *rea
   switch (ready->type) {
   case IP_READY_WATCHER: ip_watcher_dispatch(L, ip_container_of(ready, struct ip_watcher, ready)); break;
   case IP_READY_OPERATION: ip_operation_resume(L, ip_container_of(ready, struct ip_operation, ready)); break;
+  case IP_READY_WAIT_POINT:
+    ip_wait_point_dispatch(L, ip_container_of(ready, struct ip_wait_point, ready));
+    break;
   case IP_READY_TASK: serve_task(L, runtime, ip_container_of(ready, struct ip_task, operation.ready)); break;
   }
 }

@@ -32,9 +32,12 @@ void ip_loop_on_check(uv_check_t *check);
 /* Makes the operation DONE and resumes its coroutine. Called by the watcher's dispatch. [-0, +0, -] */
 void ip_operation_resume(lua_State *L, struct ip_operation *operation);
 
-/* Reports an error that ended a coroutine: calls the reporter with (error, traceback, fiber or nil). `fiber`
-   is a stack index, or 0. Does not raise. [-0, +0, -] */
-void ip_loop_report(lua_State *L, lua_State *thread, int fiber);
+/* Pushes the traceback of a coroutine, or nil when memory is short. Does not raise. [-0, +1, -] */
+void ip_loop_push_traceback(lua_State *L, lua_State *thread);
+
+/* Reports an error that ended a coroutine: pops the error, its traceback or nil, and the fiber or nil, and
+   calls the reporter with them. Does not raise. [-3, +0, -] */
+void ip_loop_report(lua_State *L);
 
 /* Pops a function and makes it the reporter. [-1, +0, m] */
 void ip_loop_set_reporter(lua_State *L);

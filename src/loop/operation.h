@@ -45,12 +45,16 @@ struct ip_operation_type {
   void (*final_attempt)(struct ip_operation *operation);
   /* Pushes the results of a successful call, whose operation has been released. [-0, +?, e] */
   int (*push_results)(lua_State *L, struct ip_result *result);
+  /* Called on the call's own coroutine before the failure of its released operation is raised; may be NULL.
+     [-0, +0, -] */
+  void (*failed)(lua_State *L, struct ip_result *result);
   /* Called before a failure is raised: pushes results instead and returns their number, or returns a negative
      number and pushes nothing. NULL: every failure is raised. [-0, +?, e] */
   int (*push_failure)(lua_State *L, enum ip_error_category category, struct ip_failure failure);
   /* Adds facts from the frame of the call to an error of the call: its endpoint, what it has done. NULL: there
      are none. Must not raise. [-0, +0, -] */
   void (*describe)(lua_State *L, struct ip_error_detail *detail);
+  bool anchors;         /* it keeps values alive by the anchors of its operation */
   bool sends;           /* what it raises is the error of a send */
   bool endures;         /* neither a deadline nor an interruption ends it */
   bool ends_by_time;    /* its deadline is a success and not an error */
@@ -63,9 +67,10 @@ struct ip_operation_type {
 union ip_payload {
   struct ip_receive receive;
   struct {
-    size_t size;          /* bytes that are not sent yet */
-    size_t done;          /* bytes that a send in several pieces has sent before it had to wait */
+    uint32_t size;        /* bytes that are not sent yet: less than a batch can hold */
+    uint32_t done;        /* bytes that a send in several pieces has sent before it had to wait */
     ip_deadline deadline; /* set on wake-up: the rest of the time */
+    const void *owner;    /* whose send it is: a session; NULL: the socket's */
   } send;
   struct {
     uint32_t set; /* one bit per signal */
@@ -78,8 +83,25 @@ union ip_payload {
     void *box; /* the look-up's box, which has the result */
   } lookup;
   struct {
+    struct ip_operation *operation; /* itself: whoever continues the call finds its anchors by it */
+    bool passes_on; /* where its coroutine is closed, the next waiter gets what it was given */
+  } meeting;
+  struct {
+    size_t count;
+    size_t fired; /* the number of the source that became ready, from 1 */
+    bool in_list;
+  } sources;
+  struct {
     struct ip_operation *innermost; /* what the context waits in: deadlines and interruption end that one */
   } delegate;
+};
+
+/* The values that a waiting call keeps alive are user values of what owns its operation: the userdata with the
+   task's details, or the pooled operation's own. The first two are the owner's business. */
+enum ip_operation_anchor {
+  IP_ANCHOR_OBJECT = 3,
+  IP_ANCHOR_VALUE,
+  IP_OPERATION_USER_VALUES = IP_ANCHOR_VALUE
 };
 
 struct ip_operation_facts {
@@ -149,6 +171,9 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
 
 /* Counts the operation among those that something outside this program can end. */
 void ip_operation_wait_externally(struct ip_operation *operation);
+
+/* Pushes the userdata whose user values are the operation's anchors. [-0, +1, -] */
+void ip_operation_push_owner(lua_State *L, const struct ip_operation *operation);
 
 /* Handles a failure between acquire and suspend: releases the operation and raises a system error.
    [-0, +0, e] */

@@ -24,7 +24,7 @@ enum { IP_TRANSFER_BUDGET = 128 };
 
 /* --- members of the lists --- */
 
-enum ip_ready_type { IP_READY_WATCHER, IP_READY_OPERATION, IP_READY_TASK };
+enum ip_ready_type { IP_READY_WATCHER, IP_READY_OPERATION, IP_READY_TASK, IP_READY_WAIT_POINT };
 
 /* An entry of the ready queue: the first member of a watcher or of an operation. */
 struct ip_ready {
@@ -107,6 +107,7 @@ struct ip_runtime {
   int fork_error;        /* uv_loop_fork has failed with it: libuv must not be called any more */
   size_t external_waits; /* armed external operations and running timers, which can end a block */
   size_t operations;     /* operations that are not FREE */
+  uint32_t tasks_created;
   size_t attached_tasks; /* tasks that a run waits for */
   size_t foreign_waits;  /* operations of coroutines that somebody else has made */
   /* Called on the driver's stack when a task's coroutine has ended with LUA_OK, an error status or
@@ -117,6 +118,7 @@ struct ip_runtime {
   atomic_int signalled; /* set by the signal handler; some systems exchange no smaller type (riscv64) */
   bool main_done;       /* the main thread's operation is DONE: its drive ends before anything else runs */
   bool driving;         /* the loop is being driven */
+  bool calling_back;    /* a function of the user that may not suspend runs: the main thread must not drive */
   bool polling;         /* inside uv_run */
   bool opened;          /* the loop exists */
   bool closed;          /* and never will again */

@@ -48,13 +48,14 @@ void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int
   watcher->ended = false;
   watcher->armed = 0;
   watcher->pending = 0;
-  watcher->writing = false;
+  watcher->also = 0;
+  watcher->guests = NULL;
   watcher->poll.data = NULL;
   ip_runtime_add_resource(runtime, &watcher->resource, &type->resource);
 }
 
 static int wanted_events(const struct ip_watcher *watcher) {
-  int events = watcher->writing ? UV_WRITABLE : 0;
+  int events = watcher->also | (ip_watcher_reader(watcher) != NULL ? UV_READABLE : 0);
   for (int side = 0; side < IP_SIDE_COUNT; side++)
     if (ip_watcher_has_waiters(watcher, (enum ip_side)side)) events |= side_events[side];
   return events;
@@ -81,7 +82,8 @@ static void stop_polling(struct ip_watcher *watcher) {
 static void fail_all(struct ip_watcher *watcher, int error) {
   for (int side = 0; side < IP_SIDE_COUNT; side++)
     ip_watcher_fail(watcher, (enum ip_side)side, error);
-  if (watcher->writing) note_events(watcher, UV_WRITABLE);
+  if (ip_watcher_is_writing(watcher)) note_events(watcher, UV_WRITABLE);
+  ip_watcher_notify(watcher);
 }
 
 static void on_closed(uv_handle_t *handle) {
@@ -256,10 +258,10 @@ void ip_watcher_attempt_soon(struct ip_watcher *watcher, enum ip_side side) {
 }
 
 int ip_watcher_set_writing(struct ip_watcher *watcher, bool writing) {
-  if (watcher->writing == writing) return 0;
+  if (ip_watcher_is_writing(watcher) == writing) return 0;
   int error = writing ? ip_watcher_prepare(watcher) : 0;
   if (error != 0) return error;
-  watcher->writing = writing;
+  watcher->also ^= UV_WRITABLE;
   if (writing) {
     ip_runtime_begin_external_wait(watcher->runtime);
     arm(watcher);
@@ -268,6 +270,51 @@ int ip_watcher_set_writing(struct ip_watcher *watcher, bool writing) {
   }
   return 0;
 }
+
+/* Returns NULL when memory is short. */
+static struct ip_watcher_guests *guests_of(struct ip_watcher *watcher) {
+  if (watcher->guests != NULL) return watcher->guests;
+  watcher->guests = calloc(1, sizeof *watcher->guests);
+  if (watcher->guests != NULL) ip_queue_init(&watcher->guests->observers);
+  return watcher->guests;
+}
+
+void ip_watcher_set_reader(struct ip_watcher *watcher, struct ip_reader *reader) {
+  if (reader == NULL && watcher->guests == NULL) return;
+  struct ip_watcher_guests *guests = guests_of(watcher);
+  if (guests == NULL) {
+    reader->failed(reader, ENOMEM);
+    return;
+  }
+  guests->reader = reader;
+  if (reader != NULL) arm(watcher);
+}
+
+/* --- observing --- */
+
+int ip_watcher_observe(struct ip_watcher *watcher, struct ip_observer *observer) {
+  int error = ip_watcher_prepare(watcher);
+  if (error != 0) return error;
+  struct ip_watcher_guests *guests = guests_of(watcher);
+  if (guests == NULL) return ENOMEM;
+  ip_queue_append(&guests->observers, &observer->link);
+  watcher->also |= UV_READABLE;
+  arm(watcher);
+  return 0;
+}
+
+void ip_watcher_unobserve(struct ip_watcher *watcher, struct ip_observer *observer) {
+  if (!ip_queue_is_linked(&observer->link)) return; /* notified, and the watcher may be gone */
+  ip_queue_remove(&observer->link);
+  if (ip_queue_is_empty(&watcher->guests->observers)) watcher->also &= (uint8_t)~UV_READABLE;
+}
+
+void ip_watcher_notify(struct ip_watcher *watcher) {
+  watcher->also &= (uint8_t)~UV_READABLE;
+  if (watcher->guests != NULL) ip_observer_notify_all(&watcher->guests->observers);
+}
+
+/* --- the waiters --- */
 
 static struct ip_operation *operation_of(struct ip_queue *link) {
   return ip_container_of(ip_container_of(link, struct ip_ready, link), struct ip_operation, ready);
@@ -292,6 +339,8 @@ static struct ip_operation *oldest(const struct ip_watcher *watcher, enum ip_sid
 void ip_watcher_fail(struct ip_watcher *watcher, enum ip_side side, int code) {
   while (ip_watcher_has_waiters(watcher, side))
     ip_operation_complete_with(oldest(watcher, side), code);
+  struct ip_reader *reader = side == IP_SIDE_READ ? ip_watcher_reader(watcher) : NULL;
+  if (reader != NULL) reader->failed(reader, code);
 }
 
 /* Times out the waiters that must not wait any longer, because the descriptor would block. */
@@ -349,31 +398,63 @@ static bool dispatch_side(lua_State *L, struct ip_watcher *watcher, enum ip_side
   return true;
 }
 
-/* Clears `pending` first: a side that becomes pending meanwhile is served in the next iteration. */
-void ip_watcher_dispatch(lua_State *L, struct ip_watcher *watcher) {
+/* Lets the reader read. Returns false when the watcher is closed or the main thread has its result. */
+static bool dispatch_reader(lua_State *L, struct ip_watcher *watcher) {
+  const struct ip_runtime *runtime = watcher->runtime;
+  struct ip_reader *reader = ip_watcher_reader(watcher);
+  reader->readable(L, reader);
+  return !runtime->main_done && runtime->dispatching == watcher;
+}
+
+/* Serves the waiters of the sides in `pending`. Returns false when a resumed coroutine has closed the
+   watcher. */
+static inline bool dispatch_waiters(lua_State *L, struct ip_watcher *watcher, uint8_t pending) {
   struct ip_runtime *runtime = watcher->runtime;
-  uint8_t pending = watcher->pending;
-  watcher->pending = 0;
-  runtime->dispatching = watcher;
-  if (watcher->writing && (pending & (1 << IP_SIDE_WRITE)) != 0) type_of(watcher)->writable(watcher);
   for (int side = 0; side < IP_SIDE_COUNT && pending != 0; side++) {
     uint8_t bit = (uint8_t)(1 << side);
     if (!(pending & bit)) continue;
     pending &= (uint8_t)~bit;
+    if (side == IP_SIDE_READ && ip_watcher_reader(watcher) != NULL && !dispatch_reader(L, watcher)) break;
     if (!dispatch_side(L, watcher, (enum ip_side)side)) break;
   }
-  if (runtime->dispatching != watcher) return; /* a resumed coroutine has closed it */
+  if (runtime->dispatching != watcher) return false;
   runtime->dispatching = NULL;
   watcher->pending |= pending;
   if (watcher->pending != 0)
     ip_runtime_enqueue(runtime, &watcher->ready);
   else
     arm(watcher);
+  return true;
+}
+
+/* The bits of the sides are those of their events: side_events[side] == 1 << side. */
+static void dispatch_also(lua_State *L, struct ip_watcher *watcher, uint8_t pending) {
+  if (ip_watcher_is_writing(watcher) && (pending & UV_WRITABLE)) type_of(watcher)->writable(watcher);
+  bool alive = dispatch_waiters(L, watcher, pending);
+  if (!alive || !(watcher->also & pending & UV_READABLE) || (watcher->pending & UV_READABLE)) return;
+  if (type_of(watcher)->readable(watcher))
+    ip_watcher_notify(watcher);
+  else if (!ip_watcher_has_waiters(watcher, IP_SIDE_READ))
+    ip_watcher_note_fruitless(watcher);
+}
+
+/* Clears `pending` first: a side that becomes pending meanwhile is served in the next iteration. */
+void ip_watcher_dispatch(lua_State *L, struct ip_watcher *watcher) {
+  uint8_t pending = watcher->pending;
+  watcher->pending = 0;
+  watcher->runtime->dispatching = watcher;
+  if (IP_UNLIKELY((watcher->also & pending) != 0))
+    dispatch_also(L, watcher, pending);
+  else
+    dispatch_waiters(L, watcher, pending);
 }
 
 void ip_watcher_fini(struct ip_watcher *watcher) {
   struct ip_runtime *runtime = watcher->runtime;
   (void)ip_watcher_set_writing(watcher, false);
+  ip_watcher_notify(watcher);
+  free(watcher->guests);
+  watcher->guests = NULL;
   ip_queue_remove(&watcher->ready.link);
   ip_queue_remove(&watcher->resource.link);
   if (runtime->dispatching == watcher) runtime->dispatching = NULL;

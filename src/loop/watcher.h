@@ -13,11 +13,27 @@
 #ifndef IP_WATCHER_H
 #define IP_WATCHER_H
 
+#include "loop/observer.h"
 #include "loop/operation.h"
 
 enum ip_side { IP_SIDE_READ, IP_SIDE_WRITE, IP_SIDE_COUNT };
 
 struct ip_watcher;
+
+/* Reads a descriptor in place of operations of the watcher: what it reads is for several calls, which wait
+   elsewhere. */
+struct ip_reader {
+  /* The descriptor may be readable. May end the watcher. [-0, +0, -] */
+  void (*readable)(lua_State *L, struct ip_reader *reader);
+  /* Nobody can wait for the descriptor: completes all calls that do. Does not call Lua. */
+  void (*failed)(struct ip_reader *reader, int code);
+};
+
+/* Who is interested in a descriptor beside the operations that wait for it; few descriptors have any. */
+struct ip_watcher_guests {
+  struct ip_queue observers; /* struct ip_observer: who waits until it is readable */
+  struct ip_reader *reader;  /* NULL: none, or nobody waits for what it reads */
+};
 
 struct ip_watcher_type {
   struct ip_resource_type resource; /* first; closes a watcher that its owner has not closed */
@@ -26,6 +42,8 @@ struct ip_watcher_type {
   /* Called when the descriptor is writable, if ip_watcher_set_writing has asked for that. Does not call
      Lua. */
   void (*writable)(struct ip_watcher *watcher);
+  /* Would the call of a waiter not wait? Asked for observers, after the waiters have been served. No Lua. */
+  bool (*readable)(struct ip_watcher *watcher);
   /* Events have brought nothing in several iterations in a row: finds out what keeps the descriptor ready,
      and ends that. No Lua. */
   void (*fruitless)(struct ip_watcher *watcher);
@@ -44,8 +62,11 @@ struct ip_watcher {
   uint8_t pending;  /* 1 << side for each side that an attempt is worth making on */
   bool in_loop : 1; /* `poll` is initialised: its memory belongs to libuv until on_closed */
   bool ended : 1;   /* ip_watcher_fini has been called */
-  bool writing;     /* its owner has something to write, without an operation */
-  uv_poll_t poll;   /* its data: a struct shared_watch, or NULL */
+  /* uv_poll_event bits that are wanted without a waiter: writable while its owner has something to write,
+     readable while somebody observes it */
+  uint8_t also;
+  struct ip_watcher_guests *guests; /* NULL: there have been none */
+  uv_poll_t poll;                   /* its data: a struct shared_watch, or NULL */
 };
 
 void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int fd,
@@ -53,6 +74,10 @@ void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int
 
 /* Registers the descriptor with the loop; 0 or an errno value (EBADF, ENOMEM, ENOSPC). Idempotent. */
 int ip_watcher_prepare(struct ip_watcher *watcher);
+
+static inline struct ip_reader *ip_watcher_reader(const struct ip_watcher *watcher) {
+  return watcher->guests != NULL ? watcher->guests->reader : NULL;
+}
 
 static inline bool ip_watcher_has_waiters(const struct ip_watcher *watcher, enum ip_side side) {
   return !ip_queue_is_empty(&watcher->waiters[side]);
@@ -62,6 +87,11 @@ static inline bool ip_watcher_has_waiters(const struct ip_watcher *watcher, enum
 static inline bool ip_watcher_has_waiters_behind(const struct ip_watcher *watcher, enum ip_side side) {
   const struct ip_queue *waiters = &watcher->waiters[side];
   return waiters->next != waiters->previous;
+}
+
+/* Is the watcher asked to read, by operations or by its reader? */
+static inline bool ip_watcher_is_read(const struct ip_watcher *watcher) {
+  return ip_watcher_has_waiters(watcher, IP_SIDE_READ) || ip_watcher_reader(watcher) != NULL;
 }
 
 /* Returns the number of waiting sends and adds their unsent bytes to `bytes`. Operations that carry nothing
@@ -92,12 +122,31 @@ void ip_watcher_attempt_soon(struct ip_watcher *watcher, enum ip_side side);
    Does not call Lua. */
 int ip_watcher_set_writing(struct ip_watcher *watcher, bool writing);
 
+/* Calls the reader whenever the descriptor is readable, until it is set to NULL. The watcher is prepared; where
+   the descriptor cannot be watched or memory is short, the reader has failed. Costs nothing when nothing changes. Does not call
+   Lua. */
+void ip_watcher_set_reader(struct ip_watcher *watcher, struct ip_reader *reader);
+
+static inline bool ip_watcher_is_writing(const struct ip_watcher *watcher) {
+  return (watcher->also & UV_WRITABLE) != 0;
+}
+
+/* Notifies `observer` once, when a read would not wait, or when the watcher ends. Returns 0, ENOMEM or the
+   error of ip_watcher_prepare. Does not call Lua. */
+int ip_watcher_observe(struct ip_watcher *watcher, struct ip_observer *observer);
+
+/* Ends that without a notification; does nothing after one. Does not call Lua. */
+void ip_watcher_unobserve(struct ip_watcher *watcher, struct ip_observer *observer);
+
+/* Notifies all observers: reads do not wait any more. Does not call Lua. */
+void ip_watcher_notify(struct ip_watcher *watcher);
+
 /* The call that an event woke would still block. Where that happens in several iterations in a row, the
    descriptor is ready without giving anything, and the loop would spin: the type's `fruitless` is called. No
    Lua. */
 void ip_watcher_note_fruitless(struct ip_watcher *watcher);
 
-/* Completes all waiters of a side with a system error. */
+/* Completes all waiters of a side with a system error, those of the reader included. */
 void ip_watcher_fail(struct ip_watcher *watcher, enum ip_side side, int code);
 
 /* Has what was started since the last poll checked by the system, before libuv does it. Right before each

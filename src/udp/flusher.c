@@ -11,12 +11,12 @@
 
 void ip_flusher_wake_receives(struct ip_watcher *watcher, const struct ip_channel *channel) {
   if (!ip_error_queue_has_report(channel) && !ip_receive_path_has_read_ahead(channel)) return;
-  if (ip_watcher_has_waiters(watcher, IP_SIDE_READ)) ip_watcher_attempt_soon(watcher, IP_SIDE_READ);
+  if (ip_watcher_is_read(watcher)) ip_watcher_attempt_soon(watcher, IP_SIDE_READ);
 }
 
 void ip_flusher_schedule(struct ip_socket_flusher *flusher) {
   size_t bytes = 0;
-  if (flusher == NULL || flusher->watcher->writing) return;
+  if (flusher == NULL || ip_watcher_is_writing(flusher->watcher)) return;
   if (ip_send_queue_count(flusher->channel, &bytes) == 0) return;
   ip_runtime_schedule(flusher->watcher->runtime, &flusher->flusher);
 }

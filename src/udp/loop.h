@@ -118,7 +118,7 @@ struct ip_operation *ip_udp_loop_wait(lua_State *L, int stop, struct ip_udp_loop
 /* Does the main thread drive the event loop for this loop? Its C function then returns from
    ip_operation_suspend, and goes on there: what went on in the operation's continuation would nest a C frame
    for each wait. In a coroutine the continuation goes on, and ip_operation_suspend does not return. */
-static inline bool ip_udp_loop_is_driven(lua_State *L, const struct ip_udp_loop *loop) {
+static inline bool ip_udp_loop_is_driven(const lua_State *L, const struct ip_udp_loop *loop) {
   return L == loop->runtime->main;
 }
 

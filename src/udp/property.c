@@ -131,7 +131,7 @@ static int socket_get_send_queue_size(lua_State *L) {
   return 1;
 }
 
-static int push_timeout(lua_State *L, double timeout) {
+int ip_socket_push_timeout(lua_State *L, double timeout) {
   if (timeout < 0)
     lua_pushnil(L);
   else
@@ -139,7 +139,7 @@ static int push_timeout(lua_State *L, double timeout) {
   return 1;
 }
 
-static double check_timeout(lua_State *L, int arg) {
+double ip_socket_check_timeout(lua_State *L, int arg) {
   if (lua_isnoneornil(L, arg)) return -1;
   double seconds = ip_argument_seconds(L, arg);
   if (seconds < 0) ip_argument_type_error(L, arg, "seconds of at least 0");
@@ -147,20 +147,20 @@ static double check_timeout(lua_State *L, int arg) {
 }
 
 static int socket_get_receive_timeout(lua_State *L) {
-  return push_timeout(L, ip_socket_check(L, 1)->receive_timeout);
+  return ip_socket_push_timeout(L, ip_socket_check(L, 1)->receive_timeout);
 }
 
 static int socket_set_receive_timeout(lua_State *L) {
-  ip_socket_check(L, 1)->receive_timeout = check_timeout(L, 3);
+  ip_socket_check(L, 1)->receive_timeout = ip_socket_check_timeout(L, 3);
   return 0;
 }
 
 static int socket_get_send_timeout(lua_State *L) {
-  return push_timeout(L, ip_socket_check(L, 1)->send_timeout);
+  return ip_socket_push_timeout(L, ip_socket_check(L, 1)->send_timeout);
 }
 
 static int socket_set_send_timeout(lua_State *L) {
-  ip_socket_check(L, 1)->send_timeout = check_timeout(L, 3);
+  ip_socket_check(L, 1)->send_timeout = ip_socket_check_timeout(L, 3);
   return 0;
 }
 

@@ -48,15 +48,28 @@ int ip_send_suspend(lua_State *L, const struct ip_operation_type *type, const st
 
 union ip_payload ip_send_payload(const struct ip_send *send, ip_deadline deadline) {
   return (union ip_payload){.send = {
-                                .size = ip_data_size(&send->data) - send->done,
-                                .done = send->done,
+                                .size = (uint32_t)(ip_data_size(&send->data) - send->done),
+                                .done = (uint32_t)send->done,
                                 .deadline = deadline,
                             }};
 }
 
+/* Completing an operation removes it from the queue. */
+void ip_send_fail_owner(struct ip_watcher *watcher, const void *owner, int code) {
+  struct ip_queue *link = watcher->waiters[IP_SIDE_WRITE].next;
+  while (link != &watcher->waiters[IP_SIDE_WRITE]) {
+    struct ip_ready *ready = ip_container_of(link, struct ip_ready, link);
+    struct ip_operation *operation = ip_container_of(ready, struct ip_operation, ready);
+    link = link->next;
+    if (operation->payload.send.owner == owner) ip_operation_complete_with(operation, code);
+  }
+}
+
 static int wait_to_send(lua_State *L, const struct ip_send_type *type, const struct ip_send_call *call,
                         ip_deadline deadline, enum ip_wait wait) {
-  return ip_send_suspend(L, &type->operation, call->box, ip_send_payload(&call->send, deadline), wait);
+  union ip_payload payload = ip_send_payload(&call->send, deadline);
+  payload.send.owner = call->owner;
+  return ip_send_suspend(L, &type->operation, call->box, payload, wait);
 }
 
 /* --- one attempt --- */
@@ -156,6 +169,7 @@ void ip_send_read_call(lua_State *L, const char *operation, int needed, struct i
     struct ip_data data;
     if (count < 2) ip_argument_data(L, 2, &data); /* the first argument that is missing is the one to name */
   }
+  call->owner = NULL;
   struct ip_send *send = &call->send;
   send->flags = IP_LIKELY(count <= needed) ? 0 : ip_message_flag_optional(L, needed + 1, false, operation);
   send->control.items = 0;

@@ -7,6 +7,7 @@
 
 struct ip_send_call {
   struct ip_socket_box *box;
+  const void *owner; /* a session that sends; NULL: the socket does */
   struct ip_send send;
 };
 
@@ -49,6 +50,9 @@ int ip_send_start(lua_State *L, const struct ip_send_type *type);
 
 /* The same for a try_ form, which returns nil and EAGAIN instead of waiting. [-0, +?, e] */
 int ip_send_at_once(lua_State *L, const struct ip_send_type *type);
+
+/* Completes the waiting sends of an owner with an error. Does not call Lua. */
+void ip_send_fail_owner(struct ip_watcher *watcher, const void *owner, int code);
 
 /* Sets the endpoint of an error of a send from the values at `address` and `port`, if they are one; a send to
    port 0 is known by that. [-0, +0, -] */

@@ -67,8 +67,7 @@ static void give_back_if_empty(struct ip_send_state *state) {
 void ip_send_queue_defer(struct ip_channel *channel, struct ip_failure failure) {
   channel->send->at_once = false;
   if (channel->send->deferred.code != 0) return;
-  channel->send->deferred = failure;
-  channel->send->deferred.deferred = true;
+  channel->send->deferred = ip_failure_defer(failure);
 }
 
 struct ip_failure ip_send_queue_pop_failure(struct ip_channel *channel) {

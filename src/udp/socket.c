@@ -14,6 +14,7 @@
 #include "udp/association.h"
 #include "udp/error_queue.h"
 #include "udp/parts.h"
+#include "udp/readiness.h"
 #include "udp/receive_path.h"
 #include "udp/send_queue.h"
 #include "value/address.h"
@@ -43,7 +44,7 @@ static void check_result(lua_State *L, int error, const char *operation) {
 
 int ip_socket_raise(lua_State *L, struct ip_failure failure, const char *operation) {
   struct ip_error *error = ip_error_push(L, IP_ERROR_SYSTEM, failure.code, operation);
-  error->mtu = failure.mtu;
+  error->mtu = ip_failure_mtu(failure);
   ip_error_throw_new(L, error);
 }
 
@@ -88,6 +89,7 @@ static void end_fruitless_events(struct ip_watcher *watcher) {
   if (!ip_datagram_is_shut(channel->fd)) return;
   channel->shut_receive = true;
   ip_watcher_fail(watcher, IP_SIDE_READ, ESHUTDOWN);
+  ip_watcher_notify(watcher);
 }
 
 /* The number is not ours any more: nothing of what it may mean by now is to be read, written or closed. */
@@ -95,10 +97,15 @@ static void on_lost(struct ip_watcher *watcher) {
   ((struct ip_socket *)watcher)->channel.fd = -1;
 }
 
+static bool is_readable(struct ip_watcher *watcher) {
+  return ip_readiness_poll(watcher, &((struct ip_socket *)watcher)->channel);
+}
+
 static const struct ip_watcher_type socket_type = {
     .resource = {.name = "socket", .close = close_at_end, .forked = ip_watcher_forked},
     .release = release_socket,
     .writable = on_writable,
+    .readable = is_readable,
     .fruitless = end_fruitless_events,
     .lost = on_lost};
 
@@ -149,15 +156,19 @@ int ip_socket_disown(struct ip_socket_box *box) {
   return fd;
 }
 
+void ip_socket_end(struct ip_socket_box *box) {
+  struct ip_runtime *runtime = box->socket->watcher.runtime;
+  ip_send_queue_end(&box->socket->channel);
+  int fd = ip_socket_disown(box);
+  ip_poll_set_end(runtime, fd);
+  ip_datagram_close(fd); /* what it could report (EIO) leaves the descriptor closed all the same */
+}
+
 /* sock:close(): closes the socket; pending operations and waits for its descriptor raise ECANCELED; closing
    again does nothing. Also __close and __gc. Suspends: no. Source: close(2). */
 int ip_socket_close(lua_State *L) {
   struct ip_socket_box *box = ip_socket_check(L, 1);
-  if (box->socket == NULL) return 0;
-  ip_send_queue_end(&box->socket->channel);
-  int fd = ip_socket_disown(box);
-  ip_poll_set_end(ip_runtime(L), fd);
-  ip_datagram_close(fd); /* what it could report (EIO) leaves the descriptor closed all the same */
+  if (box->socket != NULL) ip_socket_end(box);
   return 0;
 }
 
@@ -294,7 +305,10 @@ int ip_socket_shutdown(lua_State *L) {
   check_result(L, ip_datagram_shutdown(socket->channel.fd, receive, send), "shutdown");
   socket->channel.shut_receive |= receive;
   socket->channel.shut_send |= send;
-  if (receive) ip_watcher_fail(&socket->watcher, IP_SIDE_READ, ESHUTDOWN);
+  if (receive) {
+    ip_watcher_fail(&socket->watcher, IP_SIDE_READ, ESHUTDOWN);
+    ip_watcher_notify(&socket->watcher);
+  }
   if (send) ip_watcher_fail(&socket->watcher, IP_SIDE_WRITE, EPIPE);
   return 0;
 }

@@ -61,6 +61,9 @@ bool ip_socket_holds(const struct ip_runtime *runtime, int fd);
    Returns the descriptor, which the caller owns. Does not call Lua. */
 int ip_socket_disown(struct ip_socket_box *box);
 
+/* Closes the open box and its descriptor. Does not call Lua. */
+void ip_socket_end(struct ip_socket_box *box);
+
 /* Ties an acquired operation to its socket. Acquiring allocates, so a finalizer may have closed the socket:
    then the operation is released and EBADF raised. [-0, +0, e] */
 struct ip_socket *ip_socket_tie(lua_State *L, struct ip_operation *operation,

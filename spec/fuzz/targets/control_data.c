@@ -81,7 +81,9 @@ static void check_parse(const uint8_t *data, size_t size, bool cut, bool is_v6) 
   bool has_error;
   uint32_t items = model(exact, size, &has_error);
   ip_control_parse(&message, is_v6, &control);
-  PROMISE(control.items == items, "what is complete counts, and nothing else");
+  uint32_t local = control.items & IP_CONTROL_LOCAL;
+  PROMISE((control.items & ~local) == items, "what is complete counts, and nothing else");
+  PROMISE(local == 0 || (items & IP_CONTROL_ADDRESS) != 0, "a local address comes with a destination");
   PROMISE(ip_control_parse_error(&message, is_v6, &error) == has_error, "an error that is complete is found");
   free(exact);
 }
@@ -106,14 +108,19 @@ static void check_build(struct input *input) {
   struct msghdr message = {.msg_flags = 0};
   union ip_control_buffer *buffer = malloc(sizeof *buffer);
   if (buffer == NULL) abort();
+  memset(buffer, 0xaa, sizeof *buffer);
   int error = ip_control_build(&message, buffer, &control, v4_path);
   PROMISE(error == 0 || (control.items & IP_CONTROL_ADDRESS) != 0,
           "only an address can be of another family");
   if (error == 0 && control.items != 0) {
     PROMISE(message.msg_controllen <= sizeof *buffer, "it fits");
     size_t walked = 0;
-    for (struct cmsghdr *each = CMSG_FIRSTHDR(&message); each != NULL; each = CMSG_NXTHDR(&message, each))
-      walked += CMSG_SPACE(each->cmsg_len - CMSG_LEN(0));
+    for (struct cmsghdr *each = CMSG_FIRSTHDR(&message); each != NULL; each = CMSG_NXTHDR(&message, each)) {
+      size_t space = CMSG_SPACE(each->cmsg_len - CMSG_LEN(0));
+      for (size_t i = each->cmsg_len; i < space; i++)
+        PROMISE(((unsigned char *)each)[i] == 0, "padding discloses nothing");
+      walked += space;
+    }
     PROMISE(walked == message.msg_controllen, "the messages fill it");
     ip_control_parse(&message, !v4_path, &parsed);
     if (control.items & IP_CONTROL_HOPS) PROMISE(parsed.hops == control.hops, "hops");

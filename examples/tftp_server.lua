@@ -1,0 +1,273 @@
+--- A TFTP server (RFC 1350) with the options blksize, timeout and tsize (RFC 2347, 2348, 2349).
+--- usage: lua5.4 tftp_server.lua [--root DIRECTORY] [--address ADDRESS] [--port PORT] [--write] …
+
+package.path = (arg[0]:match("^.*/") or "./") .. "?.lua;" .. package.path
+
+local byte_span = require "byte_span"
+local command_line = require "command_line"
+local ip = require "ip"
+local message = require "tftp_message"
+
+local fiber = ip.fiber
+local OPCODE, ERROR = message.opcode, message.error
+
+local options = command_line.new {
+  usage = "tftp_server.lua [options]",
+  about = [[
+Serves the files of a directory to TFTP clients, and with --write takes files from them, until
+Ctrl-C. Whoever reaches the port may read every file below the directory, and what symbolic links
+there lead to: TFTP has no passwords.]],
+  options = {
+    { name = "root", value = "DIRECTORY", default = ".", help = "the directory of the files" },
+    { name = "address", value = "ADDRESS", read = ip.address.parse, default = "127.0.0.1",
+      help = "the v4 or v6 address to listen on" },
+    { name = "port", value = "PORT", read = command_line.port, default = 6969,
+      help = "the port to listen on; with 0 the system chooses one" },
+    { name = "write", help = "take new files from clients" },
+    { name = "overwrite", help = "take files that replace others, too" },
+    { name = "timeout", value = "SECONDS", read = command_line.seconds(false), default = 1,
+      help = "how long to wait for an answer before a packet is sent again" },
+    { name = "retries", value = "N", read = command_line.integer(1, 100), default = 5,
+      help = "how often to send a packet before the transfer is given up" },
+    { name = "transfers", value = "N", read = command_line.integer(1, 10000), default = 100,
+      help = "how many clients to serve at once" },
+  },
+}:parse(arg)
+
+-- Ends a transfer with an error packet to the client.
+local function refuse(code, text)
+  error({ code = code, text = text }, 0)
+end
+
+-- --- files ---
+
+-- Returns the path of a requested file. No part of a name leads out of the directory.
+local function path_of(name)
+  local parts = {}
+  for part in name:gmatch("[^/]+") do
+    if part == ".." or part:find("[%c\\]") then refuse(ERROR.ACCESS, "no such name is allowed") end
+    parts[#parts + 1] = part
+  end
+  if #parts == 0 then refuse(ERROR.ACCESS, "no such name is allowed") end
+  return options.root .. "/" .. table.concat(parts, "/")
+end
+
+local ENOENT = 2
+
+-- Opens a file for reading; returns it and its size.
+local function open_source(path)
+  local file, text, code = io.open(path, "rb")
+  if file == nil then refuse(code == ENOENT and ERROR.NOT_FOUND or ERROR.ACCESS, text:match("[^:]*$"):sub(2)) end
+  local readable, problem = file:read(0) -- a directory can be opened, but not read
+  local size = file:seek("end")
+  if problem or not size or not readable and size > 0 then
+    file:close()
+    refuse(ERROR.ACCESS, problem and problem:match("[^:]*$"):sub(2) or "not a file")
+  end
+  file:seek("set")
+  return file, size
+end
+
+-- A file that comes gets its name when it is complete.
+local function open_sink(path)
+  if not (options.write or options.overwrite) then refuse(ERROR.ACCESS, "this server takes no files") end
+  local existing <close> = io.open(path, "rb")
+  if existing and not options.overwrite then refuse(ERROR.EXISTS, "the file exists") end
+  local part = ("%s.%08x.part"):format(path, math.random(0, 0xFFFFFFFF))
+  local file, text = io.open(part, "wb")
+  if file == nil then refuse(ERROR.ACCESS, text:match("[^:]*$"):sub(2)) end
+  return setmetatable({ file = file, part = part, path = path }, { __close = function(self)
+    self.file:close()
+    os.remove(self.part) -- where it has its name, there is no such file any more
+  end })
+end
+
+local function complete(sink)
+  if not sink.file:flush() or not os.rename(sink.part, sink.path) then refuse(ERROR.FULL, "cannot write the file") end
+end
+
+-- --- packets ---
+
+-- The answer to a packet was that the client has not got it.
+local AGAIN = {}
+
+-- Receives packets until accepts(opcode, number, data) returns something; returns that.
+local function await(transfer, accepts)
+  local buf = transfer.buf
+  while true do
+    local n = transfer.sock:receive(buf:resize(buf.capacity))
+    local opcode, number = message.parse_head(buf:resize(n))
+    if opcode == OPCODE.ERROR then error("the client gave up: " .. message.error_text(buf), 0) end
+    local result = opcode and accepts(opcode, number, buf)
+    if result then return result end
+  end
+end
+
+local function is_over_time(err)
+  return err == ip.error.ETIMEDOUT and err.operation == "with_timeout"
+end
+
+-- Sends a packet, again and again, until its answer comes.
+local function exchange(transfer, packet, accepts)
+  for _ = 1, transfer.retries do
+    local answer = AGAIN
+    transfer.sock:send(packet)
+    while answer == AGAIN do
+      local ok, result = pcall(fiber.with_timeout, transfer.timeout, await, transfer, accepts)
+      if not ok and not is_over_time(result) then error(result, 0) end
+      answer = ok and result or nil
+      if answer == AGAIN then transfer.sock:send(packet) end
+    end
+    if answer then return answer end
+  end
+  error("no answer", 0)
+end
+
+-- An acknowledgement of another block is not answered: to send the block again for each would double the traffic for
+-- the rest of the transfer ("sorcerer's apprentice", RFC 1123, 4.2.3.1).
+local function acknowledges(number)
+  return function(opcode, its_number) return opcode == OPCODE.ACK and its_number == number end
+end
+
+-- The block before comes again where its acknowledgement was lost.
+local function brings(number)
+  return function(opcode, its_number, packet)
+    if opcode ~= OPCODE.DATA then return nil end
+    if its_number == number then return packet:sub(message.HEAD_SIZE + 1) end
+    return its_number == (number - 1 & 0xFFFF) and AGAIN or nil
+  end
+end
+
+-- --- transfers ---
+
+-- read(size) returns the next bytes of the file: fewer than `size` at its end.
+local function send_file(transfer, read, agreed)
+  if agreed then exchange(transfer, agreed, acknowledges(0)) end
+  local number = 0
+  repeat
+    local block = read(transfer.block_size)
+    number = number + 1 & 0xFFFF -- large files use the numbers again
+    exchange(transfer, { message.data_head(number), block }, acknowledges(number))
+  until #block < transfer.block_size
+end
+
+-- write(data) writes bytes of the file; done() is called before the last block is acknowledged.
+local function receive_file(transfer, write, done, agreed)
+  local number, answer = 0, agreed or message.ack(0)
+  repeat
+    number = number + 1 & 0xFFFF
+    local block = exchange(transfer, answer, brings(number))
+    write(block)
+    answer = message.ack(number)
+  until #block < transfer.block_size
+  done()
+  transfer.retries = 1 -- stays a while for a client that has not got the last acknowledgement
+  pcall(exchange, transfer, answer, brings(number + 1 & 0xFFFF))
+end
+
+local function checked_write(file)
+  return function(data)
+    if not file:write(data) then refuse(ERROR.FULL, "cannot write the file") end
+  end
+end
+
+-- Takes what the client proposes and this server supports.
+local function negotiate(transfer, request, size)
+  local agreed = {}
+  for _, option in ipairs(request.options) do
+    local value = math.tointeger(tonumber(option.value))
+    if option.name == "blksize" and value and value >= 8 and value <= 65464 then
+      transfer.block_size = value
+      agreed[#agreed + 1] = option
+    elseif option.name == "timeout" and value and value >= 1 and value <= 255 then
+      transfer.timeout = value
+      agreed[#agreed + 1] = option
+    elseif option.name == "tsize" and value and size then -- a client that sends a file says itself how long it is
+      agreed[#agreed + 1] = { name = "tsize", value = request.opcode == OPCODE.RRQ and size or value }
+    end
+  end
+  transfer.buf = byte_span.new(transfer.block_size + message.HEAD_SIZE)
+  return agreed[1] and message.option_ack(agreed)
+end
+
+-- Returns the function that does what a request wants.
+local function transfer_of(request)
+  local netascii = request.mode == "netascii"
+  local path = path_of(request.name)
+  if request.opcode == OPCODE.RRQ then
+    local file, size = open_source(path)
+    return function(transfer)
+      local source <close> = file
+      local read = function(count) return source:read(count) or "" end
+      -- how long a text becomes is not known before
+      local agreed = negotiate(transfer, request, not netascii and size or nil)
+      send_file(transfer, netascii and message.netascii_reader(read) or read, agreed)
+    end
+  end
+  local sink = open_sink(path)
+  return function(transfer)
+    local closing <close> = sink
+    local write, rest = checked_write(closing.file), nil
+    if netascii then write, rest = message.netascii_writer(write) end
+    receive_file(transfer, write, function()
+      if rest then rest() end
+      complete(closing)
+    end, negotiate(transfer, request, 0))
+  end
+end
+
+local function report(session, request, result)
+  local verb = request.opcode == OPCODE.RRQ and "read" or "write"
+  print(("%s %s %q: %s"):format(ip.tostring(session.remote_address, session.remote_port), verb, request.name, result))
+  io.stdout:flush()
+end
+
+local function run(sock, request)
+  local transfer = { sock = sock, timeout = options.timeout, retries = options.retries, block_size = 512 }
+  if request.mode ~= "octet" and request.mode ~= "netascii" then refuse(ERROR.ILLEGAL, "mode " .. request.mode) end
+  transfer_of(request)(transfer)
+end
+
+-- Connects to the client from a port of its own; nil where that cannot be: a forged sender may be one that no route
+-- leads to.
+local function connect_to(session)
+  local from = not options.address.is_unspecified and options.address or nil
+  local ok, result = pcall(ip.udp.connect, session.remote_address, session.remote_port, { local_address = from })
+  if ok then return result end
+  return nil, result
+end
+
+-- Serves one client. Its request comes through the session, and the transfer has a port of its own, as RFC 1350 wants
+-- it. While it lasts, the session takes the client's repeated requests, which are not answered.
+local function serve(client)
+  local session <close> = client
+  local request = message.parse_request((session:receive_string()))
+  if request == nil then return end
+  local sock <close>, problem = connect_to(session)
+  if not sock then return report(session, request, "failed: " .. tostring(problem)) end
+  local ok, err = pcall(run, sock, request)
+  if not ok and type(err) == "table" then
+    pcall(sock.send, sock, message.error_packet(err.code, err.text))
+    err = "refused: " .. err.text
+  end
+  report(session, request, ok and "complete" or "failed: " .. tostring(err))
+end
+
+local function listen()
+  local ok, result = pcall(ip.udp.listen, options.address, options.port, {
+    max_sessions = options.transfers,
+    session_capacity = 1,
+    accept = function(_, _, data) return message.parse_request(data) ~= nil end,
+  })
+  if ok then return result end
+  local endpoint = ip.tostring(options.address, options.port)
+  io.stderr:write(("tftp_server.lua: cannot listen on %s: %s\n"):format(endpoint, result))
+  os.exit(1, true)
+end
+
+local listener <close> = listen()
+print("listening on " .. ip.tostring(listener.local_address, listener.local_port))
+io.stdout:flush()
+fiber.run(function()
+  for session in listener:sessions() do fiber.spawn(serve, session) end
+end)

@@ -1,0 +1,69 @@
+--- Emilua's module `mutex`, on a semaphore with one permit.
+
+local errors = require("ip.error")
+local fiber = require("ip.fiber")
+
+local lib = {}
+
+-- mutex -> ip.fiber.semaphore
+local semaphores = setmetatable({}, { __mode = "k" })
+
+local function semaphore_of(mutex, method, position)
+  local semaphore = semaphores[mutex]
+  if semaphore then return semaphore end
+  error(("bad argument #%d to '%s' (mutex expected, got %s)"):format(position, method, type(mutex)), 3)
+end
+
+--- The semaphore of a mutex that is an argument of `method`.
+function lib.semaphore_of(mutex, method, position)
+  local semaphore = semaphore_of(mutex, method, position)
+  if semaphore.permits > 0 then error(errors.EPERM:togeneric(), 0) end -- nobody has locked it
+  return semaphore
+end
+
+--- Takes the permit of a semaphore; interruption is held back.
+function lib.lock(semaphore)
+  fiber.shield(semaphore.acquire, semaphore)
+end
+
+---@class emilua.mutex
+local methods = {}
+
+--- Locks the mutex, or waits until it can. Interruption does not end the wait.
+function methods:lock()
+  lib.lock(semaphore_of(self, "lock", 1))
+end
+
+--- Locks the mutex if nobody has locked it; returns whether it did.
+function methods:try_lock()
+  return semaphore_of(self, "try_lock", 1):try_acquire()
+end
+
+--- Unlocks the mutex; the fiber that has waited longest locks it at once.
+function methods:unlock()
+  local semaphore = semaphore_of(self, "unlock", 1)
+  if semaphore.permits > 0 then error(errors.EPERM:togeneric(), 0) end
+  semaphore:release()
+end
+
+local metatable = { __name = "mutex", __metatable = "mutex" }
+
+function metatable.__index(_, name)
+  return methods[name] or error(("mutex has no property '%s'"):format(tostring(name)), 2)
+end
+
+function metatable.__newindex(_, name)
+  error(("property '%s' of a mutex cannot be written"):format(tostring(name)), 2)
+end
+
+--- The module that scripts require.
+lib.module = {}
+
+---@return emilua.mutex
+function lib.module.new()
+  local mutex = setmetatable({}, metatable)
+  semaphores[mutex] = fiber.semaphore(1)
+  return mutex
+end
+
+return lib

@@ -1,0 +1,103 @@
+-- What bandwidth.lua promises, run as two processes, or against a sender that loses and exchanges datagrams.
+local ip = require "ip"
+local support = require "spec.support"
+local examples = require "spec.support.examples"
+local platform = require "spec.support.platform"
+local process = require "spec.support.process"
+
+local with_loop = support.with_loop
+local assert_help, assert_refused = examples.assert_help, examples.assert_refused
+
+local HEADER, DATA, END, REPORT = ">I4 I4 I8 d", 0x62774431, 0x62774531, 0x62775231
+local REPORT_FORMAT = ">I4 I4 I8 I8 I8 I8 d d"
+
+-- The fields of a JSON object without nesting.
+local function fields_of(json)
+  local fields = {}
+  assert.matches("^{.*}\n$", json)
+  for name, text in json:gmatch('"([%w_]+)":("?[^,"}]*)') do fields[name] = tonumber(text) or text:sub(2) end
+  return fields
+end
+
+describe("bandwidth.lua", function()
+  after_each(process.stop_all)
+
+  it("has --help and refuses wrong arguments", with_loop(function()
+    assert_help("bandwidth")
+    assert_refused("bandwidth", "%-%-mode fast: plain, batch", "--mode", "fast")
+    assert_refused("bandwidth", "%-%-rate 10X", "--rate", "10X")
+    assert_refused("bandwidth", "%-%-rate 0", "--rate", "0")
+    assert_refused("bandwidth", "%-%-size 23", "--size", "23")
+    assert_refused("bandwidth", "%-%-port 0", "--to", "127.0.0.1", "--port", "0")
+    assert_refused("bandwidth", "unexpected argument more", "more")
+  end, 20))
+
+  for _, mode in ipairs { "plain", "batch", "coalesce", "segments" } do
+    local it_mode = mode == "segments" and platform.it_linux or it
+    it_mode("counts every datagram, sent and received in mode " .. mode, with_loop(function()
+      local receiver <close>, port = examples.start_server("bandwidth", "--port", "0", "--mode", mode, "--once")
+      -- as many as any receive buffer holds: none is lost, whatever the machine does meanwhile
+      local output, errors, code = examples.run("bandwidth", "--to", "127.0.0.1", "--port", port, "--mode", mode,
+        "--count", "64", "--size", "100", "--json")
+      assert.equal(0, code, errors)
+      local result = fields_of(output)
+      assert.same({ 64, 64, 6400, 0, 0, 0, mode }, { result.sent, result.received, result.bytes, result.lost,
+        result.reordered, result.dropped, result.mode })
+      assert.is_true(result.jitter >= 0 and result.seconds >= 0)
+      assert.equal(0, receiver:wait())
+      assert.matches("; 0 of 64 lost %(0.00 %%%), of these 0 dropped", receiver:output())
+      assert.is_nil(receiver:output():find("\r", 1, true))
+    end, 30))
+  end
+
+  it("counts what is lost and what comes late, and has the jitter of RFC 3550", with_loop(function()
+    local receiver <close>, port = examples.start_server("bandwidth", "--port", "0", "--once")
+    local sock <close> = ip.udp.connect("127.0.0.1", port, { receive_timeout = 20 })
+    local function send(kind, number, time) sock:send(string.pack(HEADER, kind, 7, number, time) .. ("."):rep(10)) end
+    for _, case in ipairs { { 1, 0.0 }, { 2, 0.0 }, { 4, 16.0 }, { 3, 16.0 }, { 6, 16.0 } } do
+      send(DATA, case[1], case[2])
+    end
+    sock:send("noise")
+    for _ = 1, 2 do -- a report that is lost is asked for again
+      send(END, 6, 0.0)
+      local kind, run, received, bytes, reordered, dropped, seconds, jitter =
+        string.unpack(REPORT_FORMAT, (sock:receive_string()))
+      assert.same({ REPORT, 7, 5, 5 * 34, 1, 0 }, { kind, run, received, bytes, reordered, dropped })
+      assert.is_true(seconds >= 0)
+      -- one difference of 16 s, followed by two of about none: 16/16 times (15/16)^2
+      assert.is_true(math.abs(jitter - (15 / 16) ^ 2) < 0.1, jitter)
+    end
+    assert.equal(0, receiver:wait())
+    assert.matches("; 1 of 6 lost %(16.67 %%%), .*; 1 reordered;", receiver:output())
+  end, 30))
+
+  it("sends no faster than --rate says", with_loop(function()
+    local receiver <close>, port = examples.start_server("bandwidth", "--port", "0") -- luacheck: ignore receiver
+    local begin = ip.fiber.now()
+    local output = examples.run("bandwidth", "--to", "127.0.0.1", "--port", port, "--rate", "2M", "--size", "1250",
+      "--count", "100", "--json")
+    assert.equal(100, fields_of(output).sent)
+    assert.is_true(ip.fiber.now() - begin >= 99 * 1250 * 8 / 2e6)
+  end, 30))
+
+  it("writes plain progress lines where its output is no terminal", with_loop(function()
+    local receiver <close>, port = examples.start_server("bandwidth", "--port", "0", "--interval", "0.05")
+    local output = examples.run("bandwidth", "--to", "127.0.0.1", "--port", port, "--rate", "2M", "--seconds", "0.5",
+      "--interval", "0.05")
+    assert.matches("sending [%d.]+ %a?bit/s\n", output)
+    assert.matches("bit/s, %d+ datagrams/s, %d+ lost or late, jitter [%d.]+ ms\n", receiver:output())
+    assert.is_nil(output:find("[\r\27]"))
+  end, 30))
+
+  it("says when nobody receives, or the host is unknown", with_loop(function()
+    local output, errors, code = examples.run("bandwidth", "--to", "127.0.0.1", "--port", support.dead_port(),
+      "--seconds", "0.2")
+    assert.equal(1, code)
+    assert.matches("^bandwidth.lua: .*\n$", errors)
+    assert.equal("", output)
+    output, errors, code = examples.run("bandwidth", "--to", "no such host", "--port", "9")
+    assert.equal(1, code)
+    assert.matches("cannot look up no such host", errors)
+    assert.equal("", output)
+  end, 30))
+end)
