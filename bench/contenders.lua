@@ -20,7 +20,7 @@ return {
   { "lua-ip (serve)", "contenders/lua_ip.lua --serve", "echo echo-one-core ping-pong sockets connected" },
   { "lua-ip sessions", "contenders/lua_ip_sessions.lua", "echo echo-one-core ping-pong" },
   { "lua-ip coalesce", "contenders/lua_ip.lua --coalesce", USUAL .. " sockets many" },
-  { "lua-ip batch", "contenders/lua_ip_batch.lua", USUAL .. " bulk" },
+  { "lua-ip batch", "contenders/lua_ip_batch.lua", USUAL .. " sockets bulk" },
   { "lua-ip batch (every entry read)", "contenders/lua_ip_batch.lua --read", "echo echo-one-core" },
   { "lua-ip GSO/GRO", "contenders/lua_ip_offload.lua", USUAL .. " bulk" },
   { "lua-ip spin", "contenders/lua_ip.lua --spin 0.1", "latency" },

@@ -64,8 +64,12 @@ function roles.send(sock)
 end
 
 local reads = arg[1] == "--read" and table.remove(arg, 1) ~= nil
-local sock = ip.udp.bind("127.0.0.1", 0)
-print("port " .. sock.local_port)
+local role = arg[1] == "sockets" and roles.echo or roles[reads and "read" or arg[1]]
+for _ = 1, arg[1] == "sockets" and tonumber(arg[3]) or 1 do
+  local sock = ip.udp.bind("127.0.0.1", 0)
+  print("port " .. sock.local_port)
+  ip.fiber.spawn(role, sock)
+end
 print "ready"
 io.stdout:flush()
-ip.fiber.run(roles[reads and "read" or arg[1]], sock)
+ip.fiber.run()

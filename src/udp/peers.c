@@ -432,7 +432,9 @@ bool ip_peers_skips_try(const struct ip_peers *peers, double timeout) {
   if (peers->drained_in == runtime->iteration) return true;
   if (channel->would_block_streak < IP_SKIP_AFTER) return false;
   if (channel->probe_countdown == 0) channel->probe_countdown = PROBE_EVERY;
-  return --channel->probe_countdown != 0;
+  if (--channel->probe_countdown == 0) return false;
+  ip_receive_path_note_wait(channel);
+  return true;
 }
 
 void ip_peers_wait(struct ip_peer_point *point, struct ip_operation *operation, bool yields, bool first) {
