@@ -359,7 +359,7 @@ static struct ip_failure read_one(lua_State *L, struct ip_peers *peers, const st
   if (failure.code == EAGAIN) note_empty(peers);
   if (failure.code != 0) return failure;
   const struct ip_datagram *datagram = &received->datagram;
-  if (!ip_receive_path_coalesces(channel_of(peers))) channel_of(peers)->would_block_streak = 0;
+  if (!ip_receive_path_reads_several(channel_of(peers))) channel_of(peers)->would_block_streak = 0;
   struct ip_session *session = find_live(peers, wanted, &datagram->source);
   *is_wanted = session != NULL && session == wanted;
   if (session != NULL) {
