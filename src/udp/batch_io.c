@@ -66,7 +66,8 @@ static struct ip_failure receive_one_by_one(struct ip_channel *channel, struct i
 
 #ifdef __linux__
 
-/* Prepares the first messages, which stay prepared: most calls receive far fewer datagrams than there are slots. */
+/* Prepares the first messages, which stay prepared: most calls receive far fewer datagrams than there are
+   slots. */
 static void prepare_to_receive(struct ip_batch *batch, struct mmsghdr *messages, size_t end) {
   for (; batch->prepared < end; batch->prepared++) {
     size_t i = batch->prepared;

@@ -1,11 +1,11 @@
-/* buffer_pool.c: the read-ahead buffers and send queues that sockets share. Owns those that no socket has. Does
-   not use Lua and raises nothing. */
+/* buffer_pool.c: the read-ahead buffers and send queues that sockets share. Owns those that no socket has.
+   Does not use Lua and raises nothing. */
 #include "udp/buffer_pool.h"
 
 #include <stdlib.h>
 
-/* Buffers beyond these are freed. Few sockets have datagrams in a read-ahead buffer while others read; all that
-   send in an iteration have a queue until its end. */
+/* Buffers beyond these are freed. Few sockets have datagrams in a read-ahead buffer while others read; all
+   that send in an iteration have a queue until its end. */
 enum { MOST_READ_AHEAD = 8, MOST_QUEUES = 64 };
 
 struct ip_buffer_pool *ip_buffer_pool_new(void) {

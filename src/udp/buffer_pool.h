@@ -1,14 +1,15 @@
 /* buffer_pool.h: the read-ahead buffers and send queues that sockets share. Does not use Lua.
 
-   A socket has a buffer only while it has datagrams in it. So sockets that are idle hold none, and sockets that
-   are busy use the same few, which stay in the caches. */
+   A socket has a buffer only while it has datagrams in it. So sockets that are idle hold none, and sockets
+   that are busy use the same few, which stay in the caches. */
 #ifndef IP_BUFFER_POOL_H
 #define IP_BUFFER_POOL_H
 
 #include "base/util.h"
 #include "udp/read_ahead.h"
 
-/* Unused buffers, the one that was used last first. The first bytes of each are the address of the next one. */
+/* Unused buffers, the one that was used last first. The first bytes of each are the address of the next
+   one. */
 struct ip_buffer_list {
   void *first;
   size_t count;

@@ -66,10 +66,10 @@ static int note_state(struct ip_channel *channel, const struct ip_endpoint *loca
 }
 
 /* sock:assign([family,] fd): moves an open UDP socket into this one. family: "v4", "v6" or an ip.address that
-   the descriptor must match; fd: an ip.file_descriptor, which is emptied, or an integer. Sets O_NONBLOCK and nothing else. EALREADY when the
-   socket is open; EBADF when the descriptor is not; EINVAL when it is no UDP socket of that family; EEXIST
-   when an open socket of this state has it. A refused descriptor stays with the caller, unchanged. Suspends:
-   no. Source: Emilua; socket(7). */
+   the descriptor must match; fd: an ip.file_descriptor, which is emptied, or an integer. Sets O_NONBLOCK and
+   nothing else. EALREADY when the socket is open; EBADF when the descriptor is not; EINVAL when it is no UDP
+   socket of that family; EEXIST when an open socket of this state has it. A refused descriptor stays with the
+   caller, unchanged. Suspends: no. Source: Emilua; socket(7). */
 int ip_socket_assign(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   struct ip_socket_box *box = ip_socket_check(L, 1);

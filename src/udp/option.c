@@ -446,7 +446,8 @@ static bool is_similar(const char *one, const char *other) {
   }
 }
 
-/* Returns the name of an option that the program may have meant, or NULL; names of C lead to their options. */
+/* Returns the name of an option that the program may have meant, or NULL; names of C lead to their
+   options. */
 static const char *find_similar(const char *name) {
   static const char *const prefixes[] = {"SO_", "IP_", "IPV6_", "UDP_"};
   for (size_t i = 0; i < ip_count_of(prefixes); i++)
@@ -494,8 +495,8 @@ int ip_socket_get_option(lua_State *L) {
   return option->get(L, socket, option);
 }
 
-/* For lua/ip/udp_options.lua. similar_option(name) -> string | nil: an option that the program may have meant.
-   Suspends: no. */
+/* For lua/ip/udp_options.lua. similar_option(name) -> string | nil: an option that the program may have
+   meant. Suspends: no. */
 int ip_socket_similar_option(lua_State *L) {
   size_t length;
   lua_pushstring(L, find_similar(ip_argument_string(L, 1, &length)));

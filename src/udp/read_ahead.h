@@ -1,8 +1,8 @@
 /* read_ahead.h: a read-ahead buffer: datagrams that were read from the system and have not been received yet.
    Does not use Lua.
 
-   One read fills one slot or several. Datagrams that the system has joined (GRO) share one slot, and are popped one
-   by one. */
+   One read fills one slot or several. Datagrams that the system has joined (GRO) share one slot, and are
+   popped one by one. */
 #ifndef IP_READ_AHEAD_H
 #define IP_READ_AHEAD_H
 
@@ -11,7 +11,8 @@
 
 #include <stdint.h>
 
-/* The number of slots. They reserve 2 MiB of addresses; the system provides memory for the used pages only. */
+/* The number of slots. They reserve 2 MiB of addresses; the system provides memory for the used pages
+   only. */
 enum { IP_READ_AHEAD_MOST = 32 };
 
 struct ip_read_ahead {
@@ -29,8 +30,8 @@ struct ip_read_ahead {
 struct ip_read_ahead *ip_read_ahead_new(void);
 void ip_read_ahead_free(struct ip_read_ahead *buffer);
 
-/* Reads up to `*wanted` datagrams or joined buffers into an empty buffer, and adapts that number to their size.
-   Returns 0 or an errno value. */
+/* Reads up to `*wanted` datagrams or joined buffers into an empty buffer, and adapts that number to their
+   size. Returns 0 or an errno value. */
 int ip_read_ahead_fill(struct ip_read_ahead *buffer, int fd, bool is_v6, uint8_t *wanted);
 
 /* Reads one datagram or joined buffer into an empty buffer. `source`: the only possible sender, which is then

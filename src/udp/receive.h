@@ -30,7 +30,8 @@ struct ip_failure ip_receive_try(lua_State *L, const struct ip_operation_type *t
 int ip_receive_wait(lua_State *L, const struct ip_operation_type *type, const struct ip_receive_call *call,
                     bool yields);
 
-/* Should a receive suspend without a try, because the last ones have met EAGAIN? Counts it as one that does. */
+/* Should a receive suspend without a try, because the last ones have met EAGAIN? Counts it as one that
+   does. */
 bool ip_receive_skips_try(const struct ip_runtime *runtime, const struct ip_socket_box *box);
 
 /* Notes how the try of a receive has ended. Does not call Lua. */

@@ -101,7 +101,8 @@ static void pop(struct ip_channel *channel, const struct ip_receive *call, bool 
   state->read_ahead = NULL;
 }
 
-/* Returns the first datagram of a read into the first buffer of the pool, which keeps it if it has no more. */
+/* Returns the first datagram of a read into the first buffer of the pool, which keeps it if it has no
+   more. */
 static inline void return_first(struct ip_channel *channel, struct ip_read_ahead *buffer,
                                 const struct ip_receive *call, struct ip_received *received) {
   if (IP_LIKELY(ip_read_ahead_is_lone(buffer) && !(call->flags & MSG_PEEK))) {

@@ -78,7 +78,8 @@ static inline bool ip_receive_path_coalesces(const struct ip_channel *channel) {
   return channel->receive != NULL && channel->receive->coalesce;
 }
 
-/* Does a receive read several datagrams at a time, where the path itself decides whether the next one tries? */
+/* Does a receive read several datagrams at a time, where the path itself decides whether the next one
+   tries? */
 static inline bool ip_receive_path_reads_several(const struct ip_channel *channel) {
   return ip_receive_path_coalesces(channel) && channel->receive->lone_reads < IP_SINGLY_AFTER;
 }
@@ -107,12 +108,12 @@ static inline bool ip_receive_path_is_emptied(const struct ip_channel *channel) 
    value. */
 int ip_receive_path_bytes_readable(struct ip_channel *channel, int *bytes);
 
-/* Enables GRO, or disables it once the joined datagrams have been read. The buffers are those of `pool`; NULL:
-   the socket's own. Returns 0 or an errno value. */
+/* Enables GRO, or disables it once the joined datagrams have been read. The buffers are those of `pool`;
+   NULL: the socket's own. Returns 0 or an errno value. */
 int ip_receive_path_set_offload(struct ip_channel *channel, struct ip_buffer_pool *pool, bool on);
 
-/* Reads several datagrams at a time from now on, where several come, joined by the system if it can. `pool` as
-   above. Returns 0 or an errno value. */
+/* Reads several datagrams at a time from now on, where several come, joined by the system if it can. `pool`
+   as above. Returns 0 or an errno value. */
 int ip_receive_path_set_coalesce(struct ip_channel *channel, struct ip_buffer_pool *pool, bool on);
 
 /* Disables GRO if no option needs it any more and the socket is empty; if it is not empty, a later receive

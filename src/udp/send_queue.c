@@ -1,9 +1,9 @@
 /* send_queue.c: sends that wait for the end of the loop iteration and leave together.
 
-   Owns the queue while datagrams are in it, and frees the struct ip_send_state around it. Does not use Lua and raises nothing. The
-   queue has the datagrams in the order of the sends, as segment trains: consecutive datagrams of one size to
-   one peer leave as one message that the system segments (UDP_SEGMENT in udp(7)), and all messages leave in
-   one call. If a path refuses to segment, the datagrams leave one by one.
+   Owns the queue while datagrams are in it, and frees the struct ip_send_state around it. Does not use Lua
+   and raises nothing. The queue has the datagrams in the order of the sends, as segment trains: consecutive
+   datagrams of one size to one peer leave as one message that the system segments (UDP_SEGMENT in udp(7)),
+   and all messages leave in one call. If a path refuses to segment, the datagrams leave one by one.
 
    An error that the system would report at once is reported at once here, too: datagrams that are known to
    fail, and datagrams with flags or ancillary data, are sent directly. An error that the system reports later
@@ -21,7 +21,8 @@
 
 enum { CAPACITY = 65536, MOST_TRAINS = 64, MOST_MESSAGES = 64 };
 
-/* After so many flushes in a row that found a single datagram, the first one of an iteration leaves at once. */
+/* After so many flushes in a row that found a single datagram, the first one of an iteration leaves at
+   once. */
 enum { AT_ONCE_AFTER = 4 };
 
 /* A segment train: `count` datagrams of `segment` bytes, the last one perhaps shorter, from `at` on. */
@@ -390,8 +391,8 @@ static struct ip_failure send_directly(struct ip_channel *channel, struct ip_sen
   return failure;
 }
 
-/* Is it the first datagram of an iteration, where iterations keep bringing one? To queue it would cost time and
-   gain nothing. The second one of an iteration ends that. */
+/* Is it the first datagram of an iteration, where iterations keep bringing one? To queue it would cost time
+   and gain nothing. The second one of an iteration ends that. */
 static bool leaves_at_once(struct ip_send_state *state, const struct ip_send *call) {
   if (state == NULL || !state->at_once) return false;
   if (call->flags != 0 || call->control.items != 0 || state->segment_size != 0) return false;
@@ -401,9 +402,9 @@ static bool leaves_at_once(struct ip_send_state *state, const struct ip_send *ca
   return state->at_once;
 }
 
-/* A datagram that was to leave at once has failed. If it may wait, it goes to the queue, where its error is told
-   apart from those of older datagrams, and deferred, as if it had been there before. Otherwise it is a plain
-   send; with an error queue, that has the error of an older datagram. */
+/* A datagram that was to leave at once has failed. If it may wait, it goes to the queue, where its error is
+   told apart from those of older datagrams, and deferred, as if it had been there before. Otherwise it is a
+   plain send; with an error queue, that has the error of an older datagram. */
 static struct ip_failure fail_at_once(struct ip_channel *channel, struct ip_send *call, int error,
                                       size_t *sent) {
   struct ip_send_state *state = channel->send;

@@ -18,10 +18,10 @@ static inline void ip_send_queue_note_iteration(const struct ip_channel *channel
   if (channel->send != NULL) channel->send->iteration = iteration;
 }
 
-/* Queues the datagram, or sends it at once where iterations keep bringing one. A datagram that must not wait, or whose error is not predictable, goes through the
-   send path after the queued ones; so does every datagram of a channel without a queue. If an error is
-   deferred, returns that instead. EAGAIN: the send has to wait. Requires a channel with a send state, or a
-   call with ancillary data. */
+/* Queues the datagram, or sends it at once where iterations keep bringing one. A datagram that must not wait,
+   or whose error is not predictable, goes through the send path after the queued ones; so does every datagram
+   of a channel without a queue. If an error is deferred, returns that instead. EAGAIN: the send has to wait.
+   Requires a channel with a send state, or a call with ancillary data. */
 struct ip_failure ip_send_queue_send(struct ip_channel *channel, struct ip_send *call, size_t *sent);
 
 /* After a send: has it left at once, so that nothing is queued or deferred? */

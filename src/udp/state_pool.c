@@ -1,7 +1,7 @@
 /* state_pool.c: the pool of buffers that all sockets of a Lua state share.
 
-   A userdata in the registry is one user of the pool, and each socket that queues datagrams is another: in whatever
-   order they end, the last one frees it. */
+   A userdata in the registry is one user of the pool, and each socket that queues datagrams is another: in
+   whatever order they end, the last one frees it. */
 #include "udp/state_pool.h"
 
 #include <lauxlib.h>

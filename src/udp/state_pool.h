@@ -9,7 +9,8 @@
 /* Creates the pool. [-0, +0, m] */
 void ip_state_pool_open(lua_State *L);
 
-/* Returns the pool; NULL if memory was short, or if the state is ending and its pool has ended. [-0, +0, -] */
+/* Returns the pool; NULL if memory was short, or if the state is ending and its pool has ended. [-0, +0,
+   -] */
 struct ip_buffer_pool *ip_state_pool(lua_State *L);
 
 #endif
