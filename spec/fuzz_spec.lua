@@ -15,7 +15,7 @@ describe("The fuzzer #slow", function()
   it("calls every public function and reads every property", function()
     local called, known = {}, {}
     for seed = 1, 4 do
-      for name, count in run(seed, 900, "dirty_end"):match("calls: ([^\n]*)"):gmatch("([%w_.:]+) (%d+)") do
+      for name, count in run(seed, 1500, "dirty_end"):match("calls: ([^\n]*)"):gmatch("([%w_.:]+) (%d+)") do
         known[name] = true
         if tonumber(count) > 0 then called[name] = true end
       end

@@ -1,5 +1,6 @@
 -- What a socket promises whose descriptor others close, or watch, too.
 local ip = require "ip"
+local modules = require "spec.support.modules"
 local support = require "spec.support"
 
 local fiber, file_descriptor = ip.fiber, ip.file_descriptor
@@ -166,7 +167,7 @@ end)
 
 describe("luv", function()
   it("and this library may watch one socket on a loop each, and closing it in luv aborts nobody", function()
-    if not pcall(require, "luv") then return pending("luv is not installed") end
+    if not modules.exists("luv") then return pending("luv is not installed") end
     local output = support.run_program [[
       local ip, uv = require "ip", require "luv"
       local fiber = ip.fiber

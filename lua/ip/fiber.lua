@@ -62,7 +62,11 @@ local fiber = {
   ---@type fun(fn: function, ...): ip.fiber
   spawn = core.spawn,
   ---@type fun(): ip.fiber[] the fibers that have not ended, in the order of spawning
-  list = core.list,
+  list = function()
+    local fibers = core.list()
+    table.sort(fibers, function(one, other) return core.number_of(one) < core.number_of(other) end)
+    return fibers
+  end,
   ---@type fun(capacity: integer?): ip.fiber.queue
   queue = core.queue,
   ---@type fun(): ip.fiber.condition

@@ -35,8 +35,11 @@ static int push_nothing(lua_State *L, struct ip_result *result) {
   return 0;
 }
 
-static const struct ip_operation_type wait_type = {
-    .name = "wait", .cancelled = wait_cancelled, .failed = ip_meeting_failed, .push_results = push_nothing};
+static const struct ip_operation_type wait_type = {.name = "wait",
+                                                   .cancelled = wait_cancelled,
+                                                   .failed = ip_meeting_failed,
+                                                   .anchors = true,
+                                                   .push_results = push_nothing};
 
 /* condition:wait(): waits until a notification. Suspends: yes. */
 static int condition_wait(lua_State *L) {

@@ -16,26 +16,28 @@
 #include <limits.h>
 #include <time.h>
 
-/* User values. The operation's anchors are free once the fiber has ended, and one of them is used again. */
-enum {
-  FIBER_REMAINS = 1,
-  FIBER_NAME,                          /* a string, or nil: "fiber N" */
-  FIBER_TRACEBACK = IP_ANCHOR_OBJECT,  /* of a fiber that has failed */
-  FIBER_GROUP = IP_ANCHOR_VALUE + 1,   /* only a member of a group has it */
-  FIBER_USER_VALUES = IP_ANCHOR_VALUE, /* of any other fiber */
-};
+/* The user value: the coroutine, then its outcome. */
+enum { FIBER_REMAINS = 1, FIBER_USER_VALUES = FIBER_REMAINS };
 
 enum fiber_state { FIBER_ALIVE, FIBER_DONE, FIBER_FAILED, FIBER_INTERRUPTED, FIBER_CLOSED };
 
 struct fiber {
   struct ip_task task; /* first */
   struct ip_operation *joiner;
-  struct ip_queue watches;      /* struct ip_fiber_watch */
-  struct ip_fiber_group *group; /* NULL: none */
-  struct ip_queue member;       /* in group->members */
-  int results;                  /* the number of results, once the fiber is done */
-  uint8_t state;                /* enum fiber_state */
-  bool joined, detached;
+  struct ip_queue watches; /* struct ip_fiber_watch */
+  uint32_t number;         /* of those that the runtime has had, from 1 */
+  uint8_t results;         /* once the fiber is done: none, one, or SEVERAL */
+  uint8_t state;           /* enum fiber_state */
+  bool joined : 1, detached : 1;
+  bool is_member : 1; /* of a group: its details are a struct member */
+};
+
+enum { SEVERAL = 2 };
+
+struct member {
+  struct ip_queue link; /* in group->members */
+  struct ip_fiber_group *group;
+  struct fiber *fiber;
 };
 
 static struct fiber *check_fiber(lua_State *L, int arg) {
@@ -70,10 +72,12 @@ static void unanchor(lua_State *L, struct ip_runtime *runtime, struct fiber *fib
   if (fiber->task.context.interrupted) runtime->pending_raises--;
 }
 
-/* (results ...) -> table of them. Runs in protected mode, because it allocates. */
+/* (results ...) -> table of them, with their number as `n`. Runs in protected mode, because it allocates. */
 static int pack_results(lua_State *L) {
   int results = lua_gettop(L);
-  lua_createtable(L, results, 0);
+  lua_createtable(L, results, 1);
+  lua_pushinteger(L, results);
+  lua_setfield(L, -2, "n");
   lua_insert(L, 1);
   for (int i = results; i >= 1; i--)
     lua_rawseti(L, 1, i);
@@ -83,17 +87,16 @@ static int pack_results(lua_State *L) {
 /* Moves several results of the coroutine to this stack as one table, or a memory error. The coroutine's stack
    is empty before anything allocates: a finalizer could start the coroutine with its results otherwise.
    [-0, +1, -] */
-static void push_packed(lua_State *L, struct fiber *fiber) {
+static void push_packed(lua_State *L, struct fiber *fiber, int results) {
   lua_State *thread = ip_task_thread(&fiber->task);
-  if (!lua_checkstack(L, fiber->results + 2)) {
+  if (!lua_checkstack(L, results + 2)) {
     lua_pushnil(L);
     fiber->state = FIBER_FAILED;
     return;
   }
   lua_pushcfunction(L, pack_results);
-  lua_xmove(thread, L, fiber->results);
-  if (lua_pcall(L, fiber->results, 1, 0) != LUA_OK)
-    fiber->state = FIBER_FAILED; /* fails with the memory error */
+  lua_xmove(thread, L, results);
+  if (lua_pcall(L, results, 1, 0) != LUA_OK) fiber->state = FIBER_FAILED; /* fails with the memory error */
 }
 
 /* Pushes the outcome of the coroutine as one value and empties its stack. Otherwise coroutine.status would
@@ -101,13 +104,14 @@ static void push_packed(lua_State *L, struct fiber *fiber) {
    started. [-0, +1, -] */
 static void push_remains(lua_State *L, struct fiber *fiber) {
   lua_State *thread = ip_task_thread(&fiber->task);
-  fiber->results = lua_gettop(thread);
-  if (fiber->results == 1 && fiber->state != FIBER_CLOSED) {
+  int results = lua_gettop(thread);
+  fiber->results = (uint8_t)(results < SEVERAL ? results : SEVERAL);
+  if (results == 1 && fiber->state != FIBER_CLOSED) {
     lua_xmove(thread, L, 1);
     return;
   }
-  if (fiber->results > 1 && fiber->state != FIBER_CLOSED)
-    push_packed(L, fiber);
+  if (results > 1 && fiber->state != FIBER_CLOSED)
+    push_packed(L, fiber, results);
   else
     lua_pushnil(L);
   lua_settop(thread, 0);
@@ -121,14 +125,28 @@ static void notify_watches(struct fiber *fiber) {
   }
 }
 
+static int set_traceback(lua_State *L) {
+  ip_task_make_details(L, 1, 0);
+  lua_pushvalue(L, 2);
+  lua_setiuservalue(L, -2, IP_TASK_TRACEBACK);
+  return 0;
+}
+
+/* Keeps the traceback on top of the stack, if there is memory. [-0, +0, -] */
+static void keep_traceback(lua_State *L, int index) {
+  lua_pushcfunction(L, set_traceback);
+  lua_pushvalue(L, index);
+  lua_pushvalue(L, -3);
+  if (lua_pcall(L, 2, 0, 0) != LUA_OK) lua_pop(L, 1);
+}
+
 /* Keeps the traceback of the fiber at `index`, whose error is on top of its coroutine's stack, and reports
    the error if nobody else gets it. [-0, +0, -] */
 static void note_failure(lua_State *L, const struct fiber *fiber, int index) {
   lua_State *thread = ip_task_thread(&fiber->task);
   ip_loop_push_traceback(L, thread);
-  lua_pushvalue(L, -1);
-  lua_setiuservalue(L, index, FIBER_TRACEBACK);
-  if (fiber->joiner != NULL || fiber->group != NULL) {
+  keep_traceback(L, index);
+  if (fiber->joiner != NULL || fiber->is_member) {
     lua_pop(L, 1);
     return;
   }
@@ -142,17 +160,19 @@ static void note_failure(lua_State *L, const struct fiber *fiber, int index) {
 
 /* The fiber at `index`, which has ended, leaves its group. [-0, +0, -] */
 static void leave_group(lua_State *L, struct fiber *fiber, int index) {
-  struct ip_fiber_group *group = fiber->group;
+  ip_task_push_details(L, index);
+  struct member *member = lua_touserdata(L, -1);
+  struct ip_fiber_group *group = member->group;
   bool failed = fiber->state == FIBER_FAILED;
-  ip_queue_remove(&fiber->member);
-  fiber->group = NULL;
+  ip_queue_remove(&member->link);
+  fiber->is_member = false;
   group->size--;
-  lua_getiuservalue(L, index, FIBER_GROUP);   /* keeps it alive */
+  lua_getiuservalue(L, -1, IP_TASK_GROUP);    /* keeps it alive */
   lua_getiuservalue(L, index, FIBER_REMAINS); /* the error */
   group->ended(L, group, index, failed);
   lua_pushnil(L);
-  lua_setiuservalue(L, index, FIBER_GROUP);
-  lua_pop(L, 2);
+  lua_setiuservalue(L, -4, IP_TASK_GROUP);
+  lua_pop(L, 3);
 }
 
 /* Called by the dispatcher when the coroutine has returned (its results are on its stack), raised an error
@@ -173,7 +193,7 @@ static void end_fiber(lua_State *L, struct ip_runtime *runtime, struct ip_task *
   task->operation.thread = NULL;
   if (fiber->joiner != NULL) ip_operation_succeed(fiber->joiner);
   notify_watches(fiber);
-  if (fiber->group != NULL) leave_group(L, fiber, index);
+  if (fiber->is_member) leave_group(L, fiber, index);
   lua_pop(L, 1);
 }
 
@@ -182,21 +202,26 @@ static void end_fiber(lua_State *L, struct ip_runtime *runtime, struct ip_task *
 static void init_fiber(struct ip_runtime *runtime, struct fiber *fiber, lua_State *thread) {
   fiber->joiner = NULL;
   ip_queue_init(&fiber->watches);
-  fiber->group = NULL;
-  ip_queue_init(&fiber->member);
+  fiber->is_member = false;
+  fiber->number = ++runtime->tasks_created;
   fiber->state = FIBER_ALIVE;
   fiber->joined = fiber->detached = false;
   fiber->results = 0;
   ip_task_init(runtime, &fiber->task, thread);
 }
 
-/* Makes the fiber at `index` a member of the group at index 1. [-0, +0, -] */
+/* Makes the fiber at `index`, which has details, a member of the group at index 1. [-0, +0, -] */
 static void join_group(lua_State *L, struct fiber *fiber, int index, struct ip_fiber_group *group) {
+  ip_task_push_details(L, index);
   lua_pushvalue(L, 1);
-  lua_setiuservalue(L, index, FIBER_GROUP);
-  ip_queue_append(&group->members, &fiber->member);
+  lua_setiuservalue(L, -2, IP_TASK_GROUP);
+  struct member *member = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  *member = (struct member){.group = group, .fiber = fiber};
+  ip_queue_init(&member->link);
+  ip_queue_append(&group->members, &member->link);
   group->size++;
-  fiber->group = group;
+  fiber->is_member = fiber->task.context.detailed = true;
 }
 
 void ip_fiber_start(lua_State *L, int first, struct ip_fiber_group *group) {
@@ -205,14 +230,17 @@ void ip_fiber_start(lua_State *L, int first, struct ip_fiber_group *group) {
   ip_runtime_check(L, runtime);
   luaL_checkstack(L, 4, "too many arguments to spawn");
   int arguments = lua_gettop(L) - first;
-  int user_values = group != NULL ? FIBER_GROUP : FIBER_USER_VALUES;
-  struct fiber *fiber = lua_newuserdatauv(L, sizeof *fiber, user_values);
+  struct fiber *fiber = lua_newuserdatauv(L, sizeof *fiber, FIBER_USER_VALUES);
   lua_State *thread = lua_newthread(L);
   init_fiber(runtime, fiber, thread);
   lua_setiuservalue(L, -2, FIBER_REMAINS);
   ip_class_set(L, IP_CLASS_FIBER);
   lua_insert(L, first); /* fiber, fn, ... */
   if (!lua_checkstack(thread, arguments + 3)) ip_error_text(L, "too many arguments to spawn");
+  if (group != NULL) {
+    ip_task_make_details(L, first, sizeof(struct member));
+    lua_pop(L, 1);
+  }
   ip_task_add(L, first, &fiber->task);
   if (group != NULL) join_group(L, fiber, first, group);
   lua_xmove(L, thread, arguments + 1);
@@ -233,9 +261,23 @@ static void on_join_unlinked(struct ip_operation *operation) {
   fiber->joiner = NULL;
 }
 
+/* Returns the number of results of the fiber at index 1. [-0, +0, -] */
+static int count_results(lua_State *L, const struct fiber *fiber) {
+  if (fiber->results < SEVERAL || fiber->state != FIBER_DONE) return fiber->results;
+  lua_getiuservalue(L, 1, FIBER_REMAINS);
+  if (lua_istable(L, -1))
+    lua_getfield(L, -1, "n");
+  else
+    lua_pushinteger(L, 0); /* somebody has joined it */
+  int results = (int)lua_tointeger(L, -1);
+  lua_pop(L, 2);
+  return results;
+}
+
 /* Pushes the results of the fiber at index 1, or raises its error. [-0, +?, e] */
 static int push_end_of_fiber(lua_State *L, struct fiber *fiber) {
-  luaL_checkstack(L, fiber->results + 2, "too many results to join");
+  int results = count_results(L, fiber);
+  luaL_checkstack(L, results + 2, "too many results to join");
   fiber->joined = true;
   if (fiber->state == FIBER_INTERRUPTED) return 0;
   if (fiber->state == FIBER_CLOSED) return ip_error_raise(L, ECANCELED, "join");
@@ -243,11 +285,11 @@ static int push_end_of_fiber(lua_State *L, struct fiber *fiber) {
   lua_pushnil(L);
   lua_setiuservalue(L, 1, FIBER_REMAINS);
   if (fiber->state == FIBER_FAILED) return ip_error_throw(L);
-  if (fiber->results <= 1) return fiber->results;
+  if (fiber->results < SEVERAL) return results;
   int table = lua_gettop(L);
-  for (int i = 1; i <= fiber->results; i++)
+  for (int i = 1; i <= results; i++)
     lua_rawgeti(L, table, i);
-  return fiber->results;
+  return results;
 }
 
 static int push_join_results(lua_State *L, struct ip_result *result) {
@@ -359,16 +401,24 @@ bool ip_fiber_is_current(lua_State *L, int arg) {
 
 bool ip_fiber_is_in(lua_State *L, const struct ip_fiber_group *group) {
   const struct fiber *fiber = running_fiber(L);
-  return fiber != NULL && fiber->group == group;
+  if (fiber == NULL || !fiber->is_member) return false;
+  ip_task_push(L, &fiber->task);
+  ip_task_push_details(L, -1);
+  const struct member *member = lua_touserdata(L, -1);
+  lua_pop(L, 2);
+  return member->group == group;
 }
 
 void ip_fiber_push_traceback(lua_State *L, int index) {
-  lua_getiuservalue(L, index, FIBER_TRACEBACK);
+  ip_task_push_details(L, index);
+  if (lua_isnil(L, -1)) return;
+  lua_getiuservalue(L, -1, IP_TASK_TRACEBACK);
+  lua_remove(L, -2);
 }
 
 void ip_fiber_interrupt_all(struct ip_fiber_group *group) {
   for (struct ip_queue *link = group->members.next; link != &group->members; link = link->next)
-    interrupt(ip_container_of(link, struct fiber, member));
+    interrupt(ip_container_of(link, struct member, link)->fiber);
 }
 
 /* --- watching --- */
@@ -412,17 +462,20 @@ static int fiber_get_status(lua_State *L) {
 
 static int fiber_get_name(lua_State *L) {
   const struct fiber *fiber = check_fiber(L, 1);
-  if (lua_getiuservalue(L, 1, FIBER_NAME) == LUA_TNIL)
-    lua_pushfstring(L, "fiber %I", (lua_Integer)fiber->task.number);
+  ip_task_push_details(L, 1);
+  bool has_name = !lua_isnil(L, -1) && lua_getiuservalue(L, -1, IP_TASK_NAME) == LUA_TSTRING;
+  if (!has_name) lua_pushfstring(L, "fiber %I", (lua_Integer)fiber->number);
   return 1;
 }
 
 static int fiber_set_name(lua_State *L) {
   size_t length;
-  check_fiber(L, 1);
+  struct fiber *fiber = check_fiber(L, 1);
   ip_argument_string(L, 3, &length);
-  lua_settop(L, 3);
-  lua_setiuservalue(L, 1, FIBER_NAME);
+  ip_task_make_details(L, 1, 0);
+  fiber->task.context.detailed = true;
+  lua_pushvalue(L, 3);
+  lua_setiuservalue(L, -2, IP_TASK_NAME);
   return 0;
 }
 
@@ -433,24 +486,22 @@ static int fiber_traceback(lua_State *L) {
   if (fiber->state == FIBER_ALIVE) {
     lua_State *thread = ip_task_thread(&fiber->task);
     luaL_traceback(L, thread, NULL, thread == L ? 1 : 0); /* without this call itself */
-  } else if (lua_getiuservalue(L, 1, FIBER_TRACEBACK) != LUA_TSTRING) {
-    lua_pushliteral(L, "stack traceback:");
+    return 1;
   }
+  ip_fiber_push_traceback(L, 1);
+  if (!lua_isstring(L, -1)) lua_pushliteral(L, "stack traceback:");
   return 1;
 }
 
-/* list() -> sequence of the fibers that have not ended, in the order of spawning. Suspends: no. */
+/* list() -> sequence of the fibers that have not ended, in no order. Suspends: no. */
 static int fiber_list(lua_State *L) {
-  const struct ip_runtime *runtime = ip_runtime(L);
-  lua_Integer count = 0;
-  for (const struct ip_queue *link = runtime->tasks.next; link != &runtime->tasks; link = link->next)
-    count++;
-  lua_createtable(L, (int)count, 0); /* which may run a finalizer that spawns fibers */
-  const struct ip_queue *link = runtime->tasks.next;
-  for (lua_Integer i = 1; i <= count && link != &runtime->tasks; i++, link = link->next) {
-    ip_task_push(L, ip_container_of(link, struct ip_task, link));
-    lua_rawseti(L, -2, i);
-  }
+  ip_task_push_all(L);
+  return 1;
+}
+
+/* number_of(fiber) -> integer: fibers are numbered in the order of spawning. Suspends: no. */
+static int fiber_number_of(lua_State *L) {
+  lua_pushinteger(L, check_fiber(L, 1)->number);
   return 1;
 }
 
@@ -592,6 +643,7 @@ static const luaL_Reg functions[] = {
     {"check_main", fiber_check_main},
     {"current", fiber_current},
     {"list", fiber_list},
+    {"number_of", fiber_number_of},
     {"now", fiber_now},
     {"time", fiber_time},
     {"set_reporter", fiber_set_reporter},

@@ -100,12 +100,16 @@ static int push_closed(lua_State *L, struct ip_result *result) {
   return 0;
 }
 
-static const struct ip_operation_type join_type = {
-    .name = "join", .cancelled = wait_cancelled, .failed = ip_meeting_failed, .push_results = push_joined};
+static const struct ip_operation_type join_type = {.name = "join",
+                                                   .cancelled = wait_cancelled,
+                                                   .failed = ip_meeting_failed,
+                                                   .anchors = true,
+                                                   .push_results = push_joined};
 static const struct ip_operation_type close_type = {.name = "close",
                                                     .endures = true,
                                                     .cancelled = wait_cancelled,
                                                     .failed = ip_meeting_failed,
+                                                    .anchors = true,
                                                     .push_results = push_closed};
 
 /* --- methods --- */

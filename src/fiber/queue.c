@@ -208,9 +208,13 @@ static const struct ip_operation_type put_type = {.name = "put",
                                                   .unlinked = on_put_unlinked,
                                                   .cancelled = put_cancelled,
                                                   .failed = ip_meeting_failed,
+                                                  .anchors = true,
                                                   .push_results = push_nothing};
-static const struct ip_operation_type get_type = {
-    .name = "get", .cancelled = get_cancelled, .failed = ip_meeting_failed, .push_results = push_value};
+static const struct ip_operation_type get_type = {.name = "get",
+                                                  .cancelled = get_cancelled,
+                                                  .failed = ip_meeting_failed,
+                                                  .anchors = true,
+                                                  .push_results = push_value};
 
 /* --- methods --- */
 

@@ -56,9 +56,13 @@ static int push_guard(lua_State *L, struct ip_result *result) {
 static const struct ip_operation_type acquire_type = {.name = "acquire",
                                                       .cancelled = acquire_cancelled,
                                                       .failed = ip_meeting_failed,
+                                                      .anchors = true,
                                                       .push_results = push_nothing};
-static const struct ip_operation_type hold_type = {
-    .name = "hold", .cancelled = acquire_cancelled, .failed = ip_meeting_failed, .push_results = push_guard};
+static const struct ip_operation_type hold_type = {.name = "hold",
+                                                   .cancelled = acquire_cancelled,
+                                                   .failed = ip_meeting_failed,
+                                                   .anchors = true,
+                                                   .push_results = push_guard};
 
 /* Takes a permit without waiting if it can; false: `return wait_for_permit(...)`. [-0, +0, e] */
 static bool take_at_once(lua_State *L, const struct ip_operation_type *type, struct semaphore *semaphore) {

@@ -52,7 +52,7 @@ struct ip_context *ip_context_of(lua_State *L, struct ip_runtime *runtime) {
 }
 
 void ip_context_push_owner(lua_State *L, struct ip_runtime *runtime, struct ip_context *context) {
-  struct ip_task *task = ip_context_task(context);
+  const struct ip_task *task = context->is_task ? (const struct ip_task *)context : NULL;
   if (context == &runtime->main_context)
     lua_pushlightuserdata(L, context);
   else if (task != NULL && ip_task_thread(task) == L)

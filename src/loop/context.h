@@ -32,7 +32,8 @@ struct ip_context {
   bool is_foreign : 1; /* the first member of a struct ip_foreign_context */
   /* of a task: */
   bool started : 1;
-  bool guarded : 1; /* its coroutine has a close guard, unless somebody else has started it */
+  bool guarded : 1;  /* its coroutine has a close guard, unless somebody else has started it */
+  bool detailed : 1; /* it has details: see enum ip_task_detail */
 };
 
 /* The context of a coroutine that somebody else has made. While a coroutine with a context resumes it by

@@ -107,8 +107,11 @@ void ip_operation_push_pooled(lua_State *L, const struct ip_operation *operation
 void ip_operation_push_owner(lua_State *L, const struct ip_operation *operation) {
   if (operation->is.pooled)
     ip_operation_push_pooled(L, operation);
-  else
+  else {
     ip_task_push(L, ip_container_of(operation, struct ip_task, operation));
+    ip_task_push_details(L, -1);
+    lua_remove(L, -2);
+  }
 }
 
 void ip_operation_anchor_context(lua_State *L, struct ip_runtime *runtime, struct ip_context *context) {
@@ -148,20 +151,14 @@ static int ensure_pooled(lua_State *L) {
   return 0;
 }
 
-/* Puts an operation into the pool if there is none, in a call: that raises where the stack or the limit of
-   nested C calls has no place for the __close of a pooled operation, and later it would lose the result.
-   Hooks of calls and the collector are off meanwhile: a hook or a finalizer may wait, which lets a deadline
-   pass that has been looked at already, or close what the call is about. So the stack gets all that the call
-   needs before: a call that makes it grow collects (Lua ldo.c, luaD_precall). [-0, +0, e] */
-static void fill_pool(lua_State *L, struct ip_runtime *runtime) {
-  luaL_checkstack(L, LUA_MINSTACK + 4, "too many arguments");
-  lua_pushcfunction(L, ensure_pooled);
-  lua_pushlightuserdata(L, runtime);
+/* Calls `function` with a light userdata. Hooks of calls and the collector are off meanwhile: a hook or a
+   finalizer may wait, which lets a deadline pass that has been looked at already, or close what the call is
+   about. The stack has all that the call needs: a call that makes it grow collects (Lua ldo.c, luaD_precall).
+   [-0, +0, e] */
+static void call_undisturbed(lua_State *L, lua_CFunction function, void *argument) {
+  lua_pushcfunction(L, function);
+  lua_pushlightuserdata(L, argument);
   int mask = lua_gethookmask(L);
-  if (IP_LIKELY((mask & HOOKS_OF_CALLS) == 0 && runtime->free_operations != NULL)) {
-    lua_call(L, 1, 0);
-    return;
-  }
   lua_Hook hook = lua_gethook(L);
   int count = lua_gethookcount(L);
   bool collects = lua_gc(L, LUA_GCISRUNNING) == 1;
@@ -171,6 +168,35 @@ static void fill_pool(lua_State *L, struct ip_runtime *runtime) {
   if (collects) lua_gc(L, LUA_GCRESTART);
   lua_sethook(L, hook, mask, count);
   if (status != LUA_OK) lua_error(L);
+}
+
+/* Puts an operation into the pool if there is none, in a call: that raises where the stack or the limit of
+   nested C calls has no place for the __close of a pooled operation, and later it would lose the result.
+   [-0, +0, e] */
+static void fill_pool(lua_State *L, struct ip_runtime *runtime) {
+  luaL_checkstack(L, LUA_MINSTACK + 4, "too many arguments");
+  if (IP_UNLIKELY((lua_gethookmask(L) & HOOKS_OF_CALLS) != 0 || runtime->free_operations == NULL)) {
+    call_undisturbed(L, ensure_pooled, runtime);
+    return;
+  }
+  lua_pushcfunction(L, ensure_pooled);
+  lua_pushlightuserdata(L, runtime);
+  lua_call(L, 1, 0);
+}
+
+static int make_details(lua_State *L) {
+  ip_task_push(L, lua_touserdata(L, 1));
+  ip_task_make_details(L, -1, 0);
+  return 0;
+}
+
+/* Makes the anchors of a task's own operation, the first time that one needs them. [-0, +0, e] */
+static void provide_anchors(lua_State *L, struct ip_context *context) {
+  struct ip_task *task = ip_context_task(context);
+  if (IP_LIKELY(task->context.detailed)) return;
+  luaL_checkstack(L, LUA_MINSTACK + 4, "too many arguments");
+  call_undisturbed(L, make_details, task);
+  task->context.detailed = true;
 }
 
 /* Returns the running task's own operation, or NULL when the caller is no task. */
@@ -208,7 +234,10 @@ struct ip_operation *ip_operation_acquire(lua_State *L, struct ip_runtime *runti
   if (context != NULL && !yields) check_context(L, runtime, type, context, true);
   if (deadline == IP_AT_ONCE && !yields) ip_operation_raise(L, type, IP_ERROR_SYSTEM, ip_failure(ETIMEDOUT));
   struct ip_operation *operation = own_operation(L, context);
-  if (operation == NULL) fill_pool(L, runtime);
+  if (operation == NULL)
+    fill_pool(L, runtime);
+  else if (IP_UNLIKELY(type->anchors))
+    provide_anchors(L, context);
   if (IP_UNLIKELY(ip_fork_check(runtime) != 0)) ip_error_raise(L, runtime->fork_error, IP_FORK_OPERATION);
   struct ip_timer *timer = new_timer(L, runtime, deadline);
   /* nothing raises from here on */
@@ -391,14 +420,14 @@ static struct ip_error *push_error(lua_State *L, const struct ip_operation_type 
   if (type->describe == NULL) return ip_error_push(L, category, failure.code, type->name);
   struct ip_error_detail *detail = ip_error_push_detail(L, category, failure.code, type->name);
   type->describe(L, detail);
-  if (failure.deferred) ip_error_forget_endpoint(detail); /* the datagram was another call's */
+  if (ip_failure_is_deferred(failure)) ip_error_forget_endpoint(detail); /* the datagram was another call's */
   return &detail->error;
 }
 
 struct ip_error *ip_operation_push_error(lua_State *L, const struct ip_operation_type *type,
                                          enum ip_error_category category, struct ip_failure failure) {
   struct ip_error *error = push_error(L, type, category, failure);
-  error->mtu = failure.mtu;
+  error->mtu = ip_failure_mtu(failure);
   error->of_send = type->sends;
   return error;
 }

@@ -54,6 +54,7 @@ struct ip_operation_type {
   /* Adds facts from the frame of the call to an error of the call: its endpoint, what it has done. NULL: there
      are none. Must not raise. [-0, +0, -] */
   void (*describe)(lua_State *L, struct ip_error_detail *detail);
+  bool anchors;         /* it keeps values alive by the anchors of its operation */
   bool sends;           /* what it raises is the error of a send */
   bool endures;         /* neither a deadline nor an interruption ends it */
   bool ends_by_time;    /* its deadline is a success and not an error */
@@ -66,8 +67,8 @@ struct ip_operation_type {
 union ip_payload {
   struct ip_receive receive;
   struct {
-    size_t size;          /* bytes that are not sent yet */
-    size_t done;          /* bytes that a send in several pieces has sent before it had to wait */
+    uint32_t size;        /* bytes that are not sent yet: less than a batch can hold */
+    uint32_t done;        /* bytes that a send in several pieces has sent before it had to wait */
     ip_deadline deadline; /* set on wake-up: the rest of the time */
     const void *owner;    /* whose send it is: a session; NULL: the socket's */
   } send;
@@ -95,8 +96,8 @@ union ip_payload {
   } delegate;
 };
 
-/* The values that a waiting call keeps alive are user values of what owns its operation: the task's userdata,
-   or the pooled operation's own. The first two are the owner's business. */
+/* The values that a waiting call keeps alive are user values of what owns its operation: the userdata with the
+   task's details, or the pooled operation's own. The first two are the owner's business. */
 enum ip_operation_anchor {
   IP_ANCHOR_OBJECT = 3,
   IP_ANCHOR_VALUE,

@@ -203,7 +203,6 @@ static void init(lua_State *L, struct ip_runtime *runtime) {
   ip_queue_init(&runtime->ready);
   ip_queue_init(&runtime->batch);
   ip_queue_init(&runtime->strays);
-  ip_queue_init(&runtime->tasks);
   ip_queue_init(&runtime->resources);
   ip_queue_init(&runtime->flushers);
   ip_queue_init(&runtime->unprobed);

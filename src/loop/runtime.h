@@ -86,7 +86,6 @@ struct ip_runtime {
   struct ip_queue ready;     /* struct ip_ready, to be dispatched in the next iteration */
   struct ip_queue batch;     /* those of this iteration */
   struct ip_queue strays;    /* tasks that somebody else is running, to be looked at in the next iteration */
-  struct ip_queue tasks;     /* struct ip_task, those that have not ended, in the order of their creation */
   struct ip_queue resources; /* struct ip_resource */
   struct ip_queue flushers;  /* struct ip_flusher, due at the end of this iteration */
   struct ip_queue unprobed;  /* struct ip_watcher, started since the loop has polled the last time */
@@ -108,7 +107,7 @@ struct ip_runtime {
   int fork_error;        /* uv_loop_fork has failed with it: libuv must not be called any more */
   size_t external_waits; /* armed external operations and running timers, which can end a block */
   size_t operations;     /* operations that are not FREE */
-  uint64_t tasks_created;
+  uint32_t tasks_created;
   size_t attached_tasks; /* tasks that a run waits for */
   size_t foreign_waits;  /* operations of coroutines that somebody else has made */
   /* Called on the driver's stack when a task's coroutine has ended with LUA_OK, an error status or

@@ -5,6 +5,9 @@
 /* Registry: the userdata of the tasks that have not ended, keyed by the address of their coroutine. */
 static const char tasks_key;
 
+/* Registry: the details of tasks; the task's userdata is the key, and a weak one. */
+static const char details_key;
+
 /* Registry: the close guard, the value in the first frame of each task that notices when somebody else closes
    the coroutine. */
 static const char close_guard_key;
@@ -13,21 +16,17 @@ void ip_task_init(struct ip_runtime *runtime, struct ip_task *task, lua_State *t
   task->context = (struct ip_context){.is_task = true};
   ip_operation_init(&task->operation, runtime, IP_READY_TASK);
   task->operation.thread = thread;
-  task->number = ++runtime->tasks_created;
-  ip_queue_init(&task->link);
 }
 
-void ip_task_add(lua_State *L, int index, struct ip_task *task) {
+void ip_task_add(lua_State *L, int index, const struct ip_task *task) {
   index = lua_absindex(L, index);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &tasks_key);
   lua_pushvalue(L, index);
   lua_rawsetp(L, -2, ip_task_thread(task));
   lua_pop(L, 1);
-  ip_queue_append(&task->operation.runtime->tasks, &task->link);
 }
 
-void ip_task_remove(lua_State *L, struct ip_task *task) {
-  ip_queue_remove(&task->link);
+void ip_task_remove(lua_State *L, const struct ip_task *task) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &tasks_key);
   lua_pushnil(L);
   lua_rawsetp(L, -2, ip_task_thread(task)); /* the key exists, so this allocates nothing */
@@ -50,6 +49,44 @@ struct ip_task *ip_task_find(lua_State *L) {
 
 void ip_task_push(lua_State *L, const struct ip_task *task) {
   push(L, ip_task_thread(task));
+}
+
+/* Nothing is allocated while the table is traversed: a finalizer could add a task to it. */
+void ip_task_push_all(lua_State *L) {
+  int count = 0, found = 0;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &tasks_key);
+  int tasks = lua_gettop(L);
+  for (lua_pushnil(L); lua_next(L, tasks) != 0; lua_pop(L, 1))
+    count++;
+  lua_createtable(L, count, 0);
+  lua_pushnil(L);
+  while (found < count && lua_next(L, tasks) != 0)
+    lua_rawseti(L, tasks + 1, ++found);
+  lua_settop(L, tasks + 1);
+  lua_remove(L, tasks);
+}
+
+/* --- details --- */
+
+void ip_task_push_details(lua_State *L, int index) {
+  lua_pushvalue(L, index);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &details_key);
+  lua_insert(L, -2);
+  lua_rawget(L, -2);
+  lua_remove(L, -2);
+}
+
+void ip_task_make_details(lua_State *L, int index, size_t size) {
+  index = lua_absindex(L, index);
+  ip_task_push_details(L, index);
+  if (!lua_isnil(L, -1)) return;
+  lua_pop(L, 1);
+  lua_newuserdatauv(L, size, IP_OPERATION_USER_VALUES);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &details_key);
+  lua_pushvalue(L, index);
+  lua_pushvalue(L, -3);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
 }
 
 /* The status of a running coroutine is LUA_OK, as that of a coroutine that has not begun or has ended. */
@@ -101,6 +138,12 @@ void ip_task_open(lua_State *L, int core) {
   core = lua_absindex(L, core);
   lua_newtable(L);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &tasks_key);
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "k");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &details_key);
   lua_newuserdatauv(L, 0, 0);
   lua_newtable(L);
   ip_class_functions(L, core, metamethods);

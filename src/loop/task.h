@@ -13,8 +13,15 @@ enum { IP_TASK_CLOSED = -1 };
 struct ip_task {
   struct ip_context context;     /* first: every value in the table of tasks begins with a context */
   struct ip_operation operation; /* its thread is the coroutine, which the fiber anchors; NULL at its end */
-  struct ip_queue link;          /* in runtime->tasks, until its end */
-  uint64_t number;               /* of those that the runtime has had, from 1 */
+};
+
+/* What few tasks have is in a userdata of their own, which is made when it is first needed: so a task that only
+   waits for a socket is small. Its user values: */
+enum ip_task_detail {
+  IP_TASK_NAME = 1, /* a string, or nil */
+  IP_TASK_GROUP,    /* only a member of a group has it */
+  IP_TASK_TRACEBACK =
+      IP_ANCHOR_OBJECT /* of a task that has failed; before its end the anchors are its operation's */
 };
 
 static inline lua_State *ip_task_thread(const struct ip_task *task) {
@@ -33,14 +40,23 @@ void ip_task_open(lua_State *L, int core);
 void ip_task_init(struct ip_runtime *runtime, struct ip_task *task, lua_State *thread);
 
 /* Anchors the userdata at `index`, which begins with `task`, until ip_task_remove. [-0, +0, m] */
-void ip_task_add(lua_State *L, int index, struct ip_task *task);
-void ip_task_remove(lua_State *L, struct ip_task *task);
+void ip_task_add(lua_State *L, int index, const struct ip_task *task);
+void ip_task_remove(lua_State *L, const struct ip_task *task);
+
+/* Pushes a sequence of the userdata of all tasks, in no order. [-0, +1, m] */
+void ip_task_push_all(lua_State *L);
 
 /* Returns the task whose coroutine is running on `L`, or NULL. [-0, +0, -] */
 struct ip_task *ip_task_find(lua_State *L);
 
 /* Pushes the userdata of an anchored task. [-0, +1, -] */
 void ip_task_push(lua_State *L, const struct ip_task *task);
+
+/* Pushes the userdata with the details of the task whose userdata is at `index`, or nil. [-0, +1, -] */
+void ip_task_push_details(lua_State *L, int index);
+
+/* Pushes it, and makes it with `size` bytes of memory of the caller's if there is none. [-0, +1, m] */
+void ip_task_make_details(lua_State *L, int index, size_t size);
 
 /* Does the task's coroutine run, or wait for a coroutine that it has resumed itself? [-0, +0, -] */
 bool ip_task_is_running(const struct ip_task *task);

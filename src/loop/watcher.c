@@ -41,7 +41,6 @@ void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int
   ip_queue_init(&watcher->ready.link);
   for (int side = 0; side < IP_SIDE_COUNT; side++)
     ip_queue_init(&watcher->waiters[side]);
-  ip_queue_init(&watcher->observers);
   ip_queue_init(&watcher->unprobed);
   watcher->runtime = runtime;
   watcher->fd = fd;
@@ -50,13 +49,13 @@ void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int
   watcher->armed = 0;
   watcher->pending = 0;
   watcher->also = 0;
-  watcher->reader = NULL;
+  watcher->guests = NULL;
   watcher->poll.data = NULL;
   ip_runtime_add_resource(runtime, &watcher->resource, &type->resource);
 }
 
 static int wanted_events(const struct ip_watcher *watcher) {
-  int events = watcher->also | (watcher->reader != NULL ? UV_READABLE : 0);
+  int events = watcher->also | (ip_watcher_reader(watcher) != NULL ? UV_READABLE : 0);
   for (int side = 0; side < IP_SIDE_COUNT; side++)
     if (ip_watcher_has_waiters(watcher, (enum ip_side)side)) events |= side_events[side];
   return events;
@@ -272,8 +271,22 @@ int ip_watcher_set_writing(struct ip_watcher *watcher, bool writing) {
   return 0;
 }
 
+/* Returns NULL when memory is short. */
+static struct ip_watcher_guests *guests_of(struct ip_watcher *watcher) {
+  if (watcher->guests != NULL) return watcher->guests;
+  watcher->guests = calloc(1, sizeof *watcher->guests);
+  if (watcher->guests != NULL) ip_queue_init(&watcher->guests->observers);
+  return watcher->guests;
+}
+
 void ip_watcher_set_reader(struct ip_watcher *watcher, struct ip_reader *reader) {
-  watcher->reader = reader;
+  if (reader == NULL && watcher->guests == NULL) return;
+  struct ip_watcher_guests *guests = guests_of(watcher);
+  if (guests == NULL) {
+    reader->failed(reader, ENOMEM);
+    return;
+  }
+  guests->reader = reader;
   if (reader != NULL) arm(watcher);
 }
 
@@ -282,7 +295,9 @@ void ip_watcher_set_reader(struct ip_watcher *watcher, struct ip_reader *reader)
 int ip_watcher_observe(struct ip_watcher *watcher, struct ip_observer *observer) {
   int error = ip_watcher_prepare(watcher);
   if (error != 0) return error;
-  ip_queue_append(&watcher->observers, &observer->link);
+  struct ip_watcher_guests *guests = guests_of(watcher);
+  if (guests == NULL) return ENOMEM;
+  ip_queue_append(&guests->observers, &observer->link);
   watcher->also |= UV_READABLE;
   arm(watcher);
   return 0;
@@ -291,12 +306,12 @@ int ip_watcher_observe(struct ip_watcher *watcher, struct ip_observer *observer)
 void ip_watcher_unobserve(struct ip_watcher *watcher, struct ip_observer *observer) {
   if (!ip_queue_is_linked(&observer->link)) return; /* notified, and the watcher may be gone */
   ip_queue_remove(&observer->link);
-  if (ip_queue_is_empty(&watcher->observers)) watcher->also &= (uint8_t)~UV_READABLE;
+  if (ip_queue_is_empty(&watcher->guests->observers)) watcher->also &= (uint8_t)~UV_READABLE;
 }
 
 void ip_watcher_notify(struct ip_watcher *watcher) {
   watcher->also &= (uint8_t)~UV_READABLE;
-  ip_observer_notify_all(&watcher->observers);
+  if (watcher->guests != NULL) ip_observer_notify_all(&watcher->guests->observers);
 }
 
 /* --- the waiters --- */
@@ -324,7 +339,8 @@ static struct ip_operation *oldest(const struct ip_watcher *watcher, enum ip_sid
 void ip_watcher_fail(struct ip_watcher *watcher, enum ip_side side, int code) {
   while (ip_watcher_has_waiters(watcher, side))
     ip_operation_complete_with(oldest(watcher, side), code);
-  if (side == IP_SIDE_READ && watcher->reader != NULL) watcher->reader->failed(watcher->reader, code);
+  struct ip_reader *reader = side == IP_SIDE_READ ? ip_watcher_reader(watcher) : NULL;
+  if (reader != NULL) reader->failed(reader, code);
 }
 
 /* Times out the waiters that must not wait any longer, because the descriptor would block. */
@@ -385,7 +401,8 @@ static bool dispatch_side(lua_State *L, struct ip_watcher *watcher, enum ip_side
 /* Lets the reader read. Returns false when the watcher is closed or the main thread has its result. */
 static bool dispatch_reader(lua_State *L, struct ip_watcher *watcher) {
   const struct ip_runtime *runtime = watcher->runtime;
-  watcher->reader->readable(L, watcher->reader);
+  struct ip_reader *reader = ip_watcher_reader(watcher);
+  reader->readable(L, reader);
   return !runtime->main_done && runtime->dispatching == watcher;
 }
 
@@ -397,7 +414,7 @@ static inline bool dispatch_waiters(lua_State *L, struct ip_watcher *watcher, ui
     uint8_t bit = (uint8_t)(1 << side);
     if (!(pending & bit)) continue;
     pending &= (uint8_t)~bit;
-    if (side == IP_SIDE_READ && watcher->reader != NULL && !dispatch_reader(L, watcher)) break;
+    if (side == IP_SIDE_READ && ip_watcher_reader(watcher) != NULL && !dispatch_reader(L, watcher)) break;
     if (!dispatch_side(L, watcher, (enum ip_side)side)) break;
   }
   if (runtime->dispatching != watcher) return false;
@@ -436,6 +453,8 @@ void ip_watcher_fini(struct ip_watcher *watcher) {
   struct ip_runtime *runtime = watcher->runtime;
   (void)ip_watcher_set_writing(watcher, false);
   ip_watcher_notify(watcher);
+  free(watcher->guests);
+  watcher->guests = NULL;
   ip_queue_remove(&watcher->ready.link);
   ip_queue_remove(&watcher->resource.link);
   if (runtime->dispatching == watcher) runtime->dispatching = NULL;

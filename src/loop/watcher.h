@@ -29,6 +29,12 @@ struct ip_reader {
   void (*failed)(struct ip_reader *reader, int code);
 };
 
+/* Who is interested in a descriptor beside the operations that wait for it; few descriptors have any. */
+struct ip_watcher_guests {
+  struct ip_queue observers; /* struct ip_observer: who waits until it is readable */
+  struct ip_reader *reader;  /* NULL: none, or nobody waits for what it reads */
+};
+
 struct ip_watcher_type {
   struct ip_resource_type resource; /* first; closes a watcher that its owner has not closed */
   /* Frees the memory around the watcher once libuv has closed the handle. Does not call Lua. */
@@ -49,7 +55,6 @@ struct ip_watcher {
   struct ip_ready ready;
   struct ip_resource resource;            /* its type is the first member of a struct ip_watcher_type */
   struct ip_queue waiters[IP_SIDE_COUNT]; /* struct ip_operation, oldest first */
-  struct ip_queue observers;              /* struct ip_observer: who waits until it is readable */
   struct ip_queue unprobed;               /* in runtime->unprobed: started since the last poll */
   struct ip_runtime *runtime;
   int fd;           /* -1: lost */
@@ -60,8 +65,8 @@ struct ip_watcher {
   /* uv_poll_event bits that are wanted without a waiter: writable while its owner has something to write,
      readable while somebody observes it */
   uint8_t also;
-  struct ip_reader *reader; /* NULL: none, or nobody waits for what it reads */
-  uv_poll_t poll;           /* its data: a struct shared_watch, or NULL */
+  struct ip_watcher_guests *guests; /* NULL: there have been none */
+  uv_poll_t poll;                   /* its data: a struct shared_watch, or NULL */
 };
 
 void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int fd,
@@ -69,6 +74,10 @@ void ip_watcher_init(struct ip_watcher *watcher, struct ip_runtime *runtime, int
 
 /* Registers the descriptor with the loop; 0 or an errno value (EBADF, ENOMEM, ENOSPC). Idempotent. */
 int ip_watcher_prepare(struct ip_watcher *watcher);
+
+static inline struct ip_reader *ip_watcher_reader(const struct ip_watcher *watcher) {
+  return watcher->guests != NULL ? watcher->guests->reader : NULL;
+}
 
 static inline bool ip_watcher_has_waiters(const struct ip_watcher *watcher, enum ip_side side) {
   return !ip_queue_is_empty(&watcher->waiters[side]);
@@ -82,7 +91,7 @@ static inline bool ip_watcher_has_waiters_behind(const struct ip_watcher *watche
 
 /* Is the watcher asked to read, by operations or by its reader? */
 static inline bool ip_watcher_is_read(const struct ip_watcher *watcher) {
-  return ip_watcher_has_waiters(watcher, IP_SIDE_READ) || watcher->reader != NULL;
+  return ip_watcher_has_waiters(watcher, IP_SIDE_READ) || ip_watcher_reader(watcher) != NULL;
 }
 
 /* Returns the number of waiting sends and adds their unsent bytes to `bytes`. Operations that carry nothing
@@ -114,7 +123,7 @@ void ip_watcher_attempt_soon(struct ip_watcher *watcher, enum ip_side side);
 int ip_watcher_set_writing(struct ip_watcher *watcher, bool writing);
 
 /* Calls the reader whenever the descriptor is readable, until it is set to NULL. The watcher is prepared; where
-   the descriptor cannot be watched, the reader has failed. Costs nothing when nothing changes. Does not call
+   the descriptor cannot be watched or memory is short, the reader has failed. Costs nothing when nothing changes. Does not call
    Lua. */
 void ip_watcher_set_reader(struct ip_watcher *watcher, struct ip_reader *reader);
 
@@ -122,8 +131,8 @@ static inline bool ip_watcher_is_writing(const struct ip_watcher *watcher) {
   return (watcher->also & UV_WRITABLE) != 0;
 }
 
-/* Notifies `observer` once, when a read would not wait, or when the watcher ends. Returns 0 or the error of
-   ip_watcher_prepare. Does not call Lua. */
+/* Notifies `observer` once, when a read would not wait, or when the watcher ends. Returns 0, ENOMEM or the
+   error of ip_watcher_prepare. Does not call Lua. */
 int ip_watcher_observe(struct ip_watcher *watcher, struct ip_observer *observer);
 
 /* Ends that without a notification; does nothing after one. Does not call Lua. */

@@ -512,7 +512,8 @@ static size_t bytes_left(lua_State *L) {
 
 static int wait_to_send(lua_State *L, const struct ip_socket_box *box, ip_deadline deadline, size_t done,
                         enum ip_wait wait) {
-  union ip_payload payload = {.send = {.size = bytes_left(L), .done = done, .deadline = deadline}};
+  union ip_payload payload = {
+      .send = {.size = (uint32_t)bytes_left(L), .done = (uint32_t)done, .deadline = deadline}};
   return ip_send_suspend(L, &send_many_type, box, payload, wait);
 }
 

@@ -48,8 +48,8 @@ int ip_send_suspend(lua_State *L, const struct ip_operation_type *type, const st
 
 union ip_payload ip_send_payload(const struct ip_send *send, ip_deadline deadline) {
   return (union ip_payload){.send = {
-                                .size = ip_data_size(&send->data) - send->done,
-                                .done = send->done,
+                                .size = (uint32_t)(ip_data_size(&send->data) - send->done),
+                                .done = (uint32_t)send->done,
                                 .deadline = deadline,
                             }};
 }

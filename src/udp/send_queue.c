@@ -47,8 +47,7 @@ static struct ip_send_queue *queue_of(const struct ip_channel *channel) {
 
 void ip_send_queue_defer(struct ip_channel *channel, struct ip_failure failure) {
   if (channel->send->deferred.code != 0) return;
-  channel->send->deferred = failure;
-  channel->send->deferred.deferred = true;
+  channel->send->deferred = ip_failure_defer(failure);
 }
 
 struct ip_failure ip_send_queue_pop_failure(struct ip_channel *channel) {

@@ -240,7 +240,7 @@ static struct ip_failure try_to_answer(const struct ip_udp_loop *loop, struct ip
   struct ip_failure failure = ip_send_try(socket, send, &sent);
   *older = ip_failure(0);
   if (IP_LIKELY(failure.code == 0) || failure.code == EAGAIN) return failure;
-  if (!failure.deferred && socket->channel.connection == NULL) return failure;
+  if (!ip_failure_is_deferred(failure) && socket->channel.connection == NULL) return failure;
   *older = failure;
   return ip_send_try(socket, send, &sent);
 }
@@ -318,7 +318,7 @@ static bool is_transient(lua_State *L) {
 }
 
 static void push_sender(lua_State *L, const struct server *server) {
-  if (!server->of_answer || server->failure.deferred) { /* deferred: of an earlier answer */
+  if (!server->of_answer || ip_failure_is_deferred(server->failure)) { /* deferred: of an earlier answer */
     lua_pushnil(L);
     lua_pushnil(L);
     return;

@@ -44,7 +44,7 @@ static void check_result(lua_State *L, int error, const char *operation) {
 
 int ip_socket_raise(lua_State *L, struct ip_failure failure, const char *operation) {
   struct ip_error *error = ip_error_push(L, IP_ERROR_SYSTEM, failure.code, operation);
-  error->mtu = failure.mtu;
+  error->mtu = ip_failure_mtu(failure);
   ip_error_throw_new(L, error);
 }
 
