@@ -80,9 +80,9 @@ play() {
   log=$(mktemp)
   end=$(($(date +%s) + seconds)) seed=1
   while [ "$(date +%s)" -lt "$end" ]; do
-    (ulimit -n 200 -c 0; sh spec/fuzz/watchdog.sh 60 "$log" "$2" spec/fuzz/run.lua "$seed" 600 "$log") >"$log.out" 2>&1 ||
+    (ulimit -n 200; ulimit -c 0; sh spec/fuzz/watchdog.sh 60 "$log" "$2" spec/fuzz/run.lua "$seed" 600 "$log") >"$log.out" 2>&1 ||
       { tail -n 30 "$log.out"; failed=1; break; }
-    (ulimit -n 200 -c 0
+    (ulimit -n 200; ulimit -c 0
       export FUZZ_PRELOAD="$LUA_IP_BUILD/faulty_system.so" LUA_CPATH="$LUA_IP_BUILD/faulty/?.so;;"
       sh spec/fuzz/watchdog.sh 60 "$log" "$LUA_IP_BUILD/fuzz_host" spec/fuzz/run.lua "$seed" 600 "$log") >"$log.out" 2>&1 ||
       { tail -n 30 "$log.out"; failed=1; break; }
