@@ -19,7 +19,7 @@ return {
   { "lua-ip (receive_from)", "contenders/lua_ip.lua --calls", "echo echo-one-core ping-pong connected" },
   { "lua-ip (serve)", "contenders/lua_ip.lua --serve", "echo echo-one-core ping-pong sockets connected" },
   { "lua-ip sessions", "contenders/lua_ip_sessions.lua", "echo echo-one-core ping-pong" },
-  { "lua-ip coalesce", "contenders/lua_ip.lua --coalesce", USUAL .. " sockets" },
+  { "lua-ip coalesce", "contenders/lua_ip.lua --coalesce", USUAL .. " sockets many" },
   { "lua-ip batch", "contenders/lua_ip_batch.lua", USUAL .. " bulk" },
   { "lua-ip batch (every entry read)", "contenders/lua_ip_batch.lua --read", "echo echo-one-core" },
   { "lua-ip GSO/GRO", "contenders/lua_ip_offload.lua", USUAL .. " bulk" },

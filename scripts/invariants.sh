@@ -83,7 +83,7 @@ done
 
 # The files that work on a channel include neither Lua nor the loop: spec/host/channel_paths.c links them
 # without both.
-channel_files="association channel datagram_queue error_queue parts read_ahead receive_path send_path send_queue session_table"
+channel_files="association channel datagram_queue error_queue parts read_ahead buffer_pool receive_path send_path send_queue session_table"
 for name in $channel_files; do
   for file in src/udp/$name.[ch]; do
     [ -f "$file" ] || continue

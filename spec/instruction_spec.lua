@@ -55,6 +55,16 @@ local servers = {
         if count == 0 then break end
       end
     end)]],
+  coalesce = prologue .. [[
+    sock:set_option("coalesce", true)
+    in_rounds(function(count)
+      for data, address, port in sock:datagrams { capacity = 64, max_ready = 64 } do
+        sock:send_to(data, address, port)
+        count = count - 1
+        if count == 0 then break end
+      end
+      sock:flush()
+    end)]],
   -- The first datagram of a round waits in its handler until the others are in the queue.
   serve = prologue .. [[
     ip.fiber.run(pcall, sock.serve, sock, function(data, address, port)
@@ -155,6 +165,12 @@ describe("user instructions #slow", function()
 
   it_counted("are at most 3300 per echo of serve where each datagram has to be waited for",
     check(servers.serve, "waiting", 3300))
+
+  it_counted("are at most 1.06 times as many with coalesce, where each datagram has to be waited for",
+    support.with_loop(function()
+      local plain, coalesce = count_each(servers.datagrams, "waiting"), count_each(servers.coalesce, "waiting")
+      assert.is_true(coalesce <= 1.06 * plain, ("%g with coalesce, %g without"):format(coalesce, plain))
+    end, PATIENCE))
 
   it_counted("are at most 4200 per echo by receive_from, resize and send_to, each found by its name",
     check(servers.receive_from, "queued", 4200))

@@ -3,6 +3,7 @@
    for each check. Exit code 1: a check has failed. */
 #include "net/datagram_io.h"
 #include "udp/association.h"
+#include "udp/buffer_pool.h"
 #include "udp/error_queue.h"
 #include "udp/parts.h"
 #include "udp/read_ahead.h"
@@ -84,8 +85,8 @@ static void check_plain(struct ip_channel *a, struct ip_channel *b, const struct
 /* Queued datagrams leave with the flush, and the read-ahead buffer returns them one by one. */
 static void check_queue(struct ip_channel *a, struct ip_channel *b, const struct ip_endpoint *to) {
   size_t bytes = 0;
-  check(ip_send_queue_set(a, true) == 0, "a send queue is made");
-  check(ip_receive_path_set_coalesce(b, true) == 0, "a read-ahead buffer is made");
+  check(ip_send_queue_set(a, NULL, true) == 0, "a send queue is made");
+  check(ip_receive_path_set_coalesce(b, NULL, true) == 0, "a read-ahead buffer is made");
   static const char *const texts[] = {"12", "34", "5"};
   for (int i = 0; i < 3; i++)
     check(send_text(a, to, texts[i]).code == 0, "a datagram is queued");
@@ -122,6 +123,32 @@ static void check_peer_filter(struct ip_channel *a, struct ip_channel *b, const 
 
 #ifdef __linux__
 
+/* faulty_memory.c asks whether an allocation of the code under test is to fail. */
+static bool memory_is_short;
+
+bool faults_allocation(void);
+
+bool faults_allocation(void) {
+  return memory_is_short;
+}
+
+/* A receive that gets no buffer says so, and has read nothing; a send that gets no queue leaves at once. */
+static void check_short_memory(struct ip_channel *a, struct ip_channel *b, const struct ip_endpoint *to) {
+  struct ip_read_ahead *held = ip_buffer_pool_take(b->receive->pool);
+  void *queue = ip_buffer_list_take(&a->send->pool->queues);
+  size_t bytes = 0;
+  char text[64];
+  memory_is_short = true;
+  check(send_text(a, to, "kept").code == 0, "without memory for a queue a datagram is sent");
+  check(ip_send_queue_count(a, &bytes) == 0, "and leaves at once");
+  for (int i = 0; i < 3; i++)
+    check(receive_text(b, text, sizeof text).code == ENOMEM, "a receive says that memory is short");
+  memory_is_short = false;
+  check(receives(b, "kept") && is_empty(b), "and the datagram is still there");
+  ip_buffer_pool_give_back(b->receive->pool, held);
+  ip_buffer_pool_give_queue_back(a->send->pool, queue);
+}
+
 /* A receive returns an ICMP error once, the error queue has its details, and no send fails because of it. */
 static void check_errors(void) {
   struct ip_endpoint own, gone_end;
@@ -147,9 +174,10 @@ static void check_errors(void) {
 static void check_adopted_errors(void) {
   struct ip_channel channel = {.fd = -1, .is_v6 = true};
   if (ip_datagram_open(AF_INET6, &channel.fd) != 0) return; /* the system has no v6 */
-  check(ip_parts_adopt(&channel) == 0 && channel.errors == NULL, "an adopted socket has no error queue");
+  check(ip_parts_adopt(&channel, NULL) == 0 && channel.errors == NULL,
+        "an adopted socket has no error queue");
   check(ip_datagram_set_option(channel.fd, IPPROTO_IP, IP_RECVERR, 1) == 0, "v4 errors are queued");
-  check(ip_parts_adopt(&channel) == 0 && channel.errors != NULL, "then an adopted v6 socket has one");
+  check(ip_parts_adopt(&channel, NULL) == 0 && channel.errors != NULL, "then an adopted v6 socket has one");
   close_channel(&channel);
 }
 
@@ -161,6 +189,10 @@ static void check_errors(void) {
 static void check_adopted_errors(void) {
 }
 
+static void check_short_memory(struct ip_channel *a, struct ip_channel *b, const struct ip_endpoint *to) {
+  (void)a, (void)b, (void)to;
+}
+
 #endif
 
 int main(void) {
@@ -168,6 +200,7 @@ int main(void) {
   struct ip_channel a = open_channel(&from), b = open_channel(&to);
   check_plain(&a, &b, &to);
   check_queue(&a, &b, &to);
+  check_short_memory(&a, &b, &to);
   check_segments(&a, &b, &to);
   check_peer_filter(&a, &b, &from, &to);
   close_channel(&a);

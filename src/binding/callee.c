@@ -1,5 +1,6 @@
-/* callee.c: the name of a C function of the library. It looks through the tables that the program itself calls
-   the function from, which takes time, but only an error needs it. Owns nothing. Raises memory errors. */
+/* callee.c: the name of a C function of the library. It looks through the tables that the program itself
+   calls the function from, which takes time, but only an error needs it. Owns nothing. Raises memory
+   errors. */
 #include "binding/callee.h"
 
 #include "binding/core.h"

@@ -6,9 +6,9 @@
 
 #include <stdbool.h>
 
-/* The name of the function at `index`, and whether it is a method, which is called with its object first; NULL
-   where it is none of this library's. The name is that of a table's field, which lives as long as the library.
-   [-0, +?, m] */
+/* The name of the function at `index`, and whether it is a method, which is called with its object first;
+   NULL where it is none of this library's. The name is that of a table's field, which lives as long as the
+   library. [-0, +?, m] */
 const char *ip_callee_name(lua_State *L, int index, bool *is_method);
 
 #endif

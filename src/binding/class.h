@@ -80,8 +80,8 @@ void ip_class_add_methods(lua_State *L, enum ip_class class, int methods);
    Errors: bad argument. Suspends: no. */
 int ip_class_members(lua_State *L);
 
-/* __concat of values that have a text: `"failed: " .. err`. The other operand is a string, a number or a value
-   with a text, too; any other raises as Lua's own concatenation does. [-2, +1, e] */
+/* __concat of values that have a text: `"failed: " .. err`. The other operand is a string, a number or a
+   value with a text, too; any other raises as Lua's own concatenation does. [-2, +1, e] */
 int ip_class_concat(lua_State *L);
 
 /* __index and __newindex of every class: methods, then properties, else an error that names the key.

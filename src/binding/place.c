@@ -90,8 +90,8 @@ static bool make_space(struct ip_places *places) {
   return true;
 }
 
-/* Gives the name the next number, and the slot of the oldest name where the table is full. Returns the number,
-   or 0 where memory is short or all numbers are used: a number never comes to mean another name. */
+/* Gives the name the next number, and the slot of the oldest name where the table is full. Returns the
+   number, or 0 where memory is short or all numbers are used: a number never comes to mean another name. */
 static uint16_t add(struct ip_places *places, const char *name) {
   if (places->newest == UINT16_MAX || !make_space(places)) return 0;
   size_t slot = places->newest++ % MOST_FILES;

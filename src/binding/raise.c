@@ -1,8 +1,8 @@
 /* raise.c: Lua's own errors, raised by functions that never return. Owns nothing. Every function raises.
 
-   Argument errors name the function and count its arguments as in a method call, however the program calls it:
-   luaL_argerror knows both from the calling instruction alone, and would say "bad argument #3 to '?'" for a
-   method that pcall calls. */
+   Argument errors name the function and count its arguments as in a method call, however the program calls
+   it: luaL_argerror knows both from the calling instruction alone, and would say "bad argument #3 to '?'" for
+   a method that pcall calls. */
 #include "binding/raise.h"
 
 #include "binding/callee.h"

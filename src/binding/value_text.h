@@ -1,4 +1,5 @@
-/* value_text.h: what an error message says of a value: its type, and the value where that is short. Layer 2. */
+/* value_text.h: what an error message says of a value: its type, and the value where that is short. Layer
+   2. */
 #ifndef IP_VALUE_TEXT_H
 #define IP_VALUE_TEXT_H
 

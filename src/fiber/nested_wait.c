@@ -14,8 +14,8 @@
 #include "loop/task.h"
 
 /* Returns the operation that the coroutine at `arg` is suspended in, or NULL. The operation is on top of the
-   coroutine's frame, where it stays, for it is to be closed there (Lua 5.5 checks that): a copy of it is examined
-   on this stack. Raises "not enough memory" before anything is pushed on the other one. */
+   coroutine's frame, where it stays, for it is to be closed there (Lua 5.5 checks that): a copy of it is
+   examined on this stack. Raises "not enough memory" before anything is pushed on the other one. */
 static struct ip_operation *check_operation(lua_State *L, int arg) {
   lua_State *thread = lua_tothread(L, arg);
   if (thread == NULL) ip_argument_type_error(L, arg, "coroutine");
@@ -123,7 +123,8 @@ static int coroutine_wait_inside(lua_State *L) {
   return ip_operation_suspend(L, delegate);
 }
 
-/* Can the coroutine be resumed? One that runs keeps the context that bounds it, whoever tries to resume it. */
+/* Can the coroutine be resumed? One that runs keeps the context that bounds it, whoever tries to resume
+   it. */
 static bool is_suspended(lua_State *thread) {
   if (lua_status(thread) == LUA_YIELD) return true;
   lua_Debug frame;

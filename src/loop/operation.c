@@ -466,7 +466,8 @@ static void release_without_hook(lua_State *L, struct ip_operation *operation) {
 }
 
 /* Copies everything before the release, because the operation may be reused from then on, and its context may
-   be collected unless it is the coroutine's own. A task's own operation has received into the dispatcher's frame, which outlives this function. */
+   be collected unless it is the coroutine's own. A task's own operation has received into the dispatcher's
+   frame, which outlives this function. */
 static int continue_operation(lua_State *L, int status, lua_KContext operation_context) {
   (void)status;
   struct ip_operation *operation =
@@ -496,8 +497,8 @@ static int continue_operation(lua_State *L, int status, lua_KContext operation_c
   operation->state = IP_OPERATION_DONE; /* a resume by somebody else delivers the result, too */
   release_without_hook(L, operation);
   /* Somebody else has resumed a task, so the dispatcher does not see what becomes of it: it looks at the task
-     in the next iteration, when the coroutine has ended, or waits, or is suspended by a coroutine.yield of its
-     own. */
+     in the next iteration, when the coroutine has ended, or waits, or is suspended by a coroutine.yield of
+     its own. */
   if (IP_UNLIKELY(result.runtime->running != L && task != NULL)) ip_task_enqueue(task);
   if (IP_LIKELY(failure.code == 0)) return type->push_results(L, &result);
   if (type->failed != NULL) type->failed(L, &result);

@@ -51,8 +51,8 @@ struct ip_operation_type {
   /* Called before a failure is raised: pushes results instead and returns their number, or returns a negative
      number and pushes nothing. NULL: every failure is raised. [-0, +?, e] */
   int (*push_failure)(lua_State *L, enum ip_error_category category, struct ip_failure failure);
-  /* Adds facts from the frame of the call to an error of the call: its endpoint, what it has done. NULL: there
-     are none. Must not raise. [-0, +0, -] */
+  /* Adds facts from the frame of the call to an error of the call: its endpoint, what it has done. NULL:
+     there are none. Must not raise. [-0, +0, -] */
   void (*describe)(lua_State *L, struct ip_error_detail *detail);
   bool anchors;         /* it keeps values alive by the anchors of its operation */
   bool sends;           /* what it raises is the error of a send */
@@ -96,8 +96,8 @@ union ip_payload {
   } delegate;
 };
 
-/* The values that a waiting call keeps alive are user values of what owns its operation: the userdata with the
-   task's details, or the pooled operation's own. The first two are the owner's business. */
+/* The values that a waiting call keeps alive are user values of what owns its operation: the userdata with
+   the task's details, or the pooled operation's own. The first two are the owner's business. */
 enum ip_operation_anchor {
   IP_ANCHOR_OBJECT = 3,
   IP_ANCHOR_VALUE,
@@ -150,8 +150,8 @@ void ip_operation_open(lua_State *L, int core);
 void ip_operation_check_closely(lua_State *L, struct ip_runtime *runtime,
                                 const struct ip_operation_type *type);
 
-/* Raises a pending interruption or an expired deadline of a call that is about to wait; a call that has done a
-   part already tells it. [-0, +0, e] */
+/* Raises a pending interruption or an expired deadline of a call that is about to wait; a call that has done
+   a part already tells it. [-0, +0, e] */
 void ip_operation_check_wait(lua_State *L, struct ip_runtime *runtime, const struct ip_operation_type *type);
 
 static inline void ip_operation_check(lua_State *L, struct ip_runtime *runtime,

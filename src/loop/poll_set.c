@@ -236,8 +236,8 @@ static void close_set(struct ip_resource *resource) {
 
 /* In the child of a fork the epoll is still the parent's: another one takes its number, which libuv watches
    already, and the waits that are pending go on in it. A wait whose descriptor cannot be entered any more
-   ends with that error. Where there is no other epoll, or the loop cannot watch it, the set is closed: the next
-   wait makes another one. */
+   ends with that error. Where there is no other epoll, or the loop cannot watch it, the set is closed: the
+   next wait makes another one. */
 static void renew(struct ip_resource *resource) {
   struct ip_poll_set *set = ip_container_of(resource, struct ip_poll_set, resource);
   int number = set->epoll;

@@ -24,8 +24,8 @@ static inline const struct ip_pooled_operation *ip_pooled_const(const struct ip_
 /* Pushes the userdata of a pooled operation. [-0, +1, -] */
 void ip_operation_push_pooled(lua_State *L, const struct ip_operation *operation);
 
-/* Lets the pooled operation on top of the stack keep alive what `context`, of the running coroutine, lives in.
-   [-0, +0, -] */
+/* Lets the pooled operation on top of the stack keep alive what `context`, of the running coroutine, lives
+   in. [-0, +0, -] */
 void ip_operation_anchor_context(lua_State *L, struct ip_runtime *runtime, struct ip_context *context);
 
 /* May the running coroutine suspend here? [-0, +0, -] */

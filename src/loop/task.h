@@ -15,8 +15,8 @@ struct ip_task {
   struct ip_operation operation; /* its thread is the coroutine, which the fiber anchors; NULL at its end */
 };
 
-/* What few tasks have is in a userdata of their own, which is made when it is first needed: so a task that only
-   waits for a socket is small. Its user values: */
+/* What few tasks have is in a userdata of their own, which is made when it is first needed: so a task that
+   only waits for a socket is small. Its user values: */
 enum ip_task_detail {
   IP_TASK_NAME = 1, /* a string, or nil */
   IP_TASK_GROUP,    /* only a member of a group has it */

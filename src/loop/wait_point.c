@@ -68,7 +68,8 @@ void ip_wait_point_time_out(struct ip_wait_point *point) {
     ip_operation_time_out(operation);
 }
 
-/* Resumes one coroutine only, because that may end the point: what is left is served in the next iteration. */
+/* Resumes one coroutine only, because that may end the point: what is left is served in the next
+   iteration. */
 static void serve(lua_State *L, struct ip_wait_point *point, struct ip_operation *operation) {
   ip_operation_complete(operation, IP_ERROR_SYSTEM, operation->failure);
   ip_queue_remove(&operation->ready.link); /* it is served now and not in the next iteration */

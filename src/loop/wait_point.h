@@ -2,8 +2,8 @@
    read already: a queue of operations, first come, first served, and of observers.
 
    The owner of a point says when it is ready (ip_wait_point_notify). The dispatcher then attempts the oldest
-   operation and resumes its coroutine at once, as it does for a watcher: between the attempt and the coroutine
-   nothing else runs. An operation that ends otherwise has taken nothing. */
+   operation and resumes its coroutine at once, as it does for a watcher: between the attempt and the
+   coroutine nothing else runs. An operation that ends otherwise has taken nothing. */
 #ifndef IP_WAIT_POINT_H
 #define IP_WAIT_POINT_H
 
@@ -49,8 +49,8 @@ static inline bool ip_wait_point_is_ready(const struct ip_wait_point *point) {
   return point->type->is_ready(point);
 }
 
-/* Queues an acquired operation: behind the others or, if it was woken and has to wait again, before them. Does
-   not call Lua. */
+/* Queues an acquired operation: behind the others or, if it was woken and has to wait again, before them.
+   Does not call Lua. */
 void ip_wait_point_wait(struct ip_wait_point *point, struct ip_operation *operation, bool first);
 
 /* The `unlinked` of every operation type that waits at a point. */
@@ -62,8 +62,8 @@ void ip_wait_point_observe(struct ip_wait_point *point, struct ip_observer *obse
 /* Ends that without a notification; does nothing after one, when the point may be gone. Does not call Lua. */
 void ip_wait_point_unobserve(struct ip_wait_point *point, struct ip_observer *observer);
 
-/* The point is ready: its oldest operation is attempted in the next iteration, and its observers are notified.
-   Does not call Lua. */
+/* The point is ready: its oldest operation is attempted in the next iteration, and its observers are
+   notified. Does not call Lua. */
 void ip_wait_point_notify(struct ip_wait_point *point);
 
 /* Completes all operations with an error. Does not call Lua. */

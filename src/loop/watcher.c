@@ -399,9 +399,8 @@ static bool dispatch_side(lua_State *L, struct ip_watcher *watcher, enum ip_side
 }
 
 /* Lets the reader read. Returns false when the watcher is closed or the main thread has its result. */
-static bool dispatch_reader(lua_State *L, struct ip_watcher *watcher) {
+static bool dispatch_reader(lua_State *L, const struct ip_watcher *watcher, struct ip_reader *reader) {
   const struct ip_runtime *runtime = watcher->runtime;
-  struct ip_reader *reader = ip_watcher_reader(watcher);
   reader->readable(L, reader);
   return !runtime->main_done && runtime->dispatching == watcher;
 }
@@ -414,7 +413,8 @@ static inline bool dispatch_waiters(lua_State *L, struct ip_watcher *watcher, ui
     uint8_t bit = (uint8_t)(1 << side);
     if (!(pending & bit)) continue;
     pending &= (uint8_t)~bit;
-    if (side == IP_SIDE_READ && ip_watcher_reader(watcher) != NULL && !dispatch_reader(L, watcher)) break;
+    struct ip_reader *reader = side == IP_SIDE_READ ? ip_watcher_reader(watcher) : NULL;
+    if (reader != NULL && !dispatch_reader(L, watcher, reader)) break;
     if (!dispatch_side(L, watcher, (enum ip_side)side)) break;
   }
   if (runtime->dispatching != watcher) return false;

@@ -122,9 +122,9 @@ void ip_watcher_attempt_soon(struct ip_watcher *watcher, enum ip_side side);
    Does not call Lua. */
 int ip_watcher_set_writing(struct ip_watcher *watcher, bool writing);
 
-/* Calls the reader whenever the descriptor is readable, until it is set to NULL. The watcher is prepared; where
-   the descriptor cannot be watched or memory is short, the reader has failed. Costs nothing when nothing changes. Does not call
-   Lua. */
+/* Calls the reader whenever the descriptor is readable, until it is set to NULL. The watcher is prepared;
+   where the descriptor cannot be watched or memory is short, the reader has failed. Costs nothing when
+   nothing changes. Does not call Lua. */
 void ip_watcher_set_reader(struct ip_watcher *watcher, struct ip_reader *reader);
 
 static inline bool ip_watcher_is_writing(const struct ip_watcher *watcher) {

@@ -6,8 +6,9 @@
 
 struct ip_failure {
   int code; /* an errno value; 0: it has not failed */
-  /* Of the path that was too small, with EMSGSIZE; 0: unknown. Its complement, which is negative: the datagram
-     was queued by an earlier call. So a failure is as large as two numbers, and every operation has one. */
+  /* Of the path that was too small, with EMSGSIZE; 0: unknown. Its complement, which is negative: the
+     datagram was queued by an earlier call. So a failure is as large as two numbers, and every operation has
+     one. */
   int mtu;
 };
 

@@ -11,7 +11,8 @@
 enum ip_wants {
   IP_WANTS_SOURCE = 1,
   IP_WANTS_CONTROL = 2, /* the ancillary data, and with it the source */
-  IP_WANTS_JOINED = 4   /* several datagrams in one buffer, where the system has joined them (GRO) */
+  IP_WANTS_JOINED = 4,  /* several datagrams in one buffer, where the system has joined them (GRO) */
+  IP_WANTS_MORE = 8     /* the caller takes more at once, and several may be read for it */
 };
 
 struct ip_receive {

@@ -48,10 +48,11 @@ static struct ip_failure end_receiving(struct ip_channel *channel, size_t count,
    does not exist. */
 static struct ip_failure receive_one_by_one(struct ip_channel *channel, struct ip_batch *batch, int flags,
                                             size_t most, size_t *count) {
-  for (*count = 0; *count < most; (*count)++) {
+  ip_receive_path_begin_many(channel);
+  for (*count = 0; *count < most && !ip_receive_path_is_emptied(channel); (*count)++) {
     struct ip_received received;
     struct ip_receive call = {ip_batch_slot(batch, *count), batch->capacity, flags,
-                              IP_WANTS_SOURCE | IP_WANTS_CONTROL};
+                              IP_WANTS_SOURCE | IP_WANTS_CONTROL | IP_WANTS_MORE};
     struct ip_failure failure = ip_receive_path_receive(channel, &call, &received);
     if (failure.code != 0) return end_receiving(channel, *count, failure);
     const struct ip_datagram *datagram = &received.datagram;
@@ -65,8 +66,11 @@ static struct ip_failure receive_one_by_one(struct ip_channel *channel, struct i
 
 #ifdef __linux__
 
-static void prepare_to_receive(struct ip_batch *batch, struct mmsghdr *messages, size_t from, size_t to) {
-  for (size_t i = from; i < to; i++) {
+/* Prepares the first messages, which stay prepared: most calls receive far fewer datagrams than there are
+   slots. */
+static void prepare_to_receive(struct ip_batch *batch, struct mmsghdr *messages, size_t end) {
+  for (; batch->prepared < end; batch->prepared++) {
+    size_t i = batch->prepared;
     messages[i] = (struct mmsghdr){.msg_hdr = {.msg_name = &batch->peers[i].name,
                                                .msg_namelen = sizeof batch->peers[i].name,
                                                .msg_iov = &batch->receive_parts[i],
@@ -74,6 +78,12 @@ static void prepare_to_receive(struct ip_batch *batch, struct mmsghdr *messages,
                                                .msg_control = &batch->buffers[i],
                                                .msg_controllen = sizeof batch->buffers[i].bytes}};
   }
+}
+
+/* Restores the lengths that a read has changed. */
+static void restore(struct mmsghdr *message) {
+  message->msg_hdr.msg_namelen = sizeof((struct ip_endpoint *)NULL)->name;
+  message->msg_hdr.msg_controllen = sizeof((union ip_control_buffer *)NULL)->bytes;
 }
 
 /* Makes one system call. Returns the number of messages, or a negative errno value. */
@@ -92,16 +102,17 @@ static struct ip_failure receive_together(struct ip_channel *channel, struct ip_
   while (*count < batch->slots) {
     size_t left = batch->slots - *count;
     size_t wanted = left < MOST_MESSAGES ? left : MOST_MESSAGES;
-    prepare_to_receive(batch, messages, *count, *count + wanted);
+    prepare_to_receive(batch, messages, *count + wanted);
     int received = receive_messages(channel->fd, messages + *count, wanted, flags);
     if (received < 0) return end_receiving(channel, *count, ip_error_queue_failure(channel, -received, 0));
     for (size_t end = *count + (size_t)received; *count < end; (*count)++) {
-      const struct mmsghdr *message = &messages[*count];
+      struct mmsghdr *message = &messages[*count];
       note_entry(batch, *count, message->msg_len, message->msg_hdr.msg_flags & MSG_TRUNC,
                  message->msg_hdr.msg_namelen);
       batch->controls[*count].items = 0;
       if (message->msg_hdr.msg_controllen != 0)
         ip_control_parse(&message->msg_hdr, channel->is_v6, &batch->controls[*count]);
+      restore(message);
     }
     if ((size_t)received != wanted) break; /* the socket is empty */
   }
@@ -216,9 +227,11 @@ int ip_socket_receive_many(lua_State *L) {
   struct ip_socket *socket = call.box->socket;
   if (socket->channel.shut_receive) return ip_error_raise(L, ESHUTDOWN, type->name);
   bool yields = has_had_its_share(runtime, batch);
-  if (yields || ip_watcher_has_waiters(&socket->watcher, IP_SIDE_READ))
+  if (yields || ip_watcher_has_waiters(&socket->watcher, IP_SIDE_READ) ||
+      ip_receive_skips_try(runtime, call.box))
     return ip_receive_wait(L, type, &call, yields);
   struct ip_failure failure = fill(&socket->channel, batch, call.receive.flags);
+  ip_receive_note_try(&socket->channel, failure);
   if (failure.code == EAGAIN) return ip_receive_wait(L, type, &call, false);
   if (failure.code != 0) return ip_socket_raise(L, failure, type->name);
   return push_count(L, runtime, batch);
@@ -423,6 +436,7 @@ static struct ip_failure send_entry(lua_State *L, struct batch_send *whole, size
   int error = ip_send_path_use_scope(send);
   if (error != 0) return ip_failure(error);
   size_t sent;
+  ip_send_queue_note_iteration(channel, socket->watcher.runtime->iteration);
   struct ip_failure failure = ip_send_queue_send(channel, send, &sent);
   whole->done = failure.code == 0 ? 0 : send->done;
   return failure;
@@ -432,7 +446,7 @@ static struct ip_failure send_entry(lua_State *L, struct batch_send *whole, size
 static size_t find_single(const struct ip_channel *channel, const struct ip_batch *batch, size_t first,
                           size_t end) {
   const struct ip_send_state *state = channel->send;
-  if (state != NULL && (state->segment_size != 0 || state->queue != NULL)) return first;
+  if (state != NULL && (state->segment_size != 0 || state->pool != NULL)) return first;
   while (first < end && batch->singly[first] == 0)
     first++;
   return first;

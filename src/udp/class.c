@@ -16,6 +16,7 @@
 #include "udp/send.h"
 #include "udp/serve.h"
 #include "udp/socket.h"
+#include "udp/state_pool.h"
 
 static const luaL_Reg methods[] = {
     {"open", ip_socket_open},
@@ -103,6 +104,7 @@ void ip_socket_open_class(lua_State *L, int core) {
       .properties = ip_socket_properties,
   };
   core = lua_absindex(L, core);
+  ip_state_pool_open(L);
   ip_class_define(L, core, &definition);
   ((struct ip_core *)lua_touserdata(L, core))->option_setter = ip_socket_set_option;
   add_message_methods(L, core);

@@ -1,9 +1,9 @@
 /* datagram_queue.c: a FIFO of datagrams. A queue owns its datagrams, and the pool the free buffers. Raises
    nothing.
 
-   Buffers have sizes that are powers of two, so that a short datagram takes little memory, and any free buffer
-   of its size serves a datagram. The pool keeps at most KEPT bytes: what a burst needed goes back to the
-   system. */
+   Buffers have sizes that are powers of two, so that a short datagram takes little memory, and any free
+   buffer of its size serves a datagram. The pool keeps at most KEPT bytes: what a burst needed goes back to
+   the system. */
 #include "udp/datagram_queue.h"
 
 #include <stdlib.h>

@@ -12,6 +12,7 @@
 #include "udp/parts.h"
 #include "udp/receive_path.h"
 #include "udp/socket.h"
+#include "udp/state_pool.h"
 #include "value/file_descriptor.h"
 
 #include <errno.h>
@@ -54,9 +55,10 @@ static int check_arguments(lua_State *L, int *descriptor) {
 }
 
 /* Who bound the socket cannot be asked: it keeps its port when it is disconnected. */
-static int note_state(struct ip_channel *channel, const struct ip_endpoint *local) {
+static int note_state(struct ip_channel *channel, const struct ip_endpoint *local,
+                      struct ip_buffer_pool *pool) {
   int error = ip_association_adopt(channel);
-  if (error == 0) error = ip_parts_adopt(channel);
+  if (error == 0) error = ip_parts_adopt(channel, pool);
   if (error != 0) return error;
   channel->has_port = ip_endpoint_port(local) != 0;
   channel->shut_receive = ip_datagram_is_shut(channel->fd); /* sends tell by themselves */
@@ -64,10 +66,10 @@ static int note_state(struct ip_channel *channel, const struct ip_endpoint *loca
 }
 
 /* sock:assign([family,] fd): moves an open UDP socket into this one. family: "v4", "v6" or an ip.address that
-   the descriptor must match; fd: an ip.file_descriptor, which is emptied, or an integer. Sets O_NONBLOCK and nothing else. EALREADY when the
-   socket is open; EBADF when the descriptor is not; EINVAL when it is no UDP socket of that family; EEXIST
-   when an open socket of this state has it. A refused descriptor stays with the caller, unchanged. Suspends:
-   no. Source: Emilua; socket(7). */
+   the descriptor must match; fd: an ip.file_descriptor, which is emptied, or an integer. Sets O_NONBLOCK and
+   nothing else. EALREADY when the socket is open; EBADF when the descriptor is not; EINVAL when it is no UDP
+   socket of that family; EEXIST when an open socket of this state has it. A refused descriptor stays with the
+   caller, unchanged. Suspends: no. Source: Emilua; socket(7). */
 int ip_socket_assign(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   struct ip_socket_box *box = ip_socket_check(L, 1);
@@ -83,7 +85,7 @@ int ip_socket_assign(lua_State *L) {
   if (error != 0) return ip_error_raise(L, error, "assign");
   bool is_v6 = ip_endpoint_family(&local) == AF_INET6;
   struct ip_socket *socket = ip_socket_adopt(L, box, fd, is_v6, "assign");
-  error = note_state(&socket->channel, &local);
+  error = note_state(&socket->channel, &local, ip_state_pool(L));
   if (error != 0) {
     ip_socket_disown(box);
     return ip_error_raise(L, error, "assign");

@@ -134,8 +134,8 @@ IP_NO_RETURN static int raise_kept(lua_State *L, int index, struct ip_peers *pee
   ip_error_throw(L);
 }
 
-/* Pushes the next session and returns true; pushes nothing and returns false where there is none. The listener
-   is at `index`. Creating the userdata may run a finalizer that closes it. [-0, +(0|1), e] */
+/* Pushes the next session and returns true; pushes nothing and returns false where there is none. The
+   listener is at `index`. Creating the userdata may run a finalizer that closes it. [-0, +(0|1), e] */
 static bool push_session(lua_State *L, int index, const char *operation) {
   const struct listener *listener = lua_touserdata(L, index);
   if (listener->peers != NULL && listener->peers->raises) raise_kept(L, index, listener->peers);
@@ -260,8 +260,8 @@ static int iterate(lua_State *L) {
   return 1;
 }
 
-/* listener:sessions() -> function for `for session in listener:sessions() do`, which accepts until the listener
-   is closed. EBADF when it is closed already. Suspends: no, but the function does. */
+/* listener:sessions() -> function for `for session in listener:sessions() do`, which accepts until the
+   listener is closed. EBADF when it is closed already. Suspends: no, but the function does. */
 static int listener_sessions(lua_State *L) {
   check_open(L, sessions_type.name);
   lua_settop(L, 1);

@@ -9,7 +9,8 @@ struct ip_peers;
 /* Defines the classes of listeners and sessions. [-0, +0, m] */
 void ip_listener_open(lua_State *L, int core);
 
-/* The peers of the listener at `arg`, or NULL: it is closed. Any other value is a bad argument. [-0, +0, v] */
+/* The peers of the listener at `arg`, or NULL: it is closed. Any other value is a bad argument. [-0, +0,
+   v] */
 struct ip_peers *ip_listener_check(lua_State *L, int arg);
 
 /* Adds the C functions of lua/ip/udp_listen.lua and udp_fill.lua to the table on top of the stack.

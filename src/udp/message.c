@@ -486,9 +486,9 @@ static int try_send_message(lua_State *L) {
 
 /* sock:reply_message(data, info[, flags]) -> n: answers a datagram whose `info` receive_message has filled:
    to its address and port, from its local_address or, without that, from its destination if that is one
-   host's own (not a group, not 255.255.255.255), and between link-local addresses over its interface_index. Other keys are ignored. Raises the errors of
-   send_to, and EINVAL or ENETUNREACH if `destination` is no longer an address of this system. Suspends: yes,
-   while the system's buffer is full. */
+   host's own (not a group, not 255.255.255.255), and between link-local addresses over its interface_index.
+   Other keys are ignored. Raises the errors of send_to, and EINVAL or ENETUNREACH if `destination` is no
+   longer an address of this system. Suspends: yes, while the system's buffer is full. */
 static int reply_message(lua_State *L) {
   return ip_send_start(L, &reply_message_type);
 }

@@ -16,6 +16,7 @@
 #include "udp/receive_path.h"
 #include "udp/send_queue.h"
 #include "udp/socket.h"
+#include "udp/state_pool.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -208,21 +209,21 @@ static int get_coalesce(lua_State *L, const struct ip_socket *socket, const stru
   return 1;
 }
 
-static int enable_coalesce(struct ip_socket *socket) {
+static int enable_coalesce(struct ip_socket *socket, struct ip_buffer_pool *pool) {
   struct ip_channel *channel = &socket->channel;
   if (socket->flusher == NULL) socket->flusher = ip_flusher_new(&socket->watcher, channel);
   if (socket->flusher == NULL) return ENOMEM;
-  int error = ip_send_queue_set(channel, true);
-  if (error == 0) error = ip_receive_path_set_coalesce(channel, true);
-  if (error != 0 && channel->send != NULL) (void)ip_send_queue_set(channel, false); /* cannot fail */
+  int error = ip_send_queue_set(channel, pool, true);
+  if (error == 0) error = ip_receive_path_set_coalesce(channel, pool, true);
+  if (error != 0 && channel->send != NULL) (void)ip_send_queue_set(channel, NULL, false); /* cannot fail */
   return error;
 }
 
 static void disable_coalesce(struct ip_socket *socket) {
   struct ip_channel *channel = &socket->channel;
   if (socket->flusher == NULL) return;
-  (void)ip_send_queue_set(channel, false); /* with the parts present, neither can fail */
-  (void)ip_receive_path_set_coalesce(channel, false);
+  (void)ip_send_queue_set(channel, NULL, false); /* with the parts present, neither can fail */
+  (void)ip_receive_path_set_coalesce(channel, NULL, false);
   ip_flusher_schedule(socket->flusher);
 }
 
@@ -230,7 +231,7 @@ static void set_coalesce(lua_State *L, struct ip_socket *socket, const struct op
   bool on = ip_argument_boolean(L, 3);
   int error = 0;
   if (on)
-    error = enable_coalesce(socket);
+    error = enable_coalesce(socket, ip_state_pool(L));
   else
     disable_coalesce(socket);
   if (error != 0) ip_error_raise(L, error, option->name);
@@ -326,7 +327,7 @@ static int get_receive_offload(lua_State *L, const struct ip_socket *socket, con
 }
 
 static void set_receive_offload(lua_State *L, struct ip_socket *socket, const struct option *option) {
-  int error = ip_receive_path_set_offload(&socket->channel, ip_argument_boolean(L, 3));
+  int error = ip_receive_path_set_offload(&socket->channel, ip_state_pool(L), ip_argument_boolean(L, 3));
   if (error != 0) ip_error_raise(L, error, option->name);
 }
 
@@ -445,7 +446,8 @@ static bool is_similar(const char *one, const char *other) {
   }
 }
 
-/* Returns the name of an option that the program may have meant, or NULL; names of C lead to their options. */
+/* Returns the name of an option that the program may have meant, or NULL; names of C lead to their
+   options. */
 static const char *find_similar(const char *name) {
   static const char *const prefixes[] = {"SO_", "IP_", "IPV6_", "UDP_"};
   for (size_t i = 0; i < ip_count_of(prefixes); i++)
@@ -493,8 +495,8 @@ int ip_socket_get_option(lua_State *L) {
   return option->get(L, socket, option);
 }
 
-/* For lua/ip/udp_options.lua. similar_option(name) -> string | nil: an option that the program may have meant.
-   Suspends: no. */
+/* For lua/ip/udp_options.lua. similar_option(name) -> string | nil: an option that the program may have
+   meant. Suspends: no. */
 int ip_socket_similar_option(lua_State *L) {
   size_t length;
   lua_pushstring(L, find_similar(ip_argument_string(L, 1, &length)));

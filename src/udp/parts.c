@@ -41,7 +41,7 @@ static int read_option(const struct ip_channel *channel, int level, int number, 
   return error == ENOPROTOOPT || error == EOPNOTSUPP ? 0 : error;
 }
 
-static int adopt_receive(struct ip_channel *channel) {
+static int adopt_receive(struct ip_channel *channel, struct ip_buffer_pool *pool) {
   int counts, joins;
   int error = read_option(channel, SOL_SOCKET, SO_RXQ_OVFL, &counts);
   if (error == 0) error = read_option(channel, IPPROTO_UDP, UDP_GRO, &joins);
@@ -50,7 +50,7 @@ static int adopt_receive(struct ip_channel *channel) {
   struct ip_receive_state *state = ip_receive_path_state(channel);
   if (state == NULL) return ENOMEM;
   state->counts_drops = counts != 0;
-  return joins != 0 ? ip_receive_path_set_offload(channel, true) : 0;
+  return joins != 0 ? ip_receive_path_set_offload(channel, pool, true) : 0;
 }
 
 static int adopt_send(struct ip_channel *channel) {
@@ -72,16 +72,16 @@ static int adopt_errors(struct ip_channel *channel) {
   return v4 != 0 || v6 != 0 ? ip_parts_set_errors(channel, true) : 0;
 }
 
-int ip_parts_adopt(struct ip_channel *channel) {
+int ip_parts_adopt(struct ip_channel *channel, struct ip_buffer_pool *pool) {
   int error = adopt_errors(channel);
-  if (error == 0) error = adopt_receive(channel);
+  if (error == 0) error = adopt_receive(channel, pool);
   return error != 0 ? error : adopt_send(channel);
 }
 
 #else
 
-int ip_parts_adopt(struct ip_channel *channel) {
-  (void)channel;
+int ip_parts_adopt(struct ip_channel *channel, struct ip_buffer_pool *pool) {
+  (void)channel, (void)pool;
   return 0;
 }
 

@@ -1,7 +1,7 @@
 /* peers.c: the peers of one socket: reads it, and brings each datagram to the session of its sender.
 
-   Owns the socket, the sessions that are open, and their datagrams. A session that is over belongs to its box,
-   which keeps it until its last datagram has been received. Nothing here raises. What reads may call the
+   Owns the socket, the sessions that are open, and their datagrams. A session that is over belongs to its
+   box, which keeps it until its last datagram has been received. Nothing here raises. What reads may call the
    program's accept function, which may do anything except suspend: close a session, or the listener. So the
    memory of the peers is pinned meanwhile, and what was looked at before is looked at again. */
 #include "udp/peers.h"
@@ -292,8 +292,8 @@ static void ask(lua_State *L, struct ip_peers *peers, const struct ip_received *
   lua_pop(L, 1);
 }
 
-/* Returns the session of a datagram, or NULL. A session that is over by now, and in which no call waits, ends:
-   the datagram begins a new one. */
+/* Returns the session of a datagram, or NULL. A session that is over by now, and in which no call waits,
+   ends: the datagram begins a new one. */
 static struct ip_session *find_live(struct ip_peers *peers, const struct ip_session *wanted,
                                     const struct ip_endpoint *source) {
   struct ip_session *session = find(peers, source);
@@ -359,7 +359,7 @@ static struct ip_failure read_one(lua_State *L, struct ip_peers *peers, const st
   if (failure.code == EAGAIN) note_empty(peers);
   if (failure.code != 0) return failure;
   const struct ip_datagram *datagram = &received->datagram;
-  if (!ip_receive_path_coalesces(channel_of(peers))) channel_of(peers)->would_block_streak = 0;
+  if (!ip_receive_path_reads_several(channel_of(peers))) channel_of(peers)->would_block_streak = 0;
   struct ip_session *session = find_live(peers, wanted, &datagram->source);
   *is_wanted = session != NULL && session == wanted;
   if (session != NULL) {

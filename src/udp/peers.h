@@ -54,9 +54,9 @@ struct ip_peers {
   struct ip_queue expiring; /* points whose calls get a final attempt, and time out after it */
   struct ip_peer_point *woken; /* the last one that became ready, while the reader reads */
   struct ip_timer *timer;      /* NULL: no idle timeout */
-  /* Asks the program whether to accept a new peer; NULL: every peer is accepted. Where it is accepted, pushes a
-     string of the datagram, and returns its bytes: the buffer that `data` is in may be used again meanwhile.
-     Else pushes nothing and returns NULL. May close the peers. [-0, +(0|1), -] */
+  /* Asks the program whether to accept a new peer; NULL: every peer is accepted. Where it is accepted, pushes
+     a string of the datagram, and returns its bytes: the buffer that `data` is in may be used again
+     meanwhile. Else pushes nothing and returns NULL. May close the peers. [-0, +(0|1), -] */
   const char *(*ask)(lua_State *L, struct ip_peers *peers, const struct ip_endpoint *source, const char *data,
                      size_t length);
   ip_deadline idle_timeout; /* nanoseconds */
@@ -84,9 +84,9 @@ static inline bool ip_peers_is_open(const struct ip_peers *peers) {
 }
 
 /* Reads until there is something for `box` or, where that is NULL, for accept. On entry, `*direct` says
-   whether a datagram for `box` may stay in the runtime's scratch buffer, and on return whether it did. EAGAIN:
-   nothing is there, at least not among the next datagrams; EBADF: the program has ended it meanwhile. Calls
-   the program's accept function. [-0, +0, -] */
+   whether a datagram for `box` may stay in the runtime's scratch buffer, and on return whether it did.
+   EAGAIN: nothing is there, at least not among the next datagrams; EBADF: the program has ended it meanwhile.
+   Calls the program's accept function. [-0, +0, -] */
 struct ip_failure ip_peers_read(lua_State *L, struct ip_peers *peers, struct ip_session_box *box,
                                 bool *direct, struct ip_received *received);
 
@@ -125,8 +125,8 @@ void ip_session_copy(const void *data, size_t length, const struct ip_receive *r
 /* Something goes to the peer: the session is not silent. */
 void ip_session_touch(struct ip_session *session);
 
-/* Ends an open session whose peer has been silent for too long, unless a call waits in it: the timer does that
-   after a last look at the socket. Does not call Lua. */
+/* Ends an open session whose peer has been silent for too long, unless a call waits in it: the timer does
+   that after a last look at the socket. Does not call Lua. */
 void ip_session_expire(struct ip_session *session);
 
 /* Ends a session and frees it: waiting calls get ECANCELED. Does not call Lua. */

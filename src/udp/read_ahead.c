@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum {
   SLOT_SIZE = 65536,
@@ -48,9 +47,10 @@ static void free_headers(struct ip_read_ahead_memory *memory) {
   free(memory->controls);
 }
 
-/* Restores the lengths that a read has changed. */
+/* Restores what a read has changed. */
 static void prepare_slot(struct ip_read_ahead_memory *memory, size_t index) {
   struct msghdr *header = &memory->headers[index].msg_hdr;
+  header->msg_name = &memory->slots[index].source.name;
   header->msg_namelen = sizeof memory->slots[index].source.name;
   header->msg_controllen = sizeof memory->controls[index];
 }
@@ -58,10 +58,8 @@ static void prepare_slot(struct ip_read_ahead_memory *memory, size_t index) {
 static void init_slot(struct ip_read_ahead_memory *memory, size_t index) {
   struct slot *slot = &memory->slots[index];
   slot->part = (struct iovec){.iov_base = memory->bytes + index * SLOT_DISTANCE, .iov_len = SLOT_SIZE};
-  memory->headers[index].msg_hdr = (struct msghdr){.msg_name = &slot->source.name,
-                                                   .msg_iov = &slot->part,
-                                                   .msg_iovlen = 1,
-                                                   .msg_control = &memory->controls[index]};
+  memory->headers[index].msg_hdr =
+      (struct msghdr){.msg_iov = &slot->part, .msg_iovlen = 1, .msg_control = &memory->controls[index]};
   prepare_slot(memory, index);
 }
 
@@ -90,25 +88,25 @@ static void free_memory(struct ip_read_ahead_memory *memory) {
   free(memory);
 }
 
-static struct ip_read_ahead_memory *new_memory(size_t slots) {
-  struct ip_read_ahead_memory *memory = calloc(1, sizeof *memory + slots * sizeof memory->slots[0]);
+static struct ip_read_ahead_memory *new_memory(void) {
+  enum { SLOTS = IP_READ_AHEAD_MOST };
+  struct ip_read_ahead_memory *memory = calloc(1, sizeof *memory + SLOTS * sizeof memory->slots[0]);
   if (memory == NULL) return NULL;
-  memory->bytes = malloc(slots * SLOT_DISTANCE);
-  if (memory->bytes != NULL && add_headers(memory, slots)) return memory;
+  memory->bytes = malloc((size_t)SLOTS * SLOT_DISTANCE);
+  if (memory->bytes != NULL && add_headers(memory, SLOTS)) return memory;
   free_memory(memory);
   return NULL;
 }
 
-struct ip_read_ahead *ip_read_ahead_new(size_t slots) {
+struct ip_read_ahead *ip_read_ahead_new(void) {
   struct ip_read_ahead *buffer = calloc(1, sizeof *buffer);
   if (buffer == NULL) return NULL;
-  buffer->memory = new_memory(slots);
+  buffer->memory = new_memory();
   if (buffer->memory == NULL) {
     free(buffer);
     return NULL;
   }
-  buffer->slots = buffer->wanted = slots;
-  for (size_t i = 0; i < slots; i++)
+  for (size_t i = 0; i < IP_READ_AHEAD_MOST; i++)
     init_slot(buffer->memory, i);
   return buffer;
 }
@@ -117,21 +115,6 @@ void ip_read_ahead_free(struct ip_read_ahead *buffer) {
   if (buffer == NULL) return;
   free_memory(buffer->memory);
   free(buffer);
-}
-
-void ip_read_ahead_move(struct ip_read_ahead *buffer, const struct ip_read_ahead *from) {
-  struct slot *slot = &buffer->memory->slots[0];
-  buffer->next = 0;
-  buffer->end = ip_read_ahead_is_empty(from) ? 0 : 1;
-  if (buffer->end == 0) return;
-  buffer->at = 0;
-  buffer->length = from->length - from->at;
-  buffer->stride = from->stride;
-  buffer->control = from->control;
-  buffer->data = slot->part.iov_base;
-  slot->source = *from->source;
-  buffer->source = &slot->source;
-  if (buffer->length != 0) memcpy(buffer->data, from->data + from->at, buffer->length);
 }
 
 /* --- reading --- */
@@ -156,42 +139,66 @@ static void begin(struct ip_read_ahead *buffer, bool is_v6) {
 }
 
 /* Halves or doubles the number of slots, so that the data of one read stays in the caches. */
-static void adapt(struct ip_read_ahead *buffer, size_t count) {
+static uint8_t adapt(const struct ip_read_ahead *buffer, uint8_t wanted) {
   size_t bytes = 0;
-  for (size_t i = 0; i < count; i++)
+  for (size_t i = 0; i < buffer->end; i++)
     bytes += buffer->memory->headers[i].msg_len;
-  if (bytes > LARGE_READ && buffer->wanted > 1)
-    buffer->wanted /= 2;
-  else if (bytes <= LARGE_READ / 2 && count == buffer->wanted && buffer->wanted * 2 <= buffer->slots)
-    buffer->wanted *= 2;
+  if (bytes > LARGE_READ && wanted > 1) return wanted / 2;
+  bool small = bytes <= LARGE_READ / 2 && buffer->end == wanted && wanted * 2 <= IP_READ_AHEAD_MOST;
+  return small ? (uint8_t)(wanted * 2) : wanted;
 }
 
-int ip_read_ahead_fill(struct ip_read_ahead *buffer, int fd, bool is_v6) {
-  struct ip_read_ahead_memory *memory = buffer->memory;
+/* Prepares the slots that the last read has used. */
+static void restore(struct ip_read_ahead *buffer) {
   for (size_t i = 0; i < buffer->end; i++)
-    prepare_slot(memory, i);
+    prepare_slot(buffer->memory, i);
   buffer->next = buffer->end = 0;
+}
+
+int ip_read_ahead_fill(struct ip_read_ahead *buffer, int fd, bool is_v6, uint8_t *wanted) {
   int count;
+  restore(buffer);
   do
-    count = recvmmsg(fd, memory->headers, (unsigned)buffer->wanted, 0, NULL);
+    count = recvmmsg(fd, buffer->memory->headers, *wanted, 0, NULL);
   while (IP_UNLIKELY(count < 0) && errno == EINTR);
   if (count < 0) return errno;
   buffer->end = (size_t)count;
-  buffer->drained = buffer->end < buffer->wanted;
   buffer->is_v6 = is_v6;
-  adapt(buffer, buffer->end);
+  *wanted = adapt(buffer, *wanted);
   begin(buffer, is_v6);
+  return 0;
+}
+
+int ip_read_ahead_read(struct ip_read_ahead *buffer, int fd, bool is_v6, const struct ip_endpoint *source) {
+  struct mmsghdr *header = &buffer->memory->headers[0];
+  ssize_t length;
+  if (buffer->end == 1)
+    prepare_slot(buffer->memory, 0);
+  else
+    restore(buffer);
+  if (source != NULL) header->msg_hdr.msg_name = NULL;
+  do
+    length = recvmsg(fd, &header->msg_hdr, 0);
+  while (IP_UNLIKELY(length < 0) && errno == EINTR);
+  buffer->end = buffer->next = 1; /* one slot is to be restored */
+  if (length < 0) return errno;
+  buffer->next = 0;
+  header->msg_len = (unsigned)length;
+  buffer->is_v6 = is_v6;
+  begin(buffer, is_v6);
+  if (source != NULL) buffer->source = source;
   return 0;
 }
 
 #else
 
-/* There is one slot: the system neither joins datagrams nor reads several. */
+/* One slot is used: the system neither joins datagrams nor reads several. */
 static void begin(struct ip_read_ahead *buffer, bool is_v6) {
   (void)buffer, (void)is_v6;
 }
 
-int ip_read_ahead_fill(struct ip_read_ahead *buffer, int fd, bool is_v6) {
+int ip_read_ahead_read(struct ip_read_ahead *buffer, int fd, bool is_v6, const struct ip_endpoint *source) {
+  (void)source;
   struct slot *slot = &buffer->memory->slots[0];
   struct ip_datagram *datagram = &buffer->memory->datagram;
   int error =
@@ -202,10 +209,14 @@ int ip_read_ahead_fill(struct ip_read_ahead *buffer, int fd, bool is_v6) {
   buffer->at = 0;
   buffer->length = datagram->length;
   buffer->stride = SLOT_SIZE;
-  buffer->drained = false;
   buffer->data = slot->part.iov_base;
   buffer->source = &datagram->source;
   return 0;
+}
+
+int ip_read_ahead_fill(struct ip_read_ahead *buffer, int fd, bool is_v6, uint8_t *wanted) {
+  (void)wanted;
+  return ip_read_ahead_read(buffer, fd, is_v6, NULL);
 }
 
 #endif

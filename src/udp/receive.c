@@ -129,18 +129,21 @@ static const struct ip_operation_type receive_string_type = {.name = "receive_st
 
 /* Does this process have a datagram or an error for a receive? The system does not report it. */
 static bool has_pending(const struct ip_channel *channel) {
-  return ip_error_queue_has_report(channel) || ip_receive_path_has_read_ahead(channel);
+  return channel->deferred_error != 0 || ip_error_queue_has_report(channel) ||
+         ip_receive_path_has_read_ahead(channel);
 }
 
 /* A socket that meets EAGAIN repeatedly suspends without a try, which saves the system call, and probes at
    intervals. */
-static bool skips_try(const struct ip_runtime *runtime, const struct ip_socket_box *box) {
+bool ip_receive_skips_try(const struct ip_runtime *runtime, const struct ip_socket_box *box) {
   struct ip_channel *channel = &box->socket->channel;
   if (IP_LIKELY(channel->would_block_streak < IP_SKIP_AFTER)) return false;
   if (box->receive_timeout == 0 || runtime->scopes_at_once != 0 || has_pending(channel)) return false;
   if (channel->shut_receive) return false;
   if (channel->probe_countdown == 0) channel->probe_countdown = PROBE_EVERY;
-  return --channel->probe_countdown != 0;
+  if (--channel->probe_countdown == 0) return false;
+  ip_receive_path_note_wait(channel);
+  return true;
 }
 
 void ip_receive_queue(lua_State *L, struct ip_operation *operation, const struct ip_receive_call *call,
@@ -168,14 +171,9 @@ static inline struct ip_failure try_once(struct ip_channel *channel, const struc
                                          struct ip_received *received) {
   if (IP_UNLIKELY(channel->shut_receive)) return ip_failure(ESHUTDOWN);
   struct ip_failure failure = ip_receive_path_attempt(channel, &call->receive, received);
-  if (IP_LIKELY(failure.code == 0)) {
-    if (IP_LIKELY(!ip_receive_path_coalesces(channel)))
-      channel->would_block_streak = 0; /* else the receive path sets it */
-    if (IP_UNLIKELY(received->datagram.truncated) && refuses_cut(channel, &call->receive))
-      return ip_failure(EMSGSIZE);
-  } else if (failure.code == EAGAIN && channel->would_block_streak < IP_SKIP_AFTER) {
-    channel->would_block_streak++;
-  }
+  ip_receive_note_try(channel, failure);
+  if (IP_UNLIKELY(failure.code == 0 && received->datagram.truncated) && refuses_cut(channel, &call->receive))
+    return ip_failure(EMSGSIZE);
   return failure;
 }
 
@@ -187,7 +185,7 @@ struct ip_failure ip_receive_try(lua_State *L, const struct ip_operation_type *t
   ip_operation_check(L, runtime, type);
   *yields = *yields || runtime->budget <= 0;
   if (*yields || ip_watcher_has_waiters(watcher, IP_SIDE_READ)) return ip_failure(EAGAIN);
-  if (skips_try(runtime, call->box)) return ip_failure(EAGAIN);
+  if (ip_receive_skips_try(runtime, call->box)) return ip_failure(EAGAIN);
   struct ip_failure failure = try_once(&call->box->socket->channel, call, received);
   if (IP_LIKELY(failure.code == 0)) runtime->budget--;
   return failure;

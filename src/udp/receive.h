@@ -30,6 +30,20 @@ struct ip_failure ip_receive_try(lua_State *L, const struct ip_operation_type *t
 int ip_receive_wait(lua_State *L, const struct ip_operation_type *type, const struct ip_receive_call *call,
                     bool yields);
 
+/* Should a receive suspend without a try, because the last ones have met EAGAIN? Counts it as one that
+   does. */
+bool ip_receive_skips_try(const struct ip_runtime *runtime, const struct ip_socket_box *box);
+
+/* Notes how the try of a receive has ended. Does not call Lua. */
+static inline void ip_receive_note_try(struct ip_channel *channel, struct ip_failure failure) {
+  if (IP_LIKELY(failure.code == 0)) {
+    if (IP_LIKELY(!ip_receive_path_reads_several(channel)))
+      channel->would_block_streak = 0; /* else the receive path sets it */
+  } else if (failure.code == EAGAIN && channel->would_block_streak < IP_SKIP_AFTER) {
+    channel->would_block_streak++;
+  }
+}
+
 /* For the try_ forms: true when there is a datagram; false also while other receives wait. [-0, +0, e] */
 bool ip_receive_at_once(lua_State *L, const struct ip_operation_type *type,
                         const struct ip_receive_call *call, struct ip_received *received);

@@ -6,8 +6,8 @@
 
 #include "base/util.h"
 #include "net/datagram_message_io.h"
+#include "udp/buffer_pool.h"
 #include "udp/error_queue.h"
-#include "udp/read_ahead.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -21,22 +21,70 @@ struct ip_receive_state *ip_receive_path_state(struct ip_channel *channel) {
 
 void ip_receive_path_free(struct ip_channel *channel) {
   if (channel->receive == NULL) return;
-  ip_read_ahead_free(channel->receive->read_ahead);
+  ip_buffer_pool_give_back(channel->receive->pool, channel->receive->read_ahead);
+  ip_buffer_pool_leave(channel->receive->pool);
   free(channel->receive);
   channel->receive = NULL;
 }
 
 /* --- the read-ahead buffer --- */
 
-/* Reads one or more datagrams. After a read that emptied the socket, the next receive suspends without a
-   try. */
-static int fill(struct ip_channel *channel) {
+/* Reads several datagrams. After a read that emptied the socket, the next receive suspends without a try. */
+static int read_several(struct ip_channel *channel, struct ip_read_ahead *buffer) {
   struct ip_receive_state *state = channel->receive;
-  int error = ip_read_ahead_fill(state->read_ahead, channel->fd, channel->is_v6);
+  uint8_t wanted = state->wanted;
+  int error = ip_read_ahead_fill(buffer, channel->fd, channel->is_v6, &state->wanted);
   if (error != 0) return error;
-  state->has_read_ahead = true;
-  if (state->coalesce) channel->would_block_streak = state->read_ahead->drained ? IP_SKIP_AFTER : 0;
+  state->emptied = buffer->end < wanted;
+  channel->would_block_streak = state->emptied ? IP_SKIP_AFTER : 0;
+  if (!state->emptied || !ip_read_ahead_is_lone(buffer))
+    state->lone_reads = 0;
+  else if (state->lone_reads < IP_SINGLY_AFTER)
+    state->lone_reads++;
   return 0;
+}
+
+/* Reads one datagram, or some that the system has joined. */
+static inline int read_one(struct ip_channel *channel, struct ip_read_ahead *buffer) {
+  struct ip_receive_state *state = channel->receive;
+  const struct ip_endpoint *source =
+      channel->connection != NULL && !channel->filters_peer ? &channel->connection->remote : NULL;
+  int error = ip_read_ahead_read(buffer, channel->fd, channel->is_v6, source);
+  if (error == EAGAIN) state->in_row = 0;
+  if (error != 0) return error;
+  state->emptied = false;
+  if (ip_read_ahead_is_lone(buffer) && ++state->in_row < IP_SEVERAL_AFTER) return 0;
+  state->lone_reads = state->in_row = 0;
+  return 0;
+}
+
+/* Reads into the first buffer of the pool, which it gets. Returns an errno value without having read anything
+   if memory for a buffer is short. */
+static int read_some(struct ip_channel *channel, bool several, struct ip_read_ahead **buffer) {
+  *buffer = ip_buffer_pool_first(channel->receive->pool);
+  if (IP_UNLIKELY(*buffer == NULL)) return ENOMEM;
+  return several ? read_several(channel, *buffer) : read_one(channel, *buffer);
+}
+
+/* Reads one or more datagrams, and keeps them. */
+static int fill(struct ip_channel *channel) {
+  struct ip_read_ahead *buffer;
+  int error = read_some(channel, ip_receive_path_reads_several(channel), &buffer);
+  if (error == 0) channel->receive->read_ahead = ip_buffer_pool_take(channel->receive->pool);
+  return error;
+}
+
+/* Copies the next datagram, or, of `size` bytes, the rest of a joined buffer. */
+static inline void copy(const struct ip_read_ahead *buffer, const struct ip_receive *call, size_t size,
+                        struct ip_received *received) {
+  struct ip_datagram *datagram = &received->datagram;
+  datagram->length = size < call->size ? size : call->size;
+  datagram->truncated = size > call->size;
+  datagram->source = *buffer->source;
+  if (datagram->length != 0) memcpy(call->data, buffer->data + buffer->at, datagram->length);
+  if (!(call->wants & IP_WANTS_CONTROL)) return;
+  received->control = buffer->control;
+  if (size <= buffer->stride) received->control.items &= ~(uint32_t)IP_CONTROL_SEGMENT_SIZE;
 }
 
 /* Pops the next datagram, or, with `joined`, the rest of a joined buffer. */
@@ -44,19 +92,36 @@ static void pop(struct ip_channel *channel, const struct ip_receive *call, bool 
                 struct ip_received *received) {
   struct ip_receive_state *state = channel->receive;
   struct ip_read_ahead *buffer = state->read_ahead;
-  struct ip_datagram *datagram = &received->datagram;
-  size_t real = joined ? buffer->length - buffer->at : ip_read_ahead_next_length(buffer);
-  datagram->length = real < call->size ? real : call->size;
-  datagram->truncated = real > call->size;
-  datagram->source = *buffer->source;
-  if (datagram->length != 0) memcpy(call->data, buffer->data + buffer->at, datagram->length);
-  if (call->wants & IP_WANTS_CONTROL) {
-    received->control = buffer->control;
-    if (real <= buffer->stride) received->control.items &= ~(uint32_t)IP_CONTROL_SEGMENT_SIZE;
-  }
+  size_t size = joined ? buffer->length - buffer->at : ip_read_ahead_next_length(buffer);
+  copy(buffer, call, size, received);
   if (call->flags & MSG_PEEK) return;
-  ip_read_ahead_advance(buffer, real);
-  state->has_read_ahead = !ip_read_ahead_is_empty(buffer);
+  ip_read_ahead_advance(buffer, size);
+  if (!ip_read_ahead_is_empty(buffer)) return;
+  ip_buffer_pool_give_back(state->pool, buffer);
+  state->read_ahead = NULL;
+}
+
+/* Returns the first datagram of a read into the first buffer of the pool, which keeps it if it has no
+   more. */
+static inline void return_first(struct ip_channel *channel, struct ip_read_ahead *buffer,
+                                const struct ip_receive *call, struct ip_received *received) {
+  if (IP_LIKELY(ip_read_ahead_is_lone(buffer) && !(call->flags & MSG_PEEK))) {
+    copy(buffer, call, buffer->length, received);
+    buffer->next = buffer->end;
+    return;
+  }
+  channel->receive->read_ahead = ip_buffer_pool_take(channel->receive->pool);
+  pop(channel, call, false, received);
+}
+
+static int read_and_pop(struct ip_channel *channel, const struct ip_receive *call,
+                        struct ip_received *received) {
+  bool several = ip_receive_path_reads_several(channel) ||
+                 ((call->wants & IP_WANTS_MORE) != 0 && channel->receive->coalesce);
+  struct ip_read_ahead *buffer;
+  int error = read_some(channel, several, &buffer);
+  if (error == 0) return_first(channel, buffer, call, received);
+  return error;
 }
 
 /* --- one datagram --- */
@@ -68,7 +133,7 @@ static int receive_directly(struct ip_channel *channel, const struct ip_receive 
           ? ip_datagram_receive_message(channel->fd, channel->is_v6, call->data, call->size, call->flags,
                                         &received->datagram, &received->control)
           : ip_datagram_receive(channel->fd, call->data, call->size, call->flags, &received->datagram, true);
-  if (error == 0 && ip_receive_path_coalesces(channel)) channel->would_block_streak = 0;
+  if (error == 0 && ip_receive_path_reads_several(channel)) channel->would_block_streak = 0;
   return error;
 }
 
@@ -76,8 +141,8 @@ static int receive_directly(struct ip_channel *channel, const struct ip_receive 
    itself. */
 static bool reads_ahead(const struct ip_receive_state *state, bool joined) {
   if (state == NULL) return false;
-  if (state->has_read_ahead) return true;
-  return state->read_ahead != NULL && (state->gro_enabled || state->coalesce) && !joined;
+  if (state->read_ahead != NULL) return true;
+  return state->pool != NULL && (state->gro_enabled || state->coalesce) && !joined;
 }
 
 static bool wants_joined(const struct ip_receive_state *state, const struct ip_receive *call) {
@@ -88,9 +153,9 @@ static int receive_one(struct ip_channel *channel, const struct ip_receive *call
                        struct ip_received *received) {
   bool joined = wants_joined(channel->receive, call);
   if (!reads_ahead(channel->receive, joined)) return receive_directly(channel, call, received);
-  int error = channel->receive->has_read_ahead ? 0 : fill(channel);
-  if (error == 0) pop(channel, call, joined, received);
-  return error;
+  if (channel->receive->read_ahead == NULL) return read_and_pop(channel, call, received);
+  pop(channel, call, joined, received);
+  return 0;
 }
 
 /* The buffer of a receive that drops its datagram. */
@@ -145,7 +210,7 @@ static bool is_gro_useless(const struct ip_receive_state *state) {
 
 void ip_receive_path_disable_gro(struct ip_channel *channel) {
   const struct ip_receive_state *state = channel->receive;
-  if (state == NULL || state->has_read_ahead || !is_gro_useless(state)) return;
+  if (state == NULL || state->read_ahead != NULL || !is_gro_useless(state)) return;
   if (!is_readable(channel)) disable_gro(channel);
 }
 
@@ -158,6 +223,17 @@ static int receive_or_empty(struct ip_channel *channel, const struct ip_receive 
                                     : receive_one(channel, call, received);
   if (error == EAGAIN && channel->receive != NULL && is_gro_useless(channel->receive)) disable_gro(channel);
   return error;
+}
+
+struct ip_failure ip_receive_path_receive_single(struct ip_channel *channel, const struct ip_receive *call,
+                                                 struct ip_received *received) {
+  struct ip_receive_state *state = channel->receive;
+  struct ip_read_ahead *buffer = ip_buffer_pool_first(state->pool);
+  int error = IP_LIKELY(buffer != NULL) ? read_one(channel, buffer) : ENOMEM;
+  if (IP_UNLIKELY(error != 0))
+    return error == EAGAIN ? ip_failure(error) : ip_error_queue_failure(channel, error, 0);
+  return_first(channel, buffer, call, received);
+  return ip_failure(0);
 }
 
 struct ip_failure ip_receive_path_receive(struct ip_channel *channel, const struct ip_receive *call,
@@ -197,7 +273,7 @@ int ip_receive_path_bytes_readable(struct ip_channel *channel, int *bytes) {
   if (error == 0 && !ip_receive_path_has_read_ahead(channel) && reads_ahead(channel->receive, false))
     error = fill(channel);
   if (error != 0 && error != EAGAIN) {
-    if (channel->errors == NULL) return error;
+    if (channel->errors == NULL || error == ENOMEM) return error;
     ip_error_queue_drain(channel); /* for the next receive */
   }
   if (!ip_receive_path_has_read_ahead(channel)) return ip_datagram_bytes_readable(channel->fd, bytes);
@@ -205,19 +281,13 @@ int ip_receive_path_bytes_readable(struct ip_channel *channel, int *bytes) {
   return 0;
 }
 
-/* Provides a read-ahead buffer of at least that many slots. Returns 0 or ENOMEM. */
-static int reserve(struct ip_receive_state *state, size_t slots) {
-  struct ip_read_ahead *former = state->read_ahead;
-  if (former != NULL && former->slots >= slots) return 0;
-  struct ip_read_ahead *buffer = ip_read_ahead_new(slots);
-  if (buffer == NULL) return ENOMEM;
-  if (former != NULL) ip_read_ahead_move(buffer, former);
-  ip_read_ahead_free(former);
-  state->read_ahead = buffer;
-  return 0;
+/* Joins the pool, and provides it with a buffer. Returns 0 or ENOMEM. */
+static int join_pool(struct ip_receive_state *state, struct ip_buffer_pool *pool) {
+  if (state->pool == NULL) state->pool = ip_buffer_pool_join(pool);
+  return state->pool != NULL && ip_buffer_pool_first(state->pool) != NULL ? 0 : ENOMEM;
 }
 
-int ip_receive_path_set_offload(struct ip_channel *channel, bool on) {
+int ip_receive_path_set_offload(struct ip_channel *channel, struct ip_buffer_pool *pool, bool on) {
   struct ip_receive_state *state = ip_receive_path_state(channel);
   if (state == NULL) return ENOMEM;
   if (!on) {
@@ -225,14 +295,14 @@ int ip_receive_path_set_offload(struct ip_channel *channel, bool on) {
     ip_receive_path_disable_gro(channel);
     return 0;
   }
-  int error = reserve(state, 1);
+  int error = join_pool(state, pool);
   if (error == 0) error = set_gro(channel, true);
   if (error == 0) state->offload = true;
   return error;
 }
 
 /* Where the system cannot join datagrams, one read still returns several of them. */
-int ip_receive_path_set_coalesce(struct ip_channel *channel, bool on) {
+int ip_receive_path_set_coalesce(struct ip_channel *channel, struct ip_buffer_pool *pool, bool on) {
   struct ip_receive_state *state = ip_receive_path_state(channel);
   if (state == NULL) return ENOMEM;
   if (!on) {
@@ -241,10 +311,16 @@ int ip_receive_path_set_coalesce(struct ip_channel *channel, bool on) {
     return 0;
   }
 #ifdef __linux__
-  int error = reserve(state, IP_READ_AHEAD_MOST);
+  int error = join_pool(state, pool);
   if (error == 0) error = set_gro(channel, true);
   if (error != 0 && error != ENOTSUP) return error;
+#else
+  (void)pool;
 #endif
+  if (!state->coalesce) {
+    state->wanted = IP_READ_AHEAD_MOST;
+    state->lone_reads = state->in_row = 0;
+  }
   state->coalesce = true;
   return 0;
 }

@@ -81,8 +81,9 @@ void ip_send_finish(struct ip_socket *socket) {
 
 /* Sends through the send path or the send queue. */
 static struct ip_failure send_by_path(struct ip_socket *socket, struct ip_send *send, size_t *sent) {
+  ip_send_queue_note_iteration(&socket->channel, socket->watcher.runtime->iteration);
   struct ip_failure failure = ip_send_queue_send(&socket->channel, send, sent);
-  ip_send_finish(socket);
+  if (!ip_send_queue_sends_at_once(&socket->channel)) ip_send_finish(socket);
   return failure;
 }
 

@@ -25,12 +25,26 @@ struct ip_send {
   int flags;
 };
 
+struct ip_buffer_pool;
+
 struct ip_send_state {
   int segment_size;            /* the option; 0: off */
   bool coalesce;               /* the option coalesce is on */
-  struct ip_send_queue *queue; /* NULL until `coalesce` needs it */
+  bool v6_only;                /* with a pool: sends of v4 are refused, or may be */
+  struct ip_buffer_pool *pool; /* of send queues; NULL until `coalesce` needs it */
+  struct ip_send_queue *queue; /* NULL: nothing is queued */
+  size_t refused_size;         /* of the smallest segment that was too large for a path */
   struct ip_failure deferred;  /* the error of a queued datagram, for the next send; code 0: none */
+  uint32_t iteration;          /* of the event loop, in which the current send is made; its maker sets it */
+  uint32_t lone_iteration;     /* the last one in which a datagram left at once */
+  uint8_t lone_flushes;        /* in a row, of a single datagram */
+  bool at_once;                /* the next datagram leaves at once: nothing is queued or deferred */
 };
+
+/* Does the channel queue sends, or has it done so? Then they go through the queue, in its order. */
+static inline bool ip_send_path_queues(const struct ip_channel *channel) {
+  return channel->send != NULL && channel->send->pool != NULL;
+}
 
 /* Returns the channel's send state, created if there is none; NULL when memory is short. */
 struct ip_send_state *ip_send_path_state(struct ip_channel *channel);

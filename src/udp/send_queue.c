@@ -1,9 +1,9 @@
 /* send_queue.c: sends that wait for the end of the loop iteration and leave together.
 
-   Owns the queue, and frees the struct ip_send_state around it. Does not use Lua and raises nothing. The
-   queue has the datagrams in the order of the sends, as segment trains: consecutive datagrams of one size to
-   one peer leave as one message that the system segments (UDP_SEGMENT in udp(7)), and all messages leave in
-   one call. If a path refuses to segment, the datagrams leave one by one.
+   Owns the queue while datagrams are in it, and frees the struct ip_send_state around it. Does not use Lua
+   and raises nothing. The queue has the datagrams in the order of the sends, as segment trains: consecutive
+   datagrams of one size to one peer leave as one message that the system segments (UDP_SEGMENT in udp(7)),
+   and all messages leave in one call. If a path refuses to segment, the datagrams leave one by one.
 
    An error that the system would report at once is reported at once here, too: datagrams that are known to
    fail, and datagrams with flags or ancillary data, are sent directly. An error that the system reports later
@@ -12,6 +12,7 @@
 
 #include "base/util.h"
 #include "net/datagram_io.h"
+#include "udp/buffer_pool.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -19,6 +20,10 @@
 #include <sys/socket.h>
 
 enum { CAPACITY = 65536, MOST_TRAINS = 64, MOST_MESSAGES = 64 };
+
+/* After so many flushes in a row that found a single datagram, the first one of an iteration leaves at
+   once. */
+enum { AT_ONCE_AFTER = 4 };
 
 /* A segment train: `count` datagrams of `segment` bytes, the last one perhaps shorter, from `at` on. */
 struct train {
@@ -33,8 +38,6 @@ struct ip_send_queue {
   size_t first, end;   /* the trains */
   size_t used;         /* bytes of `data` */
   size_t count, bytes; /* datagrams, and their bytes */
-  size_t refused_size; /* of the smallest segment that was too large for a path */
-  bool v6_only;        /* sends of v4 are refused, or may be */
   struct train trains[MOST_TRAINS];
   unsigned char data[CAPACITY];
 };
@@ -43,9 +46,27 @@ static struct ip_send_queue *queue_of(const struct ip_channel *channel) {
   return channel->send != NULL ? channel->send->queue : NULL;
 }
 
+/* Returns the queue of the channel, which it gets from the pool if it has none; NULL when memory is short. */
+static struct ip_send_queue *obtain_queue(struct ip_send_state *state) {
+  if (state->queue != NULL) return state->queue;
+  struct ip_send_queue *queue = ip_buffer_list_take(&state->pool->queues);
+  if (queue == NULL) queue = malloc(sizeof *queue);
+  if (queue != NULL) queue->first = queue->end = queue->used = queue->count = queue->bytes = 0;
+  state->queue = queue;
+  return queue;
+}
+
+/* Gives the queue back if nothing is in it. */
+static void give_back_if_empty(struct ip_send_state *state) {
+  if (state->queue == NULL || state->queue->count != 0) return;
+  ip_buffer_pool_give_queue_back(state->pool, state->queue);
+  state->queue = NULL;
+}
+
 /* --- deferred failures --- */
 
 void ip_send_queue_defer(struct ip_channel *channel, struct ip_failure failure) {
+  channel->send->at_once = false;
   if (channel->send->deferred.code != 0) return;
   channel->send->deferred = ip_failure_defer(failure);
 }
@@ -108,10 +129,10 @@ struct message {
   size_t at, bytes, count;
 };
 
-static bool leaves_whole(struct ip_channel *channel, const struct ip_send_queue *queue,
-                         const struct train *train) {
+static bool leaves_whole(struct ip_channel *channel, const struct train *train) {
   if (train->count == 1) return true;
-  return !train->one_by_one && train->segment < queue->refused_size && ip_send_path_can_segment(channel);
+  return !train->one_by_one && train->segment < channel->send->refused_size &&
+         ip_send_path_can_segment(channel);
 }
 
 /* Splits a train into at most `most` messages of one datagram each. Returns their number. */
@@ -130,7 +151,7 @@ static size_t plan(struct ip_channel *channel, struct ip_send_queue *queue, stru
   size_t planned = 0;
   for (size_t i = queue->first; i < queue->end && planned < MOST_MESSAGES; i++) {
     struct train *train = &queue->trains[i];
-    if (leaves_whole(channel, queue, train))
+    if (leaves_whole(channel, train))
       messages[planned++] = (struct message){train, train->at, train->bytes, train->count};
     else
       planned += plan_one_by_one(train, messages + planned, MOST_MESSAGES - planned);
@@ -204,12 +225,12 @@ static void pop(struct ip_send_queue *queue, const struct message *message) {
 }
 
 /* Pops sent messages. If a refused train has been sent one by one, its size was the reason. */
-static void pop_sent(struct ip_send_queue *queue, const struct message *messages, size_t count) {
+static void pop_sent(struct ip_send_state *state, const struct message *messages, size_t count) {
   for (size_t i = 0; i < count; i++) {
     struct train *train = messages[i].train;
-    if (train->suspected && train->segment < queue->refused_size) queue->refused_size = train->segment;
+    if (train->suspected && train->segment < state->refused_size) state->refused_size = train->segment;
     train->suspected = false;
-    pop(queue, &messages[i]);
+    pop(state->queue, &messages[i]);
   }
 }
 
@@ -255,21 +276,23 @@ static bool handle_send_error(struct ip_channel *channel, const struct message *
 
 /* --- flushing --- */
 
-/* Submits all datagrams. Returns false when the system accepts no more now. */
-static bool send_all(struct ip_channel *channel, struct ip_send_queue *queue) {
+/* Submits all datagrams. `error`: what an attempt to send the oldest one has met already, or 0. Returns false
+   when the system accepts no more now. */
+static bool send_all(struct ip_channel *channel, struct ip_send_queue *queue, int error) {
   struct ip_send_retry retry = first_attempt;
   struct message messages[MOST_MESSAGES];
   while (queue->count != 0) {
     size_t planned = plan(channel, queue, messages);
     if (planned == 0) break; /* never happens: the queue is not empty */
-    int sent = submit(channel, queue, messages, planned);
+    int sent = error != 0 ? -error : submit(channel, queue, messages, planned);
+    error = 0;
     if (sent < 0) {
       if (!handle_send_error(channel, &messages[0], &retry, -sent)) return false;
       continue;
     }
     defer_older(channel, &retry);
     retry = first_attempt;
-    pop_sent(queue, messages, (size_t)sent);
+    pop_sent(channel->send, messages, (size_t)sent);
   }
   return true;
 }
@@ -286,26 +309,41 @@ static void compact(struct ip_send_queue *queue) {
     queue->trains[i].at -= gap;
 }
 
+static void note_flush(struct ip_send_state *state, size_t count) {
+  if (count != 1)
+    state->lone_flushes = 0;
+  else if (state->lone_flushes < AT_ONCE_AFTER)
+    state->lone_flushes++;
+}
+
 bool ip_send_queue_flush(struct ip_channel *channel) {
   struct ip_send_queue *queue = queue_of(channel);
   if (queue == NULL || queue->count == 0) return true;
-  if (send_all(channel, queue)) return true;
-  compact(queue);
-  return false;
+  struct ip_send_state *state = channel->send;
+  note_flush(state, queue->count);
+  if (!send_all(channel, queue, 0)) {
+    compact(queue);
+    return false;
+  }
+  give_back_if_empty(state);
+  state->at_once = state->coalesce && state->lone_flushes == AT_ONCE_AFTER && state->deferred.code == 0;
+  state->lone_iteration = state->iteration;
+  return true;
 }
 
 void ip_send_queue_end(struct ip_channel *channel) {
   struct ip_send_queue *queue = queue_of(channel);
   if (queue == NULL || queue->count == 0) return;
-  (void)send_all(channel, queue);
-  queue->first = queue->end = queue->used = queue->count = queue->bytes = 0;
+  (void)send_all(channel, queue, 0);
+  queue->count = 0;
+  give_back_if_empty(channel->send);
 }
 
 void ip_send_queue_leave_peer(struct ip_channel *channel) {
-  struct ip_send_queue *queue = queue_of(channel);
-  if (queue == NULL) return;
-  queue->refused_size = SIZE_MAX;
+  if (!ip_send_path_queues(channel)) return;
+  channel->send->refused_size = SIZE_MAX;
   if (ip_send_queue_flush(channel) || channel->connection == NULL) return;
+  struct ip_send_queue *queue = queue_of(channel); /* some datagrams are left */
   for (size_t i = queue->first; i < queue->end; i++)
     if (queue->trains[i].to.length == 0) queue->trains[i].to = channel->connection->remote;
 }
@@ -328,8 +366,7 @@ static bool is_limited_broadcast(const struct ip_endpoint *to) {
 
 /* May the datagram wait in the queue? Only if the system would accept it at once, as far as that is
    predictable. */
-static bool can_wait(const struct ip_channel *channel, const struct ip_send_queue *queue,
-                     const struct ip_send *call, size_t size) {
+static bool can_wait(const struct ip_channel *channel, const struct ip_send *call, size_t size) {
   const struct ip_send_state *state = channel->send;
   if (!state->coalesce || call->flags != 0 || call->control.items != 0 || state->segment_size != 0)
     return false;
@@ -342,29 +379,72 @@ static bool can_wait(const struct ip_channel *channel, const struct ip_send_queu
   if (size > (v4_path ? IP_LARGEST_V4 : IP_LARGEST_V6)) return false;
   if (to == NULL) return true;
   if (ip_endpoint_family(to) != ip_channel_family(channel) || ip_endpoint_port(to) == 0) return false;
-  return !(channel->is_v6 && v4_path && queue->v6_only) && !is_limited_broadcast(to);
+  return !(channel->is_v6 && v4_path && state->v6_only) && !is_limited_broadcast(to);
 }
 
 static struct ip_failure send_directly(struct ip_channel *channel, struct ip_send *call, size_t *sent) {
   if (!ip_send_queue_flush(channel)) return ip_failure(EAGAIN);
+  channel->send->at_once = false; /* it may meet errors that a receive waits for */
   struct ip_failure failure = ip_send_queue_pop_failure(channel);
   if (failure.code == 0) failure = ip_send_path_send(channel, call, sent);
   if (failure.code == 0) channel->has_port = true;
   return failure;
 }
 
+/* Is it the first datagram of an iteration, where iterations keep bringing one? To queue it would cost time
+   and gain nothing. The second one of an iteration ends that. */
+static bool leaves_at_once(struct ip_send_state *state, const struct ip_send *call) {
+  if (state == NULL || !state->at_once) return false;
+  if (call->flags != 0 || call->control.items != 0 || state->segment_size != 0) return false;
+  if (state->lone_iteration == state->iteration) state->lone_flushes = 0;
+  state->at_once = state->lone_iteration != state->iteration;
+  state->lone_iteration = state->iteration;
+  return state->at_once;
+}
+
+/* A datagram that was to leave at once has failed. If it may wait, it goes to the queue, where its error is
+   told apart from those of older datagrams, and deferred, as if it had been there before. Otherwise it is a
+   plain send; with an error queue, that has the error of an older datagram. */
+static struct ip_failure fail_at_once(struct ip_channel *channel, struct ip_send *call, int error,
+                                      size_t *sent) {
+  struct ip_send_state *state = channel->send;
+  state->at_once = false;
+  *sent = ip_data_size(&call->data);
+  struct ip_send_queue *queue = can_wait(channel, call, *sent) ? obtain_queue(state) : NULL;
+  if (queue != NULL) {
+    (void)enqueue(queue, call, *sent); /* it is empty */
+    (void)send_all(channel, queue, error);
+    give_back_if_empty(state);
+    return ip_failure(0);
+  }
+  if (channel->errors != NULL) return send_directly(channel, call, sent);
+  return ip_send_path_failure(channel, error, 0);
+}
+
+static struct ip_failure send_at_once(struct ip_channel *channel, struct ip_send *call, size_t *sent) {
+  int error = ip_datagram_send(channel->fd, call->data.parts, call->data.count, call->to, 0, sent);
+  if (IP_UNLIKELY(error != 0)) return fail_at_once(channel, call, error, sent);
+  channel->has_port = true;
+  return ip_failure(0);
+}
+
 struct ip_failure ip_send_queue_send(struct ip_channel *channel, struct ip_send *call, size_t *sent) {
-  struct ip_send_queue *queue = queue_of(channel);
-  if (queue == NULL) return ip_send_path_send(channel, call, sent);
+  if (leaves_at_once(channel->send, call)) return send_at_once(channel, call, sent);
+  if (!ip_send_path_queues(channel)) return ip_send_path_send(channel, call, sent);
   struct ip_failure failure = ip_send_queue_pop_failure(channel);
   if (IP_UNLIKELY(failure.code != 0)) return failure;
   size_t size = ip_data_size(&call->data);
-  if (IP_UNLIKELY(!can_wait(channel, queue, call, size))) return send_directly(channel, call, sent);
+  struct ip_send_queue *queue = can_wait(channel, call, size) ? obtain_queue(channel->send) : NULL;
+  if (IP_UNLIKELY(queue == NULL)) return send_directly(channel, call, sent);
+  channel->send->at_once = false;
   *sent = size;
   if (IP_LIKELY(enqueue(queue, call, size))) return ip_failure(0);
   ip_send_queue_flush(channel);
   failure = ip_send_queue_pop_failure(channel);
   if (failure.code != 0) return failure;
+  queue = obtain_queue(channel->send);
+  if (IP_UNLIKELY(queue == NULL)) return send_directly(channel, call, sent);
+  channel->send->at_once = false;
   return ip_failure(enqueue(queue, call, size) ? 0 : EAGAIN);
 }
 
@@ -372,32 +452,33 @@ struct ip_failure ip_send_queue_send(struct ip_channel *channel, struct ip_send 
 
 /* Where the system does not say, sends of v4 go directly, and meet its refusal there. */
 void ip_send_queue_read_options(struct ip_channel *channel) {
-  struct ip_send_queue *queue = queue_of(channel);
   int v6_only;
-  if (queue == NULL || !channel->is_v6) return;
+  if (!ip_send_path_queues(channel) || !channel->is_v6) return;
   int error = ip_datagram_get_option(channel->fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only);
-  queue->v6_only = error != 0 || v6_only != 0;
+  channel->send->v6_only = error != 0 || v6_only != 0;
 }
 
-int ip_send_queue_set(struct ip_channel *channel, bool on) {
+int ip_send_queue_set(struct ip_channel *channel, struct ip_buffer_pool *pool, bool on) {
   struct ip_send_state *state = ip_send_path_state(channel);
   if (state == NULL) return ENOMEM;
-  if (!on) ip_send_queue_flush(channel); /* the queue stays: the remaining datagrams leave in order */
-  if (on && state->queue == NULL) {
-    struct ip_send_queue *queue = malloc(sizeof *queue);
-    if (queue == NULL) return ENOMEM;
-    memset(queue, 0, offsetof(struct ip_send_queue, trains));
-    queue->refused_size = SIZE_MAX;
-    state->queue = queue;
+  if (!on) ip_send_queue_flush(channel); /* the remaining datagrams leave in order, before later ones */
+  if (on && state->pool == NULL) {
+    state->pool = ip_buffer_pool_join(pool);
+    if (state->pool == NULL) return ENOMEM;
+    state->refused_size = SIZE_MAX;
     ip_send_queue_read_options(channel);
   }
   state->coalesce = on;
+  state->at_once = false;
+  state->lone_flushes = 0;
   return 0;
 }
 
 void ip_send_queue_free(struct ip_channel *channel) {
-  if (channel->send == NULL) return;
-  free(channel->send->queue);
-  free(channel->send);
+  struct ip_send_state *state = channel->send;
+  if (state == NULL) return;
+  ip_buffer_pool_give_queue_back(state->pool, state->queue);
+  ip_buffer_pool_leave(state->pool);
+  free(state);
   channel->send = NULL;
 }

@@ -6,17 +6,28 @@
 
 #include "udp/send_path.h"
 
-/* Starts or stops queueing the sends of the channel. Returns 0 or ENOMEM. */
-int ip_send_queue_set(struct ip_channel *channel, bool on);
+/* Starts or stops queueing the sends of the channel. The queues are those of `pool`; NULL: the socket's own.
+   Returns 0 or ENOMEM. */
+int ip_send_queue_set(struct ip_channel *channel, struct ip_buffer_pool *pool, bool on);
 
 /* Frees the send state with its queue. */
 void ip_send_queue_free(struct ip_channel *channel);
 
-/* Queues the datagram. A datagram that must not wait, or whose error is not predictable, goes through the
-   send path after the queued ones; so does every datagram of a channel without a queue. If an error is
-   deferred, returns that instead. EAGAIN: the send has to wait. Requires a channel with a send state, or a
-   call with ancillary data. */
+/* Notes the iteration of the event loop in which the next sends are made. */
+static inline void ip_send_queue_note_iteration(const struct ip_channel *channel, uint32_t iteration) {
+  if (channel->send != NULL) channel->send->iteration = iteration;
+}
+
+/* Queues the datagram, or sends it at once where iterations keep bringing one. A datagram that must not wait,
+   or whose error is not predictable, goes through the send path after the queued ones; so does every datagram
+   of a channel without a queue. If an error is deferred, returns that instead. EAGAIN: the send has to wait.
+   Requires a channel with a send state, or a call with ancillary data. */
 struct ip_failure ip_send_queue_send(struct ip_channel *channel, struct ip_send *call, size_t *sent);
+
+/* After a send: has it left at once, so that nothing is queued or deferred? */
+static inline bool ip_send_queue_sends_at_once(const struct ip_channel *channel) {
+  return channel->send != NULL && channel->send->at_once;
+}
 
 /* Submits the queued datagrams. Returns false when the system does not accept all of them now. Errors are
    deferred. */

@@ -1,8 +1,8 @@
 /* session.c: ip.udp.session: what a program does with one peer of a listener. Its methods are those of a
    connected socket.
 
-   Owns the session in its box, which keeps the listener alive. A receive first takes what is there, then looks
-   at the socket, and only then waits. Each method says what it raises. */
+   Owns the session in its box, which keeps the listener alive. A receive first takes what is there, then
+   looks at the socket, and only then waits. Each method says what it raises. */
 #include "udp/session.h"
 
 #include "base/util.h"
@@ -61,8 +61,8 @@ struct ip_session_box *ip_session_push(lua_State *L, int listener) {
   return box;
 }
 
-/* session:close(): ends the session; pending calls raise ECANCELED, and datagrams that nobody has received are
-   gone. The peer's next datagram begins a new session. Closing again does nothing. Also __close and __gc.
+/* session:close(): ends the session; pending calls raise ECANCELED, and datagrams that nobody has received
+   are gone. The peer's next datagram begins a new session. Closing again does nothing. Also __close and __gc.
    Suspends: no. */
 static int session_close(lua_State *L) {
   struct ip_session_box *box = check(L);
@@ -227,8 +227,8 @@ static struct ip_session_box *read_receive_string(lua_State *L, const char *oper
 }
 
 /* session:receive(buf[, flags]) -> n, truncated: receives the peer's next datagram into `buf`. flags:
-   ip.message_flag.peek. Raises ETIMEDOUT (receive_timeout, or idle_timeout of the listener), ECANCELED, EBADF,
-   and, with the option receive_errors, what the network reported for an earlier datagram to this peer.
+   ip.message_flag.peek. Raises ETIMEDOUT (receive_timeout, or idle_timeout of the listener), ECANCELED,
+   EBADF, and, with the option receive_errors, what the network reported for an earlier datagram to this peer.
    Suspends: yes. */
 static int session_receive(lua_State *L) {
   struct ip_receive receive;
@@ -269,7 +269,8 @@ static int session_try_receive(lua_State *L) {
   return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, "try_receive");
 }
 
-/* session:try_receive_string([size[, flags]]) -> string, address, port, truncated | nil, err. Suspends: no. */
+/* session:try_receive_string([size[, flags]]) -> string, address, port, truncated | nil, err. Suspends:
+   no. */
 static int session_try_receive_string(lua_State *L) {
   struct ip_receive receive;
   struct ip_received received;
@@ -322,8 +323,8 @@ static int prepare_session_fill(lua_State *L) {
   return 0;
 }
 
-/* For lua/ip/udp_fill.lua. session_send_filled(session, span) -> n: send, named send_with in errors. Suspends:
-   yes. */
+/* For lua/ip/udp_fill.lua. session_send_filled(session, span) -> n: send, named send_with in errors.
+   Suspends: yes. */
 static int session_send_filled(lua_State *L) {
   return ip_send_start(L, &send_with_type);
 }

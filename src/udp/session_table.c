@@ -1,8 +1,8 @@
 /* session_table.c: a hash table of endpoints with chains. Owns the buckets, and links the entries of others.
    Raises nothing.
 
-   The hash is multilinear: the sum of the words of an endpoint, each multiplied by a random key of 64 bits, of
-   which the upper half is used. That is strongly universal: for an unknown key, two endpoints collide with
+   The hash is multilinear: the sum of the words of an endpoint, each multiplied by a random key of 64 bits,
+   of which the upper half is used. That is strongly universal: for an unknown key, two endpoints collide with
    probability 2^-32, whoever has chosen them (D. Lemire, O. Kaser, "Strongly universal string hashing is
    fast", 2014). */
 #include "udp/session_table.h"

@@ -26,6 +26,7 @@ struct ip_batch {
   union ip_control_buffer *buffers; /* of each entry, to receive ancillary data into */
   uint8_t *singly;                  /* of each entry: why it has to be sent by itself, a union of ip_singly */
   void *messages;                   /* an array of the system's struct, for the file that makes the calls */
+  size_t prepared;                  /* of those, from the first on, are ready to receive */
   unsigned char *memory;            /* of all slots */
   lua_Integer max_ready;            /* batches in a row before receive_many lets other fibers run */
   lua_Integer in_row;               /* batches received in `iteration` */

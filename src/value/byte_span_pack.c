@@ -35,8 +35,8 @@ void ip_byte_span_pack_open(lua_State *L) {
 }
 
 /* Raises the error on top of the stack, which was caught with `status`. A message gets the position of the
-   calling Lua function, which Lua's function did not see, and the name and the argument of the method: a value
-   of span:pack stands one place behind that of string.pack. [-1, +0, v] */
+   calling Lua function, which Lua's function did not see, and the name and the argument of the method: a
+   value of span:pack stands one place behind that of string.pack. [-1, +0, v] */
 static int raise_again(lua_State *L, int status) {
   if (status != LUA_ERRRUN || lua_type(L, -1) != LUA_TSTRING) return ip_error_throw(L);
   static const char begin[] = "bad argument #", name[] = " to 'string.pack'";

@@ -3,8 +3,8 @@
    comes once, whole or cut as asked for, in order. */
 #include "target.h"
 
+#include "udp/buffer_pool.h"
 #include "udp/parts.h"
-#include "udp/read_ahead.h"
 #include "udp/receive_path.h"
 
 #include <errno.h>
@@ -82,6 +82,11 @@ int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct
   return done != 0 ? (int)done : -1;
 }
 
+ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
+  (void)fd, (void)flags;
+  return read_one(message);
+}
+
 int setsockopt(int fd, int level, int name, const void *value, socklen_t length) {
   (void)fd, (void)level, (void)name, (void)value, (void)length;
   return 0;
@@ -157,13 +162,14 @@ static struct ip_channel *channel_with(bool offload, bool coalesce) {
   struct ip_channel *channel = &channels[offload * 2 + coalesce];
   if (channel->receive == NULL) {
     *channel = (struct ip_channel){.fd = -1};
-    if (offload && ip_receive_path_set_offload(channel, true) != 0) abort();
-    if (coalesce && ip_receive_path_set_coalesce(channel, true) != 0) abort();
+    if (offload && ip_receive_path_set_offload(channel, NULL, true) != 0) abort();
+    if (coalesce && ip_receive_path_set_coalesce(channel, NULL, true) != 0) abort();
   }
-  struct ip_read_ahead *buffer = channel->receive->read_ahead;
-  buffer->next = buffer->end;
-  buffer->wanted = buffer->slots;
-  channel->receive->has_read_ahead = false;
+  struct ip_receive_state *state = channel->receive;
+  ip_buffer_pool_give_back(state->pool, state->read_ahead);
+  state->read_ahead = NULL;
+  state->wanted = IP_READ_AHEAD_MOST;
+  state->lone_reads = state->in_row = 0;
   channel->would_block_streak = 0;
   return channel;
 }

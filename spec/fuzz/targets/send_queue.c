@@ -175,7 +175,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   channel.connection = &connection;
   refuses = take_byte(&input) & 1;
   path_mtu = 100 + take_below(&input, 3000);
-  if (ip_send_queue_set(&channel, true) != 0) abort();
+  if (ip_send_queue_set(&channel, NULL, true) != 0) abort();
   for (int i = 0; i < 1000 && input.left > 0; i++) {
     unsigned kind = take_byte(&input);
     if (kind % 8 == 7)

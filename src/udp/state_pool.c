@@ -1,0 +1,36 @@
+/* state_pool.c: the pool of buffers that all sockets of a Lua state share.
+
+   A userdata in the registry is one user of the pool, and each socket that queues datagrams is another: in
+   whatever order they end, the last one frees it. */
+#include "udp/state_pool.h"
+
+#include <lauxlib.h>
+
+static const char pool_key = 0;
+
+static int collect(lua_State *L) {
+  struct ip_buffer_pool **box = lua_touserdata(L, 1);
+  ip_buffer_pool_leave(*box);
+  *box = NULL;
+  return 0;
+}
+
+void ip_state_pool_open(lua_State *L) {
+  struct ip_buffer_pool **box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = NULL;
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, collect);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &pool_key);
+  *box = ip_buffer_pool_new();
+  lua_pop(L, 1);
+}
+
+struct ip_buffer_pool *ip_state_pool(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &pool_key);
+  struct ip_buffer_pool **box = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return box != NULL ? *box : NULL;
+}
