@@ -69,7 +69,7 @@ local function behaviour_of(lib)
   again = lib.wrap(function() local result = again() return result end)
   noted(again)
   for _, name in ipairs({ "create", "wrap", "resume", "status", "close" }) do
-    noted(lib[name])
+    if name ~= "close" or _VERSION == "Lua 5.4" then noted(lib[name]) end -- Lua 5.5 closes the running coroutine
     noted(lib[name], 1)
     noted(lib[name], {})
   end

@@ -125,7 +125,7 @@ describe("group:join", function()
     end
     local group = fiber.group()
     group:spawn(error)
-    assert.same({ n = 2, false, nil }, table.pack(pcall(group.join, group)))
+    assert.same(table.pack(pcall(error)), table.pack(pcall(group.join, group))) -- Lua 5.5 makes a text of nil
   end))
 
   it("takes an interrupted member for no failure", with_loop(function()

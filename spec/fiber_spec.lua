@@ -147,7 +147,8 @@ describe("fiber.run", function()
     for _, value in ipairs { "text", 12, true, object, print, ip.error.EACCES } do
       assert.equal(value, error_of(fiber.run, error, value, 0))
     end
-    assert.is_nil(error_of(fiber.run, error, nil))
+    local none = error_of(error, nil) -- nil, of which Lua 5.5 makes a text
+    assert.equal(none, error_of(fiber.run, error, nil))
   end))
 
   it("passes on errors of several calls one after the other", on_main(function()

@@ -210,17 +210,21 @@ function world.list_descriptors()
   return pipe and pipe:read("a") or ""
 end
 
+-- A pipe would count itself: a child of popen(3) may look before its parent has closed the end of the child.
+local function count_descriptors()
+  local path, count = os.tmpname(), 0
+  os.execute(("ls /proc/%d/fd >%s"):format(world.pid, path))
+  for _ in io.lines(path) do count = count + 1 end
+  os.remove(path)
+  return count
+end
+
 --- What is in use, as the library and the system tell.
 function world.snapshot()
   collectgarbage()
   collectgarbage()
   local counts = core.fiber.statistics()
-  counts.descriptors = 0
-  local pipe = io.popen(("ls /proc/%d/fd"):format(world.pid))
-  if pipe then
-    for _ in pipe:lines() do counts.descriptors = counts.descriptors + 1 end
-    pipe:close()
-  end
+  counts.descriptors = count_descriptors()
   return counts
 end
 
