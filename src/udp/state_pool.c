@@ -8,29 +8,33 @@
 
 static const char pool_key = 0;
 
+struct user {
+  struct ip_buffer_pool *pool; /* NULL: memory was short, or the state is ending */
+};
+
 static int collect(lua_State *L) {
-  struct ip_buffer_pool **box = lua_touserdata(L, 1);
-  ip_buffer_pool_leave(*box);
-  *box = NULL;
+  struct user *user = lua_touserdata(L, 1);
+  ip_buffer_pool_leave(user->pool);
+  user->pool = NULL;
   return 0;
 }
 
 void ip_state_pool_open(lua_State *L) {
-  struct ip_buffer_pool **box = lua_newuserdatauv(L, sizeof *box, 0);
-  *box = NULL;
+  struct user *user = lua_newuserdatauv(L, sizeof *user, 0);
+  user->pool = NULL;
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, collect);
   lua_setfield(L, -2, "__gc");
   lua_setmetatable(L, -2);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &pool_key);
-  *box = ip_buffer_pool_new();
+  user->pool = ip_buffer_pool_new();
   lua_pop(L, 1);
 }
 
 struct ip_buffer_pool *ip_state_pool(lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &pool_key);
-  struct ip_buffer_pool **box = lua_touserdata(L, -1);
+  const struct user *user = lua_touserdata(L, -1);
   lua_pop(L, 1);
-  return box != NULL ? *box : NULL;
+  return user != NULL ? user->pool : NULL;
 }
