@@ -35,6 +35,23 @@ describe("fiber.name", function()
     assert.equal("", one.name)
   end))
 
+  it("may be set while the fiber waits, whose wait goes on", with_loop(function()
+    local queue, full = fiber.queue(), fiber.queue(1)
+    full:put "first"
+    local getter = fiber.spawn(function() return queue:get() end)
+    local putter = fiber.spawn(function() full:put { "second" } end)
+    fiber.yield()
+    getter.name, putter.name = "getter", "putter"
+    collectgarbage()
+    queue:put "value"
+    assert.equal("first", full:get())
+    assert.same({ "second" }, full:get())
+    assert.equal("value", getter:join())
+    putter:join()
+    assert.equal("getter", getter.name)
+    assert.equal("putter", putter.name)
+  end))
+
   it("is in the report of a failure", function()
     local output, code = support.run_program([[
       local fiber = require "ip".fiber

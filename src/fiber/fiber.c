@@ -126,7 +126,7 @@ static void notify_watches(struct fiber *fiber) {
 }
 
 static int set_traceback(lua_State *L) {
-  ip_task_make_details(L, 1, 0);
+  ip_task_make_details(L, 1, 0, IP_TASK_TRACEBACK);
   lua_pushvalue(L, 2);
   lua_setiuservalue(L, -2, IP_TASK_TRACEBACK);
   return 0;
@@ -238,7 +238,7 @@ void ip_fiber_start(lua_State *L, int first, struct ip_fiber_group *group) {
   lua_insert(L, first); /* fiber, fn, ... */
   if (!lua_checkstack(thread, arguments + 3)) ip_error_text(L, "too many arguments to spawn");
   if (group != NULL) {
-    ip_task_make_details(L, first, sizeof(struct member));
+    ip_task_make_details(L, first, sizeof(struct member), IP_TASK_DETAILS);
     lua_pop(L, 1);
   }
   ip_task_add(L, first, &fiber->task);
@@ -472,7 +472,7 @@ static int fiber_set_name(lua_State *L) {
   size_t length;
   struct fiber *fiber = check_fiber(L, 1);
   ip_argument_string(L, 3, &length);
-  ip_task_make_details(L, 1, 0);
+  ip_task_make_details(L, 1, 0, IP_TASK_DETAILS);
   fiber->task.context.detailed = true;
   lua_pushvalue(L, 3);
   lua_setiuservalue(L, -2, IP_TASK_NAME);

@@ -47,7 +47,7 @@ static void close_generator(lua_State *L, struct ip_operation *delegate) {
   /* This stack anchors the thread while it is closed: neither the operation, whose user value it is, nor the
      frame of the delegate holds it any more. */
   ip_operation_push_pooled(L, inner);
-  lua_getiuservalue(L, -1, 1);
+  lua_getiuservalue(L, -1, IP_ANCHOR_THREAD);
   ip_compat_close_thread(thread, L);
   lua_pop(L, 2);
 }

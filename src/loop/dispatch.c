@@ -145,7 +145,7 @@ static void resume_pooled(lua_State *L, struct ip_runtime *runtime, struct ip_op
   if (task != NULL && ip_task_thread(task) != thread)
     task = NULL; /* a coroutine inside a fiber waits without a delegate */
   ip_operation_push_pooled(L, operation);
-  lua_getiuservalue(L, -1, 1);
+  lua_getiuservalue(L, -1, IP_ANCHOR_THREAD);
   resume(L, runtime, thread, task, 0);
   lua_pop(L, 2);
 }

@@ -87,7 +87,7 @@ void ip_operation_init(struct ip_operation *operation, struct ip_runtime *runtim
 /* Adds one more operation to the pool. [-0, +0, m] */
 static void extend_pool(lua_State *L, struct ip_runtime *runtime) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &pool_key);
-  struct ip_pooled_operation *pooled = lua_newuserdatauv(L, sizeof *pooled, IP_OPERATION_USER_VALUES);
+  struct ip_pooled_operation *pooled = lua_newuserdatauv(L, sizeof *pooled, IP_POOLED_ANCHORS);
   ip_operation_init(&pooled->operation, runtime, IP_READY_OPERATION);
   pooled->operation.is.pooled = true;
   pooled->delegate = NULL;
@@ -117,13 +117,13 @@ void ip_operation_push_owner(lua_State *L, const struct ip_operation *operation)
 void ip_operation_anchor_context(lua_State *L, struct ip_runtime *runtime, struct ip_context *context) {
   if (context == NULL || context == &runtime->main_context) return;
   ip_context_push_owner(L, runtime, context);
-  lua_setiuservalue(L, -2, 2);
+  lua_setiuservalue(L, -2, IP_ANCHOR_CONTEXT);
 }
 
-/* Lets go of what the pooled operation at `index` anchors. [-0, +0, -] */
+/* Lets go of the coroutine and the context of the pooled operation at `index`. [-0, +0, -] */
 static void drop_anchors(lua_State *L, int index) {
   index = lua_absindex(L, index);
-  for (int value = 1; value <= 2; value++) {
+  for (int value = IP_ANCHOR_THREAD; value <= IP_ANCHOR_CONTEXT; value++) {
     lua_pushnil(L);
     lua_setiuservalue(L, index, value);
   }
@@ -138,7 +138,7 @@ static struct ip_operation *pop_from_pool(lua_State *L, struct ip_runtime *runti
   ip_queue_init(&operation->ready.link);
   ip_operation_push_pooled(L, operation);
   lua_pushthread(L);
-  lua_setiuservalue(L, -2, 1);
+  lua_setiuservalue(L, -2, IP_ANCHOR_THREAD);
   ip_operation_anchor_context(L, runtime, context);
   operation->slot = lua_gettop(L);
   lua_toclose(L, operation->slot);
@@ -186,7 +186,7 @@ static void fill_pool(lua_State *L, struct ip_runtime *runtime) {
 
 static int make_details(lua_State *L) {
   ip_task_push(L, lua_touserdata(L, 1));
-  ip_task_make_details(L, -1, 0);
+  ip_task_make_details(L, -1, 0, IP_OPERATION_ANCHORS);
   return 0;
 }
 

@@ -97,11 +97,14 @@ union ip_payload {
 };
 
 /* The values that a waiting call keeps alive are user values of what owns its operation: the userdata with
-   the task's details, or the pooled operation's own. The first two are the owner's business. */
-enum ip_operation_anchor {
-  IP_ANCHOR_OBJECT = 3,
-  IP_ANCHOR_VALUE,
-  IP_OPERATION_USER_VALUES = IP_ANCHOR_VALUE
+   the task's details, or the pooled operation's own. Further user values are the owner's business. */
+enum ip_operation_anchor { IP_ANCHOR_OBJECT = 1, IP_ANCHOR_VALUE, IP_OPERATION_ANCHORS = IP_ANCHOR_VALUE };
+
+/* The further user values of a pooled operation. */
+enum ip_pooled_anchor {
+  IP_ANCHOR_THREAD = IP_OPERATION_ANCHORS + 1, /* the coroutine that waits */
+  IP_ANCHOR_CONTEXT,
+  IP_POOLED_ANCHORS = IP_ANCHOR_CONTEXT
 };
 
 struct ip_operation_facts {

@@ -76,12 +76,38 @@ void ip_task_push_details(lua_State *L, int index) {
   lua_remove(L, -2);
 }
 
-void ip_task_make_details(lua_State *L, int index, size_t size) {
+/* Does the userdata on top of the stack, or nil, have `values` user values? [-0, +0, -] */
+static bool has_values(lua_State *L, int values) {
+  if (lua_isnil(L, -1)) return false;
+  bool has = lua_getiuservalue(L, -1, values) != LUA_TNONE;
+  lua_pop(L, 1);
+  return has;
+}
+
+/* Copies the anchors of the details at `index`, or nil, to those on top of the stack. [-0, +0, -] */
+static void copy_anchors(lua_State *L, int index) {
+  if (lua_isnil(L, index)) return;
+  for (int value = 1; value <= IP_OPERATION_ANCHORS; value++) {
+    lua_getiuservalue(L, index, value);
+    lua_setiuservalue(L, -2, value);
+  }
+}
+
+/* The old details are read after the new ones are made, because a finalizer may have woken the task or made
+   details itself meanwhile. */
+void ip_task_make_details(lua_State *L, int index, size_t size, int values) {
   index = lua_absindex(L, index);
   ip_task_push_details(L, index);
-  if (!lua_isnil(L, -1)) return;
+  if (has_values(L, values)) return;
   lua_pop(L, 1);
-  lua_newuserdatauv(L, size, IP_OPERATION_USER_VALUES);
+  lua_newuserdatauv(L, size, values);
+  ip_task_push_details(L, index);
+  lua_insert(L, -2); /* old, new */
+  copy_anchors(L, lua_gettop(L) - 1);
+  lua_insert(L, -2); /* new, old */
+  bool is_made = has_values(L, values);
+  lua_remove(L, is_made ? -2 : -1);
+  if (is_made) return;
   lua_rawgetp(L, LUA_REGISTRYINDEX, &details_key);
   lua_pushvalue(L, index);
   lua_pushvalue(L, -3);

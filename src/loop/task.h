@@ -16,12 +16,13 @@ struct ip_task {
 };
 
 /* What few tasks have is in a userdata of their own, which is made when it is first needed: so a task that
-   only waits for a socket is small. Its user values: */
+   only waits for a socket is small. Its first user values are the anchors of the task's operation; the others
+   are there only once they are needed. */
 enum ip_task_detail {
-  IP_TASK_NAME = 1, /* a string, or nil */
-  IP_TASK_GROUP,    /* only a member of a group has it */
-  IP_TASK_TRACEBACK =
-      IP_ANCHOR_OBJECT /* of a task that has failed; before its end the anchors are its operation's */
+  IP_TASK_TRACEBACK = IP_ANCHOR_OBJECT,    /* of a task that has failed: its operation is over */
+  IP_TASK_NAME = IP_OPERATION_ANCHORS + 1, /* a string, or nil */
+  IP_TASK_GROUP,                           /* only a member of a group has it */
+  IP_TASK_DETAILS = IP_TASK_GROUP
 };
 
 static inline lua_State *ip_task_thread(const struct ip_task *task) {
@@ -55,8 +56,9 @@ void ip_task_push(lua_State *L, const struct ip_task *task);
 /* Pushes the userdata with the details of the task whose userdata is at `index`, or nil. [-0, +1, -] */
 void ip_task_push_details(lua_State *L, int index);
 
-/* Pushes it, and makes it with `size` bytes of memory of the caller's if there is none. [-0, +1, m] */
-void ip_task_make_details(lua_State *L, int index, size_t size);
+/* Pushes it with at least `values` user values. One that is made here has `size` bytes of memory for the
+   caller; only one without such memory is replaced when it has too few user values. [-0, +1, m] */
+void ip_task_make_details(lua_State *L, int index, size_t size, int values);
 
 /* Does the task's coroutine run, or wait for a coroutine that it has resumed itself? [-0, +0, -] */
 bool ip_task_is_running(const struct ip_task *task);
