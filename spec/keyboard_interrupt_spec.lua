@@ -42,6 +42,31 @@ describe("Ctrl-C", function()
     sock:receive_string()
   ]], is_interrupted)
 
+  -- The hook sends the signal when the call has begun; the hook that the interpreter's handler sets then waits for the
+  -- next instruction, which comes after the call. Nothing has made the library watch for signals before.
+  local when_called = [[
+    local function signal_when_called(called)
+      debug.sethook(function()
+        if debug.getinfo(2, "f").func ~= called then return end
+        debug.sethook()
+        io.popen("kill -INT $PPID"):close()
+      end, "c")
+    end
+  ]]
+
+  for called, call in pairs {
+    ["fiber.sleep"] = "fiber.sleep(100)",
+    ["fiber.run"] = "fiber.run()",
+    ["sock.receive_string"] = "sock:receive_string()",
+    ["fiber.loop.step"] = "fiber.loop:step(100)",
+  } do
+    check("ends a script that gets it at the beginning of " .. call, when_called .. ([[
+      fiber.spawn(fiber.sleep, 100)
+      signal_when_called(%s)
+      %s
+    ]]):format(called, call), is_interrupted)
+  end
+
   check("ends a script that is blocked in sleep", [[
     signal_when_blocked()
     fiber.sleep(100)

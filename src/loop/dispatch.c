@@ -326,7 +326,7 @@ static void on_step_over(struct ip_runtime *runtime, struct ip_timer *timer) {
 }
 
 /* Polls for at most `seconds`. */
-static void poll_for(struct ip_runtime *runtime, double seconds) {
+static void poll_for(lua_State *L, struct ip_runtime *runtime, double seconds) {
   bool over = false;
   struct ip_timer *timer = seconds > 0 ? ip_timer_new(runtime) : NULL; /* without memory it does not block */
   if (timer == NULL) {
@@ -336,7 +336,7 @@ static void poll_for(struct ip_runtime *runtime, double seconds) {
   ip_deadline deadline = ip_deadline_after(seconds);
   if (deadline != IP_NEVER) ip_timer_start(runtime, timer, deadline, on_step_over, &over);
   flush(runtime);
-  ip_keyboard_interrupt_watch(runtime); /* Ctrl-C ends the block, and Lua's hook runs after the step */
+  ip_keyboard_interrupt_watch(L, runtime); /* Ctrl-C ends the block, and Lua's hook runs after the step */
   double spinning = runtime->spin < seconds ? runtime->spin : seconds;
   bool came = runtime->spin > 0 && spin(runtime, spinning);
   if (!came) poll_loop(runtime, over);
@@ -347,7 +347,7 @@ bool ip_loop_step(lua_State *L, struct ip_runtime *runtime, double seconds) {
   flush(runtime);
   if (!has_work(runtime)) return false;
   runtime->driving = true;
-  poll_for(runtime, ip_queue_is_empty(&runtime->ready) ? seconds : 0);
+  poll_for(L, runtime, ip_queue_is_empty(&runtime->ready) ? seconds : 0);
   dispatch(L, runtime, NULL);
   runtime->driving = false;
   runtime->budget = IP_TRANSFER_BUDGET;
@@ -379,7 +379,7 @@ double ip_loop_poll_nowait(struct ip_runtime *runtime) {
 
 enum ip_drive_result ip_loop_drive(lua_State *L, struct ip_runtime *runtime, struct ip_operation *operation) {
   enum ip_drive_result result = IP_DRIVE_DONE;
-  ip_keyboard_interrupt_watch(runtime);
+  ip_keyboard_interrupt_watch(L, runtime);
   runtime->driving = true;
   flush(runtime);
   while (!is_over(runtime, operation)) {

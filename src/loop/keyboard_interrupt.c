@@ -76,11 +76,21 @@ static void watch(struct ip_runtime *runtime) {
   }
 }
 
-void ip_keyboard_interrupt_watch(struct ip_runtime *runtime) {
+/* Does a hook wait for the next instruction, as the one that the interpreter's handler sets (lua.c, laction)?
+   A signal that came after the calling function began and before our handler was there has woken no loop. */
+static bool is_hook_pending(lua_State *L) {
+  return (lua_gethookmask(L) & LUA_MASKCOUNT) != 0 && lua_gethookcount(L) == 1;
+}
+
+void ip_keyboard_interrupt_watch(lua_State *L, struct ip_runtime *runtime) {
   watch(runtime);
-  if (atomic_exchange(&installing, 1) != 0) return; /* another thread is at it, to the same effect */
-  install();
-  atomic_store(&installing, 0);
+  if (atomic_exchange(&installing, 1) == 0) { /* else another thread is at it, to the same effect */
+    install();
+    atomic_store(&installing, 0);
+  }
+  if (IP_LIKELY(!is_hook_pending(L))) return;
+  atomic_store(&runtime->signalled, 1);
+  (void)uv_async_send(&runtime->handles->wakeup); /* fails on no handle */
 }
 
 /* Restores the host's handler: this code may be unloaded together with the state. */
