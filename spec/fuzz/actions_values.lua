@@ -99,8 +99,11 @@ function actions.batch_properties(r)
     world.try("resize", api.batch.resize, own, i, r:int(0, own.capacity))
   end
   local max_ready = r:pick { 1, 3, math.maxinteger, 0, "1" }
-  local ok = pcall(function() own.max_ready = max_ready end)
-  if ok ~= (math.type(max_ready) == "integer" and max_ready > 0) then world.fault("max_ready") end
+  local before = own.max_ready
+  local ok = world.try("max_ready", function() own.max_ready = max_ready end)
+  local valid = math.type(max_ready) == "integer" and max_ready > 0
+  if ok and not valid then world.fault("max_ready") end -- a valid one may fail where the C stack is full
+  if own.max_ready ~= (ok and max_ready or before) then world.fault("max_ready is not what was set") end
 end
 
 function actions.error_values(r)

@@ -193,7 +193,8 @@ function actions.wild_truncation(r)
   local sock, value = world.wild_socket(r), r:pick { "report", "raise", "never" }
   local before = sock.on_truncation
   local ok = pcall(function() sock.on_truncation = value end)
-  if ok ~= (value ~= "never") or sock.on_truncation ~= (ok and value or before) then world.fault("on_truncation") end
+  if ok and value == "never" then world.fault("on_truncation") end -- a valid one may fail where the C stack is full
+  if sock.on_truncation ~= (ok and value or before) then world.fault("on_truncation is not what was set") end
 end
 
 -- The socket is closed while others wait in it.
