@@ -13,19 +13,19 @@ end
 
 describe("The fuzzer #slow", function()
   it("calls every public function and reads every property", function()
-    local called, known = {}, {}
-    for seed = 1, 4 do
+    local left, seed, missing = {}, 0, nil
+    repeat -- what a run plays is a matter of chance: the more runs, the more certain
+      seed = seed + 1
       for name, count in run(seed, 1500, "dirty_end"):match("calls: ([^\n]*)"):gmatch("([%w_.:]+) (%d+)") do
-        known[name] = true
-        if tonumber(count) > 0 then called[name] = true end
+        left[name] = left[name] ~= false and tonumber(count) == 0 and not NOT_PLAYED[name]
       end
-    end
-    local missing = {}
-    for name in pairs(known) do
-      if not called[name] and not NOT_PLAYED[name] then missing[#missing + 1] = name end
-    end
-    table.sort(missing)
+      missing = {}
+      for name, is_left in pairs(left) do
+        if is_left then missing[#missing + 1] = name end
+      end
+      table.sort(missing)
+    until seed >= 4 and (#missing == 0 or seed == 16)
+    assert.is_true(next(left) ~= nil)
     assert.same({}, missing)
-    assert.is_true(next(called) ~= nil)
   end)
 end)

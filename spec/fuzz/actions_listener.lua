@@ -132,8 +132,7 @@ end
 function actions.listener_property(r)
   local entry = some_listener(r)
   if not entry then return end
-  local name = r:pick(api.properties.listener)
-  world.try(name, api.get, "listener", entry.listener, name)
+  for _, name in ipairs(api.properties.listener) do world.try(name, api.get, "listener", entry.listener, name) end
   if tostring(entry.listener) == "" then world.fault("a listener without text") end
 end
 
@@ -217,8 +216,7 @@ end
 function actions.session_property(r)
   local entry = some_session(r)
   if not entry then return end
-  local name = r:pick(api.properties.session)
-  world.try(name, api.get, "session", entry.session, name)
+  for _, name in ipairs(api.properties.session) do world.try(name, api.get, "session", entry.session, name) end
   if r:one_in(3) then
     world.try("receive_timeout", function() entry.session.receive_timeout = r:pick { 0, 0.001, 1 } end)
   end

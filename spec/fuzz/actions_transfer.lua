@@ -409,8 +409,7 @@ end
 
 function actions.look(r)
   local sock = r:pick(world.stable).sock
-  local name = r:pick(api.properties.socket)
-  world.try(name, api.get, "socket", sock, name)
+  for _, name in ipairs(api.properties.socket) do world.try(name, api.get, "socket", sock, name) end
   world.try("io_control", S.io_control, sock, "bytes_readable")
   if #tostring(sock) == 0 then world.fault("a socket without text") end
 end

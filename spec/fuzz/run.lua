@@ -103,6 +103,7 @@ local WEIGHTS = { -- of what is played more often than once
   foreign_close = 10, generator_inside = 3, foreign_inside = 3, toggle = 4, wild_call = 12, datagrams = 4, serve = 4,
   peer_sends = 12, accept = 6, session_receive = 12, session_send = 4,
   wild_waits = 6, join = 3, wild_close = 3, step = 2, hook = 3, wait_fd_close = 2, timeouts = 2,
+  span_call = 4, queue_close = 3,
 }
 
 local all, played = {}, {}
