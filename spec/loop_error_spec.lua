@@ -4,7 +4,7 @@ local support = require "spec.support"
 
 local fiber = ip.fiber
 local bound, error_of = support.bound, support.error_of
-local with_loop, on_main = support.with_loop, support.on_main
+local with_loop = support.with_loop
 local waiting = support.waiting
 
 -- Both loops, as functions from (sock, take, config): take(text) is called for each datagram.
@@ -24,22 +24,9 @@ local function refused()
   return sock
 end
 
-local contexts = {
-  ["in a fiber"] = with_loop,
-  ["on the main thread"] = on_main,
-  ["in a coroutine of somebody else"] = function(fn)
-    return with_loop(function()
-      local ok, err
-      coroutine.wrap(function() ok, err = pcall(fn) end)()
-      support.wait_until(function() return ok ~= nil end)
-      if not ok then error(err, 0) end
-    end)
-  end,
-}
-
 for name, loop in pairs(loops) do
   describe("on_error of " .. name, function()
-    for where, run in pairs(contexts) do
+    for where, run in pairs(support.contexts) do
       it("is asked about an error, and lets the loop go on with the next datagram, " .. where, run(function()
         local sock = refused()
         local asked, seen = {}, {}

@@ -5,7 +5,7 @@ local support = require "spec.support"
 
 local byte_span, fiber = ip.byte_span, ip.fiber
 local bound, error_of = support.bound, support.error_of
-local with_loop, on_main = support.with_loop, support.on_main
+local with_loop = support.with_loop
 local receiver, waiting = support.receiver, support.waiting
 local it_blocked = blocked_programs.it_blocked
 
@@ -16,20 +16,7 @@ local function serving(sock, handler, config)
   return waiting(sock.serve, sock, handler, config)
 end
 
-local contexts = {
-  ["in a fiber"] = with_loop,
-  ["on the main thread"] = on_main,
-  ["in a coroutine of somebody else"] = function(fn)
-    return with_loop(function()
-      local ok, err
-      coroutine.wrap(function() ok, err = pcall(fn) end)()
-      support.wait_until(function() return ok ~= nil end)
-      if not ok then error(err, 0) end
-    end)
-  end,
-}
-
-for where, run in pairs(contexts) do
+for where, run in pairs(support.contexts) do
   for _, workers in ipairs { 1, 3 } do
     local config = { workers = workers }
     local title = ("serve with workers = %d, %s, "):format(workers, where)
