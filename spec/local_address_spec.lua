@@ -99,24 +99,14 @@ describe("info.local_address", function()
 end)
 
 describe("between two machines, info.local_address", function()
-  local permitted = is_linux and has_v6 and network.is_permitted()
-  local it_wire = platform.it_where(permitted, "network namespaces")
+  local it_wire = network.it_wire()
   local net, a, b
 
-  lazy_setup(function()
-    if not permitted then return end
-    net = network.new("a", "b")
+  network.for_specs({ "a", "b" }, function(made)
+    net = made
     net:join("one", "a", { "10.77.1.1/24", "fd77:1::1/64" }, "b", { "10.77.1.2/24", "10.77.1.3/24", "fd77:1::2/64" })
     net:join("two", "a", { "10.77.2.1/24" }, "b", { "10.77.2.2/24" })
     a, b = net:agent("a"), net:agent("b")
-  end)
-
-  after_each(function()
-    if net then net:clean() end
-  end)
-
-  lazy_teardown(function()
-    if net then net:close() end
   end)
 
   -- What `b` is told of a datagram of `a`, and from where its answer comes. `receive` sets `info`.

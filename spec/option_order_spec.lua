@@ -231,18 +231,12 @@ describe("a table of options with a mistake", function()
 end)
 
 describe("where the system makes v6 sockets that carry no v4", function()
-  local permitted = is_linux and has_v6 and network.is_permitted()
-  local it_there = platform.it_where(permitted, "network namespaces")
-  local net
+  local it_wire = network.it_wire()
+  local a
 
-  lazy_setup(function()
-    if not permitted then return end
-    net = network.new("a")
+  network.for_specs({ "a" }, function(net)
     net:system("a", "net.ipv6.bindv6only", 1)
-  end)
-
-  lazy_teardown(function()
-    if net then net:close() end
+    a = net:agent("a")
   end)
 
   -- What a datagram of v4 and its answer show.
@@ -277,18 +271,18 @@ describe("where the system makes v6 sockets that carry no v4", function()
   }
 
   for name, expected in pairs(shown) do
-    it_there("v6_only = false comes before " .. name .. " in any table", function()
-      assert.equal(expected, net:agent("a"):run(PROGRAM, "v6_only", name))
-      assert.equal(expected, net:agent("a"):run(PROGRAM, name, "v6_only"))
+    it_wire("v6_only = false comes before " .. name .. " in any table", function()
+      assert.equal(expected, a:run(PROGRAM, "v6_only", name))
+      assert.equal(expected, a:run(PROGRAM, name, "v6_only"))
     end)
   end
 
-  it_there("all options act on v4 traffic, too, with v6_only = false", function()
+  it_wire("all options act on v4 traffic, too, with v6_only = false", function()
     local names = names_of(shown)
     local expected = "::ffff:127.0.0.1 7 4 9 40"
     names[#names + 1] = "v6_only"
-    assert.equal(expected, net:agent("a"):run(PROGRAM, table.unpack(names)))
-    table.sort(names, function(a, b) return a > b end)
-    assert.equal(expected, net:agent("a"):run(PROGRAM, table.unpack(names)))
+    assert.equal(expected, a:run(PROGRAM, table.unpack(names)))
+    table.sort(names, function(one, other) return one > other end)
+    assert.equal(expected, a:run(PROGRAM, table.unpack(names)))
   end)
 end)
