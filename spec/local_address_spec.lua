@@ -1,6 +1,7 @@
 -- What info.local_address promises: the address of this system that a datagram can be answered from, wherever it was
 -- sent to; and that reply_message answers from there.
 local ip = require "ip"
+local garbage_of = require "spec.support.memory".garbage_of
 local network = require "spec.support.namespaces"
 local platform = require "spec.support.platform"
 local support = require "spec.support"
@@ -70,14 +71,8 @@ describe("info.local_address", function()
       client:send("x")
       server:receive_message(buf, info)
     end
-    for _ = 1, 20 do round() end
-    collectgarbage()
-    collectgarbage("stop")
-    local before = collectgarbage("count")
-    for _ = 1, 200 do round() end
-    local grown = collectgarbage("count") - before
-    collectgarbage("restart")
-    assert.is_true(grown < 0.1, grown .. " KiB")
+    local bytes = garbage_of(round, 200, 20)
+    assert.is_true(bytes < 100, bytes .. " bytes")
   end))
 
   it_linux("is what reply_message answers from; an address that is not this system's is refused", with_loop(function()
