@@ -180,33 +180,9 @@ describe("system calls of batches", function()
   end, 60))
 
   it_traced("are three for an echo of one datagram, as without batches", on_main(function()
-    local function count(rounds)
-      local calls, output = trace.count(([[
-        local ip = require "ip"
-        local server = ip.udp.bind("127.0.0.1", 0)
-        local client = ip.udp.connect("127.0.0.1", server.local_port)
-        ip.fiber.run(function()
-          local echo = ip.fiber.spawn(function()
-            local batch = ip.udp.batch.new(64, 100)
-            while true do
-              server:receive_many(batch)
-              server:send_many(batch)
-            end
-          end)
-          local buf = ip.byte_span.new(64)
-          for _ = 1, %d do
-            client:send("payload")
-            client:receive(buf)
-          end
-          echo:interrupt()
-          echo:join()
-        end)
-        print "done"]]):format(rounds))
-      assert.equal("done\n", output)
-      return calls
-    end
     local rounds = 200
-    local before, after = count(0), count(rounds)
+    local serve = trace.serve_by_batch(64)
+    local before, after = trace.count_echoes(0, false, serve), trace.count_echoes(rounds, false, serve)
     local receives, sends = after.recvmmsg - before.recvmmsg, after.sendmmsg - before.sendmmsg
     assert.is_true(receives >= rounds and receives <= 1.1 * rounds, "recvmmsg: " .. receives)
     assert.equal(rounds, sends)

@@ -235,41 +235,16 @@ end)
 describe("the system calls of single datagrams with coalesce", function()
   local it_traced = platform.it_where(platform.can_trace(), "strace")
 
-  -- A client that makes plain calls, and a server whose calls are its own: recvmsg or recvmmsg, and sendmsg.
-  local function count(rounds, options, serve)
-    local program = ([[
-      local ip = require "ip"
-      local rounds, options = %d, { coalesce = %s }
-      local server = ip.udp.bind("127.0.0.1", 0, options)
-      local client = ip.udp.connect("127.0.0.1", server.local_port)
-      ip.fiber.run(function()
-        local echo = ip.fiber.spawn(function() %s end)
-        local buf = ip.byte_span.new(64)
-        for _ = 1, rounds do
-          client:send("payload")
-          client:receive(buf)
-        end
-        echo:interrupt()
-        echo:join()
-      end)
-      print "done"]]):format(rounds, options, serve)
-    local calls, output = trace.count(program)
-    assert.equal("done\n", output)
-    return calls
-  end
+  -- The calls of the server are its own: recvmsg or recvmmsg, and sendmsg.
+  local count = trace.count_echoes
 
   local by_datagrams = "for data, address, port in server:datagrams() do server:send_to(data, address, port) end"
-  local by_batch = [[
-    local batch = ip.udp.batch.new(16, 100)
-    while true do
-      server:receive_many(batch)
-      server:send_many(batch)
-    end]]
+  local by_batch = trace.serve_by_batch(16)
 
   it_traced("are as many as without, one recvmsg and one sendto for each", on_main(function()
     local rounds = 200
-    local plain = count(rounds, "false", by_datagrams).total - count(0, "false", by_datagrams).total
-    local before, after = count(0, "true", by_datagrams), count(rounds, "true", by_datagrams)
+    local plain = count(rounds, false, by_datagrams).total - count(0, false, by_datagrams).total
+    local before, after = count(0, true, by_datagrams), count(rounds, true, by_datagrams)
     assert.is_true(after.total - before.total <= 1.02 * plain,
       ("%d with coalesce, %d without"):format(after.total - before.total, plain))
     local reads = after.recvmsg - before.recvmsg
@@ -280,8 +255,8 @@ describe("the system calls of single datagrams with coalesce", function()
 
   it_traced("are one read for each batch of one", on_main(function()
     local rounds = 200
-    local plain = count(rounds, "false", by_batch).total - count(0, "false", by_batch).total
-    local coalesce = count(rounds, "true", by_batch).total - count(0, "true", by_batch).total
+    local plain = count(rounds, false, by_batch).total - count(0, false, by_batch).total
+    local coalesce = count(rounds, true, by_batch).total - count(0, true, by_batch).total
     assert.is_true(coalesce <= 1.02 * plain, ("%d with coalesce, %d without"):format(coalesce, plain))
   end, 60))
 

@@ -3,6 +3,7 @@
 local ip = require "ip"
 local assertions = require "spec.support.assertions"
 local kinds = require "spec.support.kinds"
+local garbage_of = require "spec.support.memory".garbage_of
 local platform = require "spec.support.platform"
 local support = require "spec.support"
 local trace = require "spec.support.trace"
@@ -451,14 +452,7 @@ describe("coalesce", function()
       for _ = 1, 10 do client:receive(buf:resize(64)) end
       client:flush()
     end
-    for _ = 1, 5 do round() end
-    collectgarbage()
-    collectgarbage("stop")
-    local before = collectgarbage("count")
-    for _ = 1, 50 do round() end
-    local after = collectgarbage("count")
-    collectgarbage("restart")
-    assert.equal(0, (after - before) * 1024)
+    assert.equal(0, garbage_of(round, 50, 5))
   end))
 end)
 

@@ -3,13 +3,10 @@
 local ip = require "ip"
 local support = require "spec.support"
 local network = require "spec.support.namespaces"
+local platform = require "spec.support.platform"
 
 local error_of, with_loop = support.error_of, support.with_loop
 
-local has_v6 = pcall(support.bound, "v6")
-local it_v6 = has_v6 and it or pending
-local is_linux = io.open("/proc/self/fdinfo/0") ~= nil
-local permitted = is_linux and has_v6 and network.is_permitted()
 
 describe("a port that the system chose", function()
   local function answered(client, server)
@@ -20,7 +17,7 @@ describe("a port that the system chose", function()
 
   for _, kind in ipairs { { "v4", "127.0.0.1" }, { "v6", "::1" } } do
     local family, loopback = table.unpack(kind)
-    local it_family = family == "v6" and it_v6 or it
+    local it_family = platform.it_family(family)
 
     it_family("for a send stays through connect and disconnect, with its answers: " .. family, with_loop(function()
       local server <close> = ip.udp.bind(loopback, 0)
@@ -117,11 +114,11 @@ end)
 -- Between two machines with two links -------------------------------------------------------------------------------
 
 describe("on a machine with two links", function()
+  local it_wire = network.it_wire()
   local net, a
 
-  lazy_setup(function()
-    if not permitted then return end
-    net = network.new("a", "b")
+  network.for_specs({ "a", "b" }, function(made)
+    net = made
     net:join("left", "a", { "10.79.1.1/24", "fd79:1::1/64" }, "b", { "10.79.1.2/24", "fd79:1::2/64" })
     net:join("right", "a", { "10.79.2.1/24", "fd79:2::1/64" }, "b", { "10.79.2.2/24", "fd79:2::2/64" })
     net:ip("a", "route add 239.0.0.0/8 dev right")
@@ -134,16 +131,6 @@ describe("on a machine with two links", function()
       function opened(family) local sock = keep(ip.udp.socket.new()) sock:open(family) return sock end
     ]]
   end)
-
-  after_each(function()
-    if net then net:clean() end
-  end)
-
-  lazy_teardown(function()
-    if net then net:close() end
-  end)
-
-  local it_linked = permitted and it or pending
 
   local routes = { -- peer, and the source address that a socket of its own would have
     { "127.0.0.1", "127.0.0.1" }, { "10.79.1.2", "10.79.1.1" }, { "10.79.2.2", "10.79.2.1" },
@@ -179,20 +166,20 @@ describe("on a machine with two links", function()
     return source, peer, device_of(sock)
   ]]
 
-  it_linked("a v4 socket goes from any peer to any other, and its source address with it", function()
+  it_wire("a v4 socket goes from any peer to any other, and its source address with it", function()
     each_pair(false, function(first, second)
       assert.equal(("%s %s []"):format(second[2], second[1]), a:run(connect_twice, "v4", first[1], second[1]))
     end)
   end)
 
-  it_linked("a dual-stack socket does so across the families", function()
+  it_wire("a dual-stack socket does so across the families", function()
     each_pair(true, function(first, second)
       assert.equal(("%s %s []"):format(mapped(second[2]), mapped(second[1])),
         a:run(connect_twice, "v6", first[1], second[1]))
     end)
   end)
 
-  it_linked("an address that the owner bound to stays the source", function()
+  it_wire("an address that the owner bound to stays the source", function()
     for _, address in ipairs { "10.79.1.1", "fd79:1::1" } do
       local peers = address:find ":" and { "fd79:1::2", "fd79:2::2", "fd79:1::1" } or { "10.79.1.2", "10.79.2.2" }
       assert.equal("true", a:run([[
@@ -209,7 +196,7 @@ describe("on a machine with two links", function()
     end
   end)
 
-  it_linked("a connect that fails leaves peer, source, port and device, whatever they are", function()
+  it_wire("a connect that fails leaves peer, source, port and device, whatever they are", function()
     local failing = { "203.0.113.1", "2001:db8::1", "fe80::1%9999", "ff02::5%9999" }
     for _, former in ipairs(routes) do
       for _, peer in ipairs(failing) do
@@ -226,7 +213,7 @@ describe("on a machine with two links", function()
     end
   end)
 
-  it_linked("a first connect that fails leaves no device and no scope behind", function()
+  it_wire("a first connect that fails leaves no device and no scope behind", function()
     assert.equal("ENETUNREACH [] fd79:2::1", a:run [[
       local sock = opened "v6"
       local problem = error_of(sock.connect, sock, "fe80::1%9999", 7)
@@ -236,7 +223,7 @@ describe("on a machine with two links", function()
     ]])
   end)
 
-  it_linked("bind_to_device stays through connect, connect again and disconnect, and keeps others out", function()
+  it_wire("bind_to_device stays through connect, connect again and disconnect, and keeps others out", function()
     for _, family in ipairs { "v4", "v6" } do
       assert.equal("[left] [left] [left] ETIMEDOUT", a:run([[
         local family = ...
@@ -256,7 +243,7 @@ describe("on a machine with two links", function()
     end
   end)
 
-  it_linked("a device that is set, changed or unset while the socket is connected counts as well", function()
+  it_wire("a device that is set, changed or unset while the socket is connected counts as well", function()
     assert.equal("[left] [right] []", a:run [[
       local sock = opened "v6"
       local devices = {}
@@ -270,7 +257,7 @@ describe("on a machine with two links", function()
     ]])
   end)
 
-  it_linked("the link that connect chose is the owner's once the owner has set it", function()
+  it_wire("the link that connect chose is the owner's once the owner has set it", function()
     assert.equal("[left]", a:run [[
       local sock = opened "v6"
       sock:connect("fe80::1%left", 7)
@@ -280,7 +267,7 @@ describe("on a machine with two links", function()
     ]])
   end)
 
-  it_linked("the scope of a link-local bind stays", function()
+  it_wire("the scope of a link-local bind stays", function()
     assert.equal("true true true", a:run [[
       local address
       for _, entry in ipairs(ip.interfaces()) do
@@ -300,7 +287,7 @@ describe("on a machine with two links", function()
     ]])
   end)
 
-  it_linked("a device stays on a descriptor that was adopted while it was connected", function()
+  it_wire("a device stays on a descriptor that was adopted while it was connected", function()
     assert.equal("[left] [left]", a:run [[
       local maker = ip.udp.bind("0.0.0.0", 0, { bind_to_device = "left" })
       maker:connect("10.79.1.2", 7)
@@ -313,7 +300,7 @@ describe("on a machine with two links", function()
     ]])
   end)
 
-  it_linked("needs no privilege for any of this", function()
+  it_wire("needs no privilege for any of this", function()
     local script = [[
       local ip = require "ip"
       local sock = ip.udp.bind("0.0.0.0", 0, { bind_to_device = "left" })

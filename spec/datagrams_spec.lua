@@ -1,5 +1,6 @@
 -- What datagrams promises beside spec/loop_spec.lua.
 local ip = require "ip"
+local loops = require "spec.support.loops"
 local support = require "spec.support"
 
 local fiber = ip.fiber
@@ -11,45 +12,19 @@ local function send_all(client, texts)
   for _, text in ipairs(texts) do client:send(text) end
 end
 
+local function loop(sock, take, config)
+  for data in sock:datagrams(config) do take(data) end
+end
+
+local function never() return false end
+
 describe("datagrams", function()
   it("makes no garbage per datagram", with_loop(function()
-    local sock, client = receiver()
-    local seen, before, after = 0, nil, nil
-    for _ = 1, 60 do client:send("x") end
-    collectgarbage()
-    collectgarbage("stop")
-    for data in sock:datagrams { max_ready = 8, stop = function() return seen == 60 end } do
-      seen = seen + #data
-      if seen == 20 then before = collectgarbage("count") end -- by then it has given way, and all stacks have grown
-      if seen == 60 then after = collectgarbage("count") end
-    end
-    collectgarbage("restart")
-    assert.equal(0, after - before)
-    sock:close()
-    client:close()
+    assert.equal(0, loops.garbage(loop, { max_ready = 8, stop = never }))
   end))
 
   it("makes no garbage where it waits for each datagram", with_loop(function()
-    local sock, client = receiver()
-    local seen, before = 0, nil
-    local looping = fiber.spawn(function()
-      for _ in sock:datagrams { stop = function() return seen == 60 end } do seen = seen + 1 end
-    end)
-    fiber.yield()
-    collectgarbage()
-    collectgarbage("stop")
-    for i = 1, 59 do
-      client:send("x")
-      while seen < i do fiber.yield() end
-      if i == 20 then before = collectgarbage("count") end
-    end
-    local after = collectgarbage("count")
-    collectgarbage("restart")
-    assert.equal(0, after - before)
-    client:send("x")
-    looping:join()
-    sock:close()
-    client:close()
+    assert.equal(0, loops.garbage_of_waits(loop, { stop = never }))
   end))
 
   it("is the same span in each turn, which shows that turn's datagram", with_loop(function()

@@ -362,12 +362,7 @@ describe("a wait in a queue that is ended", function()
     local co
     local one = waiting(function()
       co = coroutine.running()
-      local closing <close> = samples.on_close(function() -- luacheck: ignore closing
-        coroutine.wrap(function()
-          collectgarbage()
-          collectgarbage()
-        end)()
-      end)
+      local closing <close> = samples.on_close(samples.collect_elsewhere) -- luacheck: ignore closing
       local queue = fiber.queue()
       weak[1] = queue
       queue:get()

@@ -311,12 +311,7 @@ describe("a queue as a source of wait_any", function()
     local co
     local one = waiting(function()
       co = coroutine.running()
-      local closing <close> = samples.on_close(function() -- luacheck: ignore closing
-        coroutine.wrap(function()
-          collectgarbage()
-          collectgarbage()
-        end)()
-      end)
+      local closing <close> = samples.on_close(samples.collect_elsewhere) -- luacheck: ignore closing
       wait_any(fiber.queue(), fiber.queue(3))
     end)
     coroutine.close(co)

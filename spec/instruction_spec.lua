@@ -152,25 +152,26 @@ local function check(server, way, most)
   end, PATIENCE)
 end
 
+local function check_ratio(name, reference, way, most)
+  return support.with_loop(function()
+    local base, each = count_each(servers[reference], way), count_each(servers[name], way)
+    assert.is_true(each <= most * base, ("%g by %s, %g by %s"):format(each, name, base, reference))
+  end, PATIENCE)
+end
+
 describe("user instructions #slow", function()
   teardown(process.stop_all)
 
   it_counted("are at most 2000 per echo of a loop over datagrams", check(servers.datagrams, "queued", 2000))
 
   it_counted("are at most 1.02 times as many per echo of serve as of the fastest loop over datagrams",
-    support.with_loop(function()
-      local of_loop, of_serve = count_each(servers.fast_datagrams, "queued"), count_each(servers.serve, "queued")
-      assert.is_true(of_serve <= 1.02 * of_loop, ("%g by serve, %g by datagrams"):format(of_serve, of_loop))
-    end, PATIENCE))
+    check_ratio("serve", "fast_datagrams", "queued", 1.02))
 
   it_counted("are at most 3300 per echo of serve where each datagram has to be waited for",
     check(servers.serve, "waiting", 3300))
 
   it_counted("are at most 1.06 times as many with coalesce, where each datagram has to be waited for",
-    support.with_loop(function()
-      local plain, coalesce = count_each(servers.datagrams, "waiting"), count_each(servers.coalesce, "waiting")
-      assert.is_true(coalesce <= 1.06 * plain, ("%g with coalesce, %g without"):format(coalesce, plain))
-    end, PATIENCE))
+    check_ratio("coalesce", "datagrams", "waiting", 1.06))
 
   it_counted("are at most 4200 per echo by receive_from, resize and send_to, each found by its name",
     check(servers.receive_from, "queued", 4200))

@@ -2,25 +2,10 @@
 -- needed stays in the library's pools. Counts alone are judged.
 
 local platform = require "spec.support.platform"
-local support = require "spec.support"
+local scale = require "spec.support.scale"
 
 local it_linux, is_watched = platform.it_linux, platform.is_watched
-
--- Runs one of spec/programs with `count` as its argument; returns the numbers that it prints, by name.
-local function run(program, count)
-  local output, code = support.run_file(support.program(program), tostring(count))
-  assert.equal(0, code, output)
-  local values = {}
-  for name, value in output:gmatch("(%w+)=(%-?%d+)\n") do values[name] = tonumber(value) end
-  assert.is_not_nil(next(values), output)
-  return values
-end
-
--- A tool that watches a program has memory of its own.
-local function assert_bytes(most, bytes, what)
-  if bytes == nil or is_watched then return end
-  assert.is_true(bytes <= most, ("%s: %d bytes, at most %d are allowed"):format(what, bytes, most))
-end
+local run, assert_bytes = scale.run, scale.assert_bytes
 
 describe("a listener #slow", function()
   it_linux("serves ten thousand sessions with a fiber each, and needs no more memory after the first round", function()

@@ -2,6 +2,7 @@
 
 local ip = require "ip"
 local assertions = require "spec.support.assertions"
+local sockets = require "spec.support.sockets"
 local support = require "spec.support"
 
 local fiber = ip.fiber
@@ -9,12 +10,8 @@ local assert_raises = assertions.assert_raises
 local with_loop = support.with_loop
 
 local function open(options)
-  local listener = ip.udp.listen("127.0.0.1", 0, options)
+  local session, peer, listener = sockets.session(options)
   local function connect() return ip.udp.connect("127.0.0.1", listener.local_port) end
-  local peer = connect()
-  peer:send("hello")
-  local session = listener:accept()
-  assert.equal("hello", (session:receive_string()))
   return listener, session, peer, connect
 end
 

@@ -1,6 +1,7 @@
 -- What info.local_address promises: the address of this system that a datagram can be answered from, wherever it was
 -- sent to; and that reply_message answers from there.
 local ip = require "ip"
+local garbage_of = require "spec.support.memory".garbage_of
 local network = require "spec.support.namespaces"
 local platform = require "spec.support.platform"
 local support = require "spec.support"
@@ -70,14 +71,8 @@ describe("info.local_address", function()
       client:send("x")
       server:receive_message(buf, info)
     end
-    for _ = 1, 20 do round() end
-    collectgarbage()
-    collectgarbage("stop")
-    local before = collectgarbage("count")
-    for _ = 1, 200 do round() end
-    local grown = collectgarbage("count") - before
-    collectgarbage("restart")
-    assert.is_true(grown < 0.1, grown .. " KiB")
+    local bytes = garbage_of(round, 200, 20)
+    assert.is_true(bytes < 100, bytes .. " bytes")
   end))
 
   it_linux("is what reply_message answers from; an address that is not this system's is refused", with_loop(function()
@@ -99,24 +94,14 @@ describe("info.local_address", function()
 end)
 
 describe("between two machines, info.local_address", function()
-  local permitted = is_linux and has_v6 and network.is_permitted()
-  local it_wire = platform.it_where(permitted, "network namespaces")
+  local it_wire = network.it_wire()
   local net, a, b
 
-  lazy_setup(function()
-    if not permitted then return end
-    net = network.new("a", "b")
+  network.for_specs({ "a", "b" }, function(made)
+    net = made
     net:join("one", "a", { "10.77.1.1/24", "fd77:1::1/64" }, "b", { "10.77.1.2/24", "10.77.1.3/24", "fd77:1::2/64" })
     net:join("two", "a", { "10.77.2.1/24" }, "b", { "10.77.2.2/24" })
     a, b = net:agent("a"), net:agent("b")
-  end)
-
-  after_each(function()
-    if net then net:clean() end
-  end)
-
-  lazy_teardown(function()
-    if net then net:close() end
   end)
 
   -- What `b` is told of a datagram of `a`, and from where its answer comes. `receive` sets `info`.

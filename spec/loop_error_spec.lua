@@ -1,10 +1,11 @@
 -- What on_error promises of the loops over datagrams: it decides whether a loop goes on after an error of a receive.
 local ip = require "ip"
+local garbage = require "spec.support.loops".garbage
 local support = require "spec.support"
 
 local fiber = ip.fiber
 local bound, error_of = support.bound, support.error_of
-local with_loop, on_main = support.with_loop, support.on_main
+local with_loop = support.with_loop
 local waiting = support.waiting
 
 -- Both loops, as functions from (sock, take, config): take(text) is called for each datagram.
@@ -24,22 +25,9 @@ local function refused()
   return sock
 end
 
-local contexts = {
-  ["in a fiber"] = with_loop,
-  ["on the main thread"] = on_main,
-  ["in a coroutine of somebody else"] = function(fn)
-    return with_loop(function()
-      local ok, err
-      coroutine.wrap(function() ok, err = pcall(fn) end)()
-      support.wait_until(function() return ok ~= nil end)
-      if not ok then error(err, 0) end
-    end)
-  end,
-}
-
 for name, loop in pairs(loops) do
   describe("on_error of " .. name, function()
-    for where, run in pairs(contexts) do
+    for where, run in pairs(support.contexts) do
       it("is asked about an error, and lets the loop go on with the next datagram, " .. where, run(function()
         local sock = refused()
         local asked, seen = {}, {}
@@ -252,19 +240,8 @@ end
 
 describe("datagrams with on_error", function()
   it("makes no garbage per datagram", with_loop(function()
-    local sock, client = support.receiver()
-    local seen, before, after = 0, nil, nil
-    for _ = 1, 60 do client:send("x") end
-    collectgarbage()
-    collectgarbage("stop")
-    for data in sock:datagrams { max_ready = 8, on_error = error, stop = function() return seen == 60 end } do
-      seen = seen + #data
-      if seen == 20 then before = collectgarbage("count") end
-      if seen == 60 then after = collectgarbage("count") end
-    end
-    collectgarbage("restart")
-    assert.equal(0, after - before)
-    sock:close()
-    client:close()
+    assert.equal(0, garbage(function(sock, take, config)
+      for data in sock:datagrams(config) do take(data) end
+    end, { max_ready = 8, on_error = error, stop = function() return false end }))
   end))
 end)

@@ -1,5 +1,6 @@
 -- What datagrams and receive_loop promise both, and receive_loop by itself.
 local ip = require "ip"
+local longest_row = require "spec.support.loops".longest_row
 local support = require "spec.support"
 
 local byte_span, fiber = ip.byte_span, ip.fiber
@@ -337,24 +338,7 @@ for name, loop in pairs(loops) do
 
     it("lets other fibers run after max_ready datagrams in a row, 12 without one", with_loop(function()
       for max_ready, config in pairs { [12] = {}, [3] = { max_ready = 3 }, [1] = { max_ready = 1 } } do
-        local sock, client = receiver()
-        for _ = 1, 40 do client:send("x") end
-        local row, longest, seen = 0, 0, 0
-        local other = fiber.spawn(function()
-          while seen < 40 do
-            row = 0
-            fiber.yield()
-          end
-        end)
-        loop(sock, function()
-          seen = seen + 1
-          row = row + 1
-          longest = math.max(longest, row)
-          if seen == 40 then sock:close() end
-        end, config)
-        assert.equal(max_ready, longest)
-        other:join()
-        client:close()
+        assert.equal(max_ready, longest_row(loop, config))
       end
     end))
 

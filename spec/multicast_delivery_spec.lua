@@ -1,28 +1,7 @@
 -- What multicast promises on the wire: who receives what, over which interface, from which source.
 local network = require "spec.support.namespaces"
-local platform = require "spec.support.platform"
 
-local permitted = platform.is_linux and platform.has_v6 and network.is_permitted()
-local it_wire = platform.it_where(permitted, "network namespaces")
-
--- Gives the specs of a `describe` a network of namespaces with these names, which prepare(network) finishes.
-local function uses_network(names, prepare)
-  local net
-
-  lazy_setup(function()
-    if not permitted then return end
-    net = network.new(table.unpack(names))
-    prepare(net)
-  end)
-
-  after_each(function()
-    if net then net:clean() end
-  end)
-
-  lazy_teardown(function()
-    if net then net:close() end
-  end)
-end
+local it_wire = network.it_wire()
 
 -- Receiver `a` and sender `b`, joined by two links. Each family has its own groups and addresses there.
 local wire = {
@@ -39,7 +18,7 @@ local wire = {
 describe("between two machines", function()
   local net, a, b
 
-  uses_network({ "a", "b" }, function(made)
+  network.for_specs({ "a", "b" }, function(made)
     net = made
     net:join("one", "a", { "10.77.1.1/24", "fd77:1::1/64" },
       "b", { "10.77.1.2/24", "10.77.1.3/24", "fd77:1::2/64", "fd77:1::3/64" })
@@ -364,7 +343,7 @@ end)
 describe("on loopback alone", function()
   local alone
 
-  uses_network({ "alone" }, function(net)
+  network.for_specs({ "alone" }, function(net)
     -- Linux makes any other v6 route by way of lo one that rejects
     net:ip("alone", "-6 route add local ff00::/8 dev lo")
     alone = net:agent("alone")

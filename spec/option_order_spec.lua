@@ -4,6 +4,7 @@ local ip = require "ip"
 local core = require "ip.core"
 local assertions = require "spec.support.assertions"
 local options_of = require "ip.udp_options"
+local ordered = require "spec.support.ordered"
 local platform = require "spec.support.platform"
 local support = require "spec.support"
 local network = require "spec.support.namespaces"
@@ -46,20 +47,6 @@ local kinds = {
   { name = "v6", any = "::", group = "ff02::7:9%lo", v6_only = true },
   { name = "dual-stack", any = "::", group = "ff02::7:9%lo", v6_only = false },
 }
-
--- A table whose pairs have this order.
-local function ordered(values, ...)
-  local names, options = { ... }, {}
-  for _, name in ipairs(names) do options[name] = values[name] end
-  local function step(_, name)
-    local at = 0
-    for i, each in ipairs(names) do
-      if each == name then at = i end
-    end
-    return names[at + 1], options[names[at + 1]]
-  end
-  return setmetatable(options, { __pairs = function() return step end })
-end
 
 local properties = { receive_timeout = true, send_timeout = true, on_truncation = true }
 
@@ -231,37 +218,21 @@ describe("a table of options with a mistake", function()
 end)
 
 describe("where the system makes v6 sockets that carry no v4", function()
-  local permitted = is_linux and has_v6 and network.is_permitted()
-  local it_there = platform.it_where(permitted, "network namespaces")
-  local net
+  local it_wire = network.it_wire()
+  local a
 
-  lazy_setup(function()
-    if not permitted then return end
-    net = network.new("a")
+  network.for_specs({ "a" }, function(net)
     net:system("a", "net.ipv6.bindv6only", 1)
-  end)
-
-  lazy_teardown(function()
-    if net then net:close() end
+    a = net:agent("a")
   end)
 
   -- What a datagram of v4 and its answer show.
   local PROGRAM = [=[
-    local names = { ... }
     local values = {
       v6_only = false, receive_packet_info = true, receive_hops = true, receive_traffic_class = true,
       unicast_hops = 9, traffic_class = 0x28,
     }
-    local options = {}
-    for _, name in ipairs(names) do options[name] = values[name] end
-    local function step(_, name)
-      local at = 0
-      for i, each in ipairs(names) do
-        if each == name then at = i end
-      end
-      return names[at + 1], options[names[at + 1]]
-    end
-    setmetatable(options, { __pairs = function() return step end })
+    local options = require "spec.support.ordered" (values, ...)
     local server <close> = ip.udp.bind("::", 0, options)
     local client <close> = ip.udp.bind("127.0.0.1", 0, { receive_hops = true, receive_traffic_class = true })
     client:send_message("x", { address = "127.0.0.1", port = server.local_port, hops = 7, traffic_class = 4 })
@@ -277,18 +248,18 @@ describe("where the system makes v6 sockets that carry no v4", function()
   }
 
   for name, expected in pairs(shown) do
-    it_there("v6_only = false comes before " .. name .. " in any table", function()
-      assert.equal(expected, net:agent("a"):run(PROGRAM, "v6_only", name))
-      assert.equal(expected, net:agent("a"):run(PROGRAM, name, "v6_only"))
+    it_wire("v6_only = false comes before " .. name .. " in any table", function()
+      assert.equal(expected, a:run(PROGRAM, "v6_only", name))
+      assert.equal(expected, a:run(PROGRAM, name, "v6_only"))
     end)
   end
 
-  it_there("all options act on v4 traffic, too, with v6_only = false", function()
+  it_wire("all options act on v4 traffic, too, with v6_only = false", function()
     local names = names_of(shown)
     local expected = "::ffff:127.0.0.1 7 4 9 40"
     names[#names + 1] = "v6_only"
-    assert.equal(expected, net:agent("a"):run(PROGRAM, table.unpack(names)))
-    table.sort(names, function(a, b) return a > b end)
-    assert.equal(expected, net:agent("a"):run(PROGRAM, table.unpack(names)))
+    assert.equal(expected, a:run(PROGRAM, table.unpack(names)))
+    table.sort(names, function(one, other) return one > other end)
+    assert.equal(expected, a:run(PROGRAM, table.unpack(names)))
   end)
 end)

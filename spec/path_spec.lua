@@ -8,7 +8,6 @@ local support = require "spec.support"
 
 local with_loop = support.with_loop
 local assert_raises, assert_bad_argument = assertions.assert_raises, assertions.assert_bad_argument
-local is_linux, has_v6 = platform.is_linux, platform.has_v6
 local it_linux = platform.it_linux
 
 local function opened(family, v6_only)
@@ -112,10 +111,7 @@ end)
 
 -- Through a router ----------------------------------------------------------------------------------------------------
 
-local permitted = is_linux and has_v6 and network.is_permitted()
-local it_wire = permitted and it or function(name)
-  pending(name .. " (network namespaces are not permitted here)")
-end
+local it_wire = network.it_wire()
 
 -- `a` and `b` with the router `r` between them; the link to `b` takes 1280 bytes. A router bounds the errors that it
 -- sends to one address, so that those who want some have an address of their own.
@@ -133,9 +129,8 @@ local paths = {
 describe("through a router", function()
   local net, a, b
 
-  lazy_setup(function()
-    if not permitted then return end
-    net = network.new("a", "r", "b")
+  network.for_specs({ "a", "r", "b" }, function(made)
+    net = made
     for _, parameter in ipairs { "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding" } do
       net:system("r", parameter, 1)
     end
@@ -166,13 +161,8 @@ describe("through a router", function()
 
   after_each(function()
     if not net then return end
-    net:clean()
     net:ip("a", "route flush cache") -- the path MTUs that were learnt
     net:ip("a", "-6 route flush cache")
-  end)
-
-  lazy_teardown(function()
-    if net then net:close() end
   end)
 
   -- A receiver in `b`; its port.

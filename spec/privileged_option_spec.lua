@@ -14,7 +14,7 @@ local is_linux, has_v6 = platform.is_linux, platform.has_v6
 local it_linux = platform.it_linux
 
 local permitted = is_linux and has_v6 and network.is_permitted()
-local it_wire = platform.it_where(permitted, "network namespaces")
+local it_wire = network.it_wire()
 
 local kinds = { { "v4", "127.0.0.1" }, { "v6", "::1" } }
 local function each_kind(fn)

@@ -5,16 +5,14 @@ local platform = require "spec.support.platform"
 local process = require "spec.support.process"
 local support = require "spec.support"
 
-local permitted = platform.is_linux and platform.has_v6 and network.is_permitted()
-local it_wire = platform.it_where(permitted, "network namespaces")
+local it_wire = network.it_wire()
 
 -- Sender `a` and receiver `b`, joined by two links with the same networks on both.
 describe("a scope", function()
   local net, a, b
 
-  lazy_setup(function()
-    if not permitted then return end
-    net = network.new("a", "b")
+  network.for_specs({ "a", "b" }, function(made)
+    net = made
     for _, link in ipairs { "one", "two" } do
       local host = link == "one" and 1 or 3
       net:join(link, "a", { ("fec0::%d/64"):format(host), ("fd77::%d/64"):format(host) },
@@ -124,10 +122,6 @@ describe("a scope", function()
         return table.concat(links, "+")
       end
     ]]
-  end)
-
-  lazy_teardown(function()
-    if net then net:close() end
   end)
 
   local function port()

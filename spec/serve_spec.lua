@@ -1,35 +1,31 @@
 -- What serve promises, but for what the network does to it: see serve_network_spec.lua.
 local ip = require "ip"
 local blocked_programs = require "spec.support.blocked_programs"
+local loops = require "spec.support.loops"
 local support = require "spec.support"
 
 local byte_span, fiber = ip.byte_span, ip.fiber
 local bound, error_of = support.bound, support.error_of
-local with_loop, on_main = support.with_loop, support.on_main
+local with_loop = support.with_loop
 local receiver, waiting = support.receiver, support.waiting
 local it_blocked = blocked_programs.it_blocked
 
 local function echo(data) return data end
+
+-- Echoes each datagram when take(data) has seen it.
+local function serve(sock, take, config)
+  return sock:serve(function(data)
+    take(data)
+    return data
+  end, config)
+end
 
 -- A fiber that serves.
 local function serving(sock, handler, config)
   return waiting(sock.serve, sock, handler, config)
 end
 
-local contexts = {
-  ["in a fiber"] = with_loop,
-  ["on the main thread"] = on_main,
-  ["in a coroutine of somebody else"] = function(fn)
-    return with_loop(function()
-      local ok, err
-      coroutine.wrap(function() ok, err = pcall(fn) end)()
-      support.wait_until(function() return ok ~= nil end)
-      if not ok then error(err, 0) end
-    end)
-  end,
-}
-
-for where, run in pairs(contexts) do
+for where, run in pairs(support.contexts) do
   for _, workers in ipairs { 1, 3 } do
     local config = { workers = workers }
     local title = ("serve with workers = %d, %s, "):format(workers, where)
@@ -261,68 +257,16 @@ describe("serve", function()
 
   it("lets other fibers run after max_ready datagrams in a row, 12 without one", with_loop(function()
     for max_ready, config in pairs { [12] = {}, [3] = { max_ready = 3 } } do
-      local sock, client = receiver()
-      for _ = 1, 40 do client:send("x") end
-      local row, longest, seen = 0, 0, 0
-      local other = fiber.spawn(function()
-        while seen < 40 do
-          row = 0
-          fiber.yield()
-        end
-      end)
-      sock:serve(function(data)
-        seen = seen + 1
-        row = row + 1
-        longest = math.max(longest, row)
-        if seen == 40 then sock:close() end
-        return data
-      end, config)
-      assert.equal(max_ready, longest)
-      other:join()
-      client:close()
+      assert.equal(max_ready, loops.longest_row(serve, config))
     end
   end))
 
   it("makes no garbage per datagram", with_loop(function()
-    local sock, client = receiver()
-    local seen, before, after = 0, nil, nil
-    for _ = 1, 60 do client:send("x") end
-    collectgarbage()
-    collectgarbage("stop")
-    sock:serve(function(data)
-      seen = seen + 1
-      if seen == 20 then before = collectgarbage("count") end
-      if seen == 60 then
-        after = collectgarbage("count")
-        sock:close()
-      end
-      return data
-    end, { max_ready = 8 })
-    collectgarbage("restart")
-    assert.equal(0, after - before)
-    client:close()
+    assert.equal(0, loops.garbage(serve, { max_ready = 8 }))
   end))
 
   it("makes no garbage where it waits for each datagram", with_loop(function()
-    local sock, client = receiver()
-    local seen, before = 0, nil
-    local server = serving(sock, function(data)
-      seen = seen + 1
-      return data
-    end)
-    collectgarbage()
-    collectgarbage("stop")
-    for i = 1, 59 do
-      client:send("x")
-      while seen < i do fiber.yield() end
-      if i == 20 then before = collectgarbage("count") end
-    end
-    local after = collectgarbage("count")
-    collectgarbage("restart")
-    assert.equal(0, after - before)
-    sock:close()
-    server:join()
-    client:close()
+    assert.equal(0, loops.garbage_of_waits(serve))
   end))
 
   it("serves a connected socket, whose answers go to the peer", with_loop(function()

@@ -2,6 +2,7 @@
 
 local ip = require "ip"
 local assertions = require "spec.support.assertions"
+local sockets = require "spec.support.sockets"
 local support = require "spec.support"
 
 local fiber = ip.fiber
@@ -13,12 +14,7 @@ local IDLE = 0.2 -- seconds: long beside what a busy machine takes from a proces
 local function open(options)
   options = options or {}
   options.idle_timeout = options.idle_timeout or IDLE
-  local listener = ip.udp.listen("127.0.0.1", 0, options)
-  local peer = ip.udp.connect("127.0.0.1", listener.local_port)
-  peer:send("hello")
-  local session = listener:accept()
-  assert.equal("hello", (session:receive_string()))
-  return session, peer, listener
+  return sockets.session(options)
 end
 
 -- Lets the time pass in which nothing comes.

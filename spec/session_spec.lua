@@ -4,6 +4,7 @@ local ip = require "ip"
 local assertions = require "spec.support.assertions"
 local blocked_programs = require "spec.support.blocked_programs"
 local platform = require "spec.support.platform"
+local sockets = require "spec.support.sockets"
 local support = require "spec.support"
 
 local byte_span, fiber, message_flag = ip.byte_span, ip.fiber, ip.message_flag
@@ -12,15 +13,7 @@ local assert_method_raises, assert_contains = assertions.assert_method_raises, a
 local assert_bad_method_argument = assertions.assert_bad_method_argument
 local wait_until, with_loop, on_main = support.wait_until, support.with_loop, support.on_main
 
--- A session, its peer, and their listener. The peer's first datagram has been received.
-local function open(options)
-  local listener = ip.udp.listen("127.0.0.1", 0, options)
-  local peer = ip.udp.connect("127.0.0.1", listener.local_port)
-  peer:send("hello")
-  local session = listener:accept()
-  assert.equal("hello", (session:receive_string()))
-  return session, peer, listener
-end
+local open = sockets.session
 
 describe("a session", function()
   it("receives like a connected socket", with_loop(function()

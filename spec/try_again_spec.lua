@@ -1,6 +1,7 @@
 -- What the try_ calls promise where they would wait: one shared value, and no garbage.
 local ip = require "ip"
 local blocked_programs = require "spec.support.blocked_programs"
+local garbage_of = require "spec.support.memory".garbage_of
 local support = require "spec.support"
 
 local byte_span = ip.byte_span
@@ -41,14 +42,7 @@ describe("a try_ call that would wait", function()
         try_receive_from(sock, buf)
       end
     end
-    poll()
-    collectgarbage()
-    collectgarbage("stop")
-    local before = collectgarbage("count")
-    poll()
-    local after = collectgarbage("count")
-    collectgarbage("restart")
-    assert.equal(0, after - before)
+    assert.equal(0, garbage_of(poll, 1, 1))
     sock:close()
   end))
 
@@ -65,11 +59,6 @@ describe("a try_ call that would wait", function()
         assert(value == nil and rawequal(err, ip.error.EAGAIN))
       end
     end
-    try_all()
-    collectgarbage()
-    collectgarbage("stop")
-    local before = collectgarbage("count")
-    try_all()
-    assert(collectgarbage("count") == before, "garbage")
+    link.equal(0, require "spec.support.memory".garbage_of(try_all, 1, 1))
   ]])
 end)

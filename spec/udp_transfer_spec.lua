@@ -109,24 +109,9 @@ describe("both directions of one socket", function()
 end)
 
 describe("a flood", function()
-  -- Counts the turns that another fiber gets while fn runs.
-  local function turns_during(fn)
-    local turns, over = 0, false
-    local other = fiber.spawn(function()
-      while not over do
-        turns = turns + 1
-        fiber.yield()
-      end
-    end)
-    fn()
-    over = true
-    other:join()
-    return turns
-  end
-
   it("of sends does not starve the other fibers", with_loop(function()
     local a = pair()
-    local turns = turns_during(function()
+    local turns = support.turns_during(function()
       for _ = 1, 2000 do a:send("x") end
     end)
     assert.is_true(turns >= 5, "turns of the other fiber: " .. turns)
@@ -135,7 +120,7 @@ describe("a flood", function()
   it("of receives does not starve the other fibers, and nothing is lost by giving way", with_loop(function()
     local a, b = pair()
     local received = 0
-    local turns = turns_during(function()
+    local turns = support.turns_during(function()
       for _ = 1, 20 do
         for _ = 1, 100 do assert(a:try_send("x")) end
         for _ = 1, 100 do

@@ -3,20 +3,20 @@
 -- the first round.
 
 local ip = require "ip"
-local resident = require "spec.support.resident"
+local run_rounds = require "spec.support.rounds"
 
 local count = tonumber(arg[1])
 local function address_of(i) return ip.address.new(("127.1.%d.%d"):format(i // 250, i % 250 + 1)) end
 local server = ip.udp.bind("127.0.0.1", 0)
 local client = ip.udp.bind("0.0.0.0", 0)
 local buf, reply = ip.byte_span.new(16), ip.byte_span.new(16)
-local seen, known, wrong = {}, 0, 0
+local seen, counts = {}, { known = 0, wrong = 0 }
 local info = { address = server.local_address, port = server.local_port }
 
 local function serve_one()
   local n, address, port = server:receive_from(buf:resize(16))
   local key = ip.endpoint_key(address, port)
-  if not seen[key] then known = known + 1 end
+  if not seen[key] then counts.known = counts.known + 1 end
   seen[key] = (seen[key] or 0) + 1
   local length = buf:resize(n):pack(1, "I4", seen[key]) - 1
   server:send_to(buf:resize(length), address, port)
@@ -36,18 +36,11 @@ local function round(number)
       for earlier = 1, number do
         if sends(i, earlier) then expected = expected + 1 end
       end
-      if reply:resize(n):unpack("I4") ~= expected then wrong = wrong + 1 end
+      if reply:resize(n):unpack("I4") ~= expected then counts.wrong = counts.wrong + 1 end
     end
   end
-  collectgarbage()
-  collectgarbage()
-  return math.tointeger(collectgarbage("count") * 1024)
 end
 
 ip.fiber.run(function()
-  local first_bytes, first_resident = round(1), resident()
-  local last_bytes
-  for number = 2, 4 do last_bytes = round(number) end
-  print(("known=%d\nwrong=%d\ngarbage=%d"):format(known, wrong, last_bytes - first_bytes))
-  if first_resident then print(("growth=%d"):format(resident() - first_resident)) end
+  run_rounds(round, counts)
 end)

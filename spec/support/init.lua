@@ -67,6 +67,23 @@ function support.on_main(fn, seconds)
   end)
 end
 
+-- Runs fn() in a coroutine that is no fiber.
+local function in_coroutine(fn)
+  return support.with_loop(function()
+    local ok, err
+    coroutine.wrap(function() ok, err = pcall(fn) end)()
+    support.wait_until(function() return ok ~= nil end)
+    if not ok then error(err, 0) end
+  end)
+end
+
+--- Where a function of ours may be called, and how `it` runs a spec there.
+support.contexts = {
+  ["in a fiber"] = support.with_loop,
+  ["on the main thread"] = support.on_main,
+  ["in a coroutine of somebody else"] = in_coroutine,
+}
+
 --- A socket bound to a port of loopback that the system chose, and that port. `family`: "v4" (default) or
 --- "v6".
 function support.bound(family)

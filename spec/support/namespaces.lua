@@ -1,6 +1,8 @@
 --- Networks for specs: namespaces that are joined by veth pairs, and a Lua process in each. Linux, as root.
 
+local busted = require "busted"
 local netns = require "spec.support.netns"
+local platform = require "spec.support.platform"
 
 local network = {}
 network.__index = network
@@ -134,5 +136,35 @@ function network:close()
 end
 
 network.__close = network.close
+
+-- networks of specs ---------------------------------------------------------------------------------------------------
+
+local function has_both_families()
+  return platform.is_linux and platform.has_v6 and netns.is_permitted()
+end
+
+--- `it` for specs that need such a network, with both families.
+function network.it_wire()
+  return platform.it_where(has_both_families(), "network namespaces")
+end
+
+--- Gives the specs of a `describe` a network of namespaces with these names, which prepare(network) finishes.
+function network.for_specs(names, prepare)
+  local net
+
+  busted.lazy_setup(function()
+    if not has_both_families() then return end
+    net = network.new(table.unpack(names))
+    prepare(net)
+  end)
+
+  busted.after_each(function()
+    if net then net:clean() end
+  end)
+
+  busted.lazy_teardown(function()
+    if net then net:close() end
+  end)
+end
 
 return network

@@ -47,4 +47,12 @@ function samples.on_close(fn)
   return setmetatable({}, { __close = function(_, err) fn(err) end })
 end
 
+--- Collects in another coroutine than the one that runs.
+function samples.collect_elsewhere()
+  coroutine.wrap(function()
+    collectgarbage()
+    collectgarbage()
+  end)()
+end
+
 return samples

@@ -1,6 +1,7 @@
 --- What the specs of ip.udp.socket share.
 
 local ip = require "ip"
+local assert = require "luassert"
 
 local sockets = {}
 
@@ -26,6 +27,16 @@ function sockets.drain(sock)
     if n == nil then return list end
     list[#list + 1] = buf:sub(1, n)
   end
+end
+
+--- A session, its peer, and their listener, which has these options. The peer's first datagram has been received.
+function sockets.session(options)
+  local listener = ip.udp.listen("127.0.0.1", 0, options)
+  local peer = ip.udp.connect("127.0.0.1", listener.local_port)
+  peer:send("hello")
+  local session = listener:accept()
+  assert.equal("hello", (session:receive_string()))
+  return session, peer, listener
 end
 
 return sockets

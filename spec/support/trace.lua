@@ -1,6 +1,7 @@
 --- Programs of our own under a tool that counts or changes their system calls; see platform.can_trace.
 
 local support = require "spec.support"
+local assert = require "luassert"
 
 local trace = {}
 
@@ -45,6 +46,43 @@ function trace.count(program, inside)
   local path = os.tmpname()
   local output = trace.run_under(("%s strace -f -c -o %s"):format(inside or "", path), program)
   return trace.read_counts(path), output
+end
+
+local ECHOES = [[
+  local ip = require "ip"
+  local rounds, options = %d, { coalesce = %s }
+  local server = ip.udp.bind("127.0.0.1", 0, options)
+  local client = ip.udp.connect("127.0.0.1", server.local_port)
+  ip.fiber.run(function()
+    local echo = ip.fiber.spawn(function() %s end)
+    local buf = ip.byte_span.new(64)
+    for _ = 1, rounds do
+      client:send("payload")
+      client:receive(buf)
+    end
+    echo:interrupt()
+    echo:join()
+  end)
+  print "done"]]
+
+--- How often each system call is made (see read_counts) by a program of `rounds` echoes, one at a time: of a client
+--- that makes plain calls, and of `serve`, source text that uses the socket `server`.
+---@param rounds integer
+---@param coalesce boolean the option of the server
+function trace.count_echoes(rounds, coalesce, serve)
+  local calls, output = trace.count(ECHOES:format(rounds, coalesce, serve))
+  assert.equal("done\n", output)
+  return calls
+end
+
+--- The server of count_echoes that receives and sends batches of `slots` slots.
+function trace.serve_by_batch(slots)
+  return ([[
+    local batch = ip.udp.batch.new(%d, 100)
+    while true do
+      server:receive_many(batch)
+      server:send_many(batch)
+    end]]):format(slots)
 end
 
 --- What strace writes of a Lua program (source text) with these options, such as "-e trace=sendmsg"; the
