@@ -166,7 +166,9 @@ static bool look(lua_State *L, const struct ip_operation_type *type, struct ip_s
     if (box->socket.socket == NULL) raise_over(L, box, type->name);
     return false;
   }
-  if (failure.code != 0) ip_operation_raise(L, type, IP_ERROR_SYSTEM, failure);
+  bool canceled = failure.code == EBADF && type->attempt != NULL; /* as when it had waited */
+  if (failure.code != 0)
+    ip_operation_raise(L, type, IP_ERROR_SYSTEM, canceled ? ip_failure(ECANCELED) : failure);
   if (!direct) return take(L, type, box, receive, received);
   ip_session_copy(ip_runtime_scratch(ip_runtime(L)), received->datagram.length, receive, &received->datagram);
   return true;
