@@ -26,11 +26,7 @@ enum { LISTENER = 1, REMOTE_ADDRESS, USER_VALUES = REMOTE_ADDRESS };
 /* --- checks --- */
 
 struct ip_session_box *ip_session_check(lua_State *L, int arg) {
-  struct ip_session_box *box = ip_check_class(L, arg, IP_CLASS_SESSION);
-  if (IP_LIKELY(!ip_runtime(L)->closed)) return box;
-  box->socket.socket = NULL; /* the runtime has freed both */
-  box->session = NULL;
-  return box;
+  return ip_check_class(L, arg, IP_CLASS_SESSION);
 }
 
 static struct ip_session_box *check(lua_State *L) {
