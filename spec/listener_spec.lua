@@ -445,6 +445,63 @@ describe("the accept function of a listener", function()
     assert.is_false(listener.is_open)
     four:close()
   end))
+
+  it("ends the calls that look, like those that wait, when it closes the listener or the session", with_loop(function()
+    local listener, session
+    local function open()
+      listener = ip.udp.listen("127.0.0.1", 0, { accept = function(_, _, data)
+        if data == "session" then session:close() end
+        if data == "listener" then listener:close() end
+        return true
+      end })
+      ip.udp.connect("127.0.0.1", listener.local_port):send("first")
+      session = listener:accept()
+      session:receive_string()
+      return ip.udp.connect("127.0.0.1", listener.local_port)
+    end
+    for what, calls in pairs {
+      session = { "receive_string", "receive" }, listener = { "receive_string", "receive", "accept" },
+    } do
+      for _, method in ipairs(calls) do
+        open():send(what)
+        assert_method_raises("ECANCELED", method == "accept" and listener or session, method,
+          method == "receive" and ip.byte_span.new(9) or nil)
+        listener:close()
+      end
+    end
+    local peer = open()
+    local next_session = listener:sessions()
+    peer:send("listener")
+    assert.is_nil(next_session())
+  end))
+end)
+
+describe("a listener that a finalizer closes while a session is made", function()
+  -- Calls accept(listener) so that its first allocation runs a finalizer that closes the listener.
+  local function close_during(accept)
+    local listener, connect = listen()
+    local peer <close> = connect()
+    peer:send("x")
+    wait_until(function() return fiber.wait_any(listener) == listener end)
+    local call = accept(listener)
+    collectgarbage("generational")
+    collectgarbage("stop")
+    setmetatable({}, { __gc = function() listener:close() end })
+    collectgarbage("restart")
+    local ok, result = pcall(call, listener)
+    collectgarbage("incremental")
+    assert.is_false(listener.is_open)
+    return ok, result
+  end
+
+  it("ends the loop over its sessions, and cancels accept", with_loop(function()
+    assert.same({ true }, { close_during(function(listener) return listener:sessions() end) })
+    for _, method in ipairs { "accept", "try_accept" } do
+      local ok, err = close_during(function(listener) return listener[method] end)
+      assert.is_false(ok)
+      assert.equal(ip.error.ECANCELED, err)
+    end
+  end))
 end)
 
 describe("a listener on all addresses", function()

@@ -89,6 +89,40 @@ describe("a session whose peer is silent", function()
     assert.equal("in the socket", (other_session:receive_string()))
   end))
 
+  it("gets that last look from every receive, with peek, and from wait_any", with_loop(function()
+    local buf, peek = ip.byte_span.new(9), ip.message_flag.peek
+    for method, argument in pairs {
+      receive = buf, try_receive = buf, receive_string = buf.capacity, try_receive_string = buf.capacity,
+    } do
+      local session, peer = open()
+      peer:send("in time")
+      be_silent()
+      assert.is_truthy((assertions.call_method(session, method, argument, peek)))
+      assert.equal("in time", (session:receive_string()))
+    end
+    local session, peer = open()
+    peer:send("in time")
+    be_silent()
+    assert.equal(session, fiber.wait_any(session))
+    assert.equal("in time", (session:receive_string()))
+  end))
+
+  it("gets that last look also where the look meets a peer that could have its place", with_loop(function()
+    for _, text in ipairs { "in time", false } do
+      local session, peer, listener = open { max_sessions = 1 }
+      local other = ip.udp.connect("127.0.0.1", listener.local_port)
+      other:send("other")
+      if text then peer:send(text) end
+      be_silent()
+      if text then
+        assert.equal(text, (session:receive_string()))
+      else
+        assert_method_raises("ETIMEDOUT", session, "receive_string")
+      end
+      assert.equal(1, listener.dropped)
+    end
+  end))
+
   it("is not silent while it is sent to", with_loop(function()
     local session, peer = open()
     local waiting = support.suspended(session, "receive_string")

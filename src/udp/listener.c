@@ -134,19 +134,19 @@ IP_NO_RETURN static int raise_kept(lua_State *L, int index, struct ip_peers *pee
   ip_error_throw(L);
 }
 
-/* Pushes the next session and returns true; pushes nothing and returns false where there is none. The
-   listener is at `index`. Creating the userdata may run a finalizer that closes it. [-0, +(0|1), e] */
-static bool push_session(lua_State *L, int index, const char *operation) {
+/* Pushes the next session of the listener at `index`, and returns 0. Otherwise pushes nothing and returns
+   EAGAIN: there is none, or ECANCELED: creating the userdata has run a finalizer that closed the listener.
+   [-0, +(0|1), e] */
+static int push_session(lua_State *L, int index) {
   const struct listener *listener = lua_touserdata(L, index);
   if (listener->peers != NULL && listener->peers->raises) raise_kept(L, index, listener->peers);
   struct ip_session_box *box = ip_session_push(L, index);
-  if (listener->peers == NULL) ip_error_raise(L, ECANCELED, operation);
-  if (ip_queue_is_empty(&listener->peers->pending)) {
-    lua_pop(L, 1);
-    return false;
+  if (listener->peers != NULL && !ip_queue_is_empty(&listener->peers->pending)) {
+    ip_peers_accept(listener->peers, box);
+    return 0;
   }
-  ip_peers_accept(listener->peers, box);
-  return true;
+  lua_pop(L, 1);
+  return listener->peers != NULL ? EAGAIN : ECANCELED;
 }
 
 static bool attempt(struct ip_operation *operation) {
@@ -174,12 +174,21 @@ static int index_of(const struct ip_operation_type *type) {
   return type == &accept_type ? 1 : lua_upvalueindex(2);
 }
 
+/* Ends a call that has failed: as when it had waited. */
+static int fail_accept(lua_State *L, const struct ip_operation_type *type, struct ip_failure failure) {
+  int results = type->push_failure != NULL ? type->push_failure(L, IP_ERROR_SYSTEM, failure) : -1;
+  return results >= 0 ? results : ip_socket_raise(L, failure, type->name);
+}
+
 static int wait_to_accept(lua_State *L, const struct ip_operation_type *type, bool yields, bool first) {
   const struct listener *listener = lua_touserdata(L, index_of(type));
   struct ip_operation *operation = ip_operation_acquire(L, ip_runtime(L), type, IP_NEVER, yields);
-  int error = EBADF; /* a finalizer has closed it */
+  int error = ECANCELED; /* a finalizer has closed it */
   if (listener->peers != NULL) error = ip_watcher_prepare(&listener->peers->socket.socket->watcher);
-  if (error != 0) return ip_operation_fail(L, operation, error);
+  if (error != 0) {
+    ip_operation_release(L, operation);
+    return fail_accept(L, type, ip_failure(error));
+  }
   ip_peers_wait(&listener->peers->point, operation, yields, first);
   return ip_operation_suspend(L, operation);
 }
@@ -187,8 +196,9 @@ static int wait_to_accept(lua_State *L, const struct ip_operation_type *type, bo
 /* The session is taken here and not by the attempt: its userdata may not be had. Where something else ran
    meanwhile and took the session, the call waits again. */
 static int continue_accept(lua_State *L, const struct ip_operation_type *type) {
-  if (push_session(L, index_of(type), type->name)) return 1;
-  return wait_to_accept(L, type, false, true);
+  int error = push_session(L, index_of(type));
+  if (error == 0) return 1;
+  return error == EAGAIN ? wait_to_accept(L, type, false, true) : fail_accept(L, type, ip_failure(error));
 }
 
 static int push_accepted(lua_State *L, struct ip_result *result) {
@@ -209,13 +219,13 @@ static int push_end(lua_State *L, enum ip_error_category category, struct ip_fai
   return 1;
 }
 
-/* Looks at the socket; true when there is a session. [-0, +0, e] */
-static bool look(lua_State *L, struct ip_peers *peers, const char *operation) {
+/* Looks at the socket unless there is a session. EAGAIN: there is none; EBADF: the accept function has closed
+   the listener. [-0, +0, -] */
+static struct ip_failure look(lua_State *L, struct ip_peers *peers) {
+  if (ip_wait_point_is_ready(&peers->point.wait)) return ip_failure(0);
   struct ip_received received;
   bool direct = false;
-  struct ip_failure failure = ip_peers_read(L, peers, NULL, &direct, &received);
-  if (failure.code != 0 && failure.code != EAGAIN) ip_socket_raise(L, failure, operation);
-  return failure.code == 0;
+  return ip_peers_read(L, peers, NULL, &direct, &received);
 }
 
 static int start_accept(lua_State *L, const struct ip_operation_type *type, struct ip_peers *peers) {
@@ -224,8 +234,10 @@ static int start_accept(lua_State *L, const struct ip_operation_type *type, stru
   bool yields = runtime->budget <= 0;
   const struct ip_wait_point *point = &peers->point.wait;
   if (yields || ip_wait_point_has_waiters(point)) return wait_to_accept(L, type, yields, false);
-  if (!ip_wait_point_is_ready(point) && (ip_peers_skips_try(peers, -1) || !look(L, peers, type->name)))
-    return wait_to_accept(L, type, false, false);
+  bool skips = !ip_wait_point_is_ready(point) && ip_peers_skips_try(peers, -1);
+  struct ip_failure failure = skips ? ip_failure(EAGAIN) : look(L, peers);
+  if (failure.code == EAGAIN) return wait_to_accept(L, type, false, false);
+  if (failure.code != 0) return fail_accept(L, type, failure.code == EBADF ? ip_failure(ECANCELED) : failure);
   runtime->budget--;
   return continue_accept(L, type);
 }
@@ -243,10 +255,11 @@ static int listener_accept(lua_State *L) {
 static int listener_try_accept(lua_State *L) {
   static const char operation[] = "try_accept";
   struct ip_peers *peers = check_open(L, operation)->peers;
-  const struct ip_wait_point *point = &peers->point.wait;
-  bool has =
-      !ip_wait_point_has_waiters(point) && (ip_wait_point_is_ready(point) || look(L, peers, operation));
-  if (has && push_session(L, 1, operation)) return 1;
+  struct ip_failure failure = ip_failure(EAGAIN);
+  if (!ip_wait_point_has_waiters(&peers->point.wait)) failure = look(L, peers);
+  if (failure.code == 0) failure = ip_failure(push_session(L, 1));
+  if (failure.code == 0) return 1;
+  if (failure.code != EAGAIN) return ip_socket_raise(L, failure, operation);
   return ip_error_fail(L, IP_ERROR_RETURN_AGAIN, EAGAIN, operation);
 }
 

@@ -193,6 +193,11 @@ struct ip_session *ip_peers_accept(struct ip_peers *peers, struct ip_session_box
 
 /* --- silence --- */
 
+/* Does a call wait for the peer, or look whether something has come from it? */
+static bool is_awaited(const struct ip_session *session) {
+  return session->looks != 0 || ip_wait_point_is_awaited(&session->point.wait);
+}
+
 static bool is_overdue(const struct ip_session *session, uint64_t now) {
   const struct ip_peers *peers = session->point.peers;
   return peers->timer != NULL && session->box != NULL && session->active + peers->idle_timeout <= now;
@@ -208,7 +213,7 @@ void ip_session_touch(struct ip_session *session) {
 
 void ip_session_expire(struct ip_session *session) {
   const struct ip_peers *peers = session->point.peers;
-  if (peers == NULL || peers->timer == NULL || ip_wait_point_is_awaited(&session->point.wait)) return;
+  if (peers == NULL || peers->timer == NULL || is_awaited(session)) return;
   if (is_overdue(session, uv_hrtime())) end_idle(session);
 }
 
@@ -220,7 +225,7 @@ static void end_overdue(struct ip_peers *peers, bool awaited) {
   while (link != &peers->accepted && is_overdue(session_of(link), now)) {
     struct ip_session *session = session_of(link);
     link = link->next;
-    if (awaited || !ip_wait_point_is_awaited(&session->point.wait)) end_idle(session);
+    if (awaited || !is_awaited(session)) end_idle(session);
   }
 }
 
@@ -292,12 +297,11 @@ static void ask(lua_State *L, struct ip_peers *peers, const struct ip_received *
   lua_pop(L, 1);
 }
 
-/* Returns the session of a datagram, or NULL. A session that is over by now, and in which no call waits,
-   ends: the datagram begins a new one. */
-static struct ip_session *find_live(struct ip_peers *peers, const struct ip_session *wanted,
-                                    const struct ip_endpoint *source) {
+/* Returns the session of a datagram, or NULL. A session that is over by now, and that no call awaits, ends:
+   the datagram begins a new one. */
+static struct ip_session *find_live(struct ip_peers *peers, const struct ip_endpoint *source) {
   struct ip_session *session = find(peers, source);
-  if (peers->timer == NULL || session == NULL || session == wanted) return session;
+  if (peers->timer == NULL || session == NULL) return session;
   ip_session_expire(session);
   return find(peers, source);
 }
@@ -360,7 +364,7 @@ static struct ip_failure read_one(lua_State *L, struct ip_peers *peers, const st
   if (failure.code != 0) return failure;
   const struct ip_datagram *datagram = &received->datagram;
   if (!ip_receive_path_reads_several(channel_of(peers))) channel_of(peers)->would_block_streak = 0;
-  struct ip_session *session = find_live(peers, wanted, &datagram->source);
+  struct ip_session *session = find_live(peers, &datagram->source);
   *is_wanted = session != NULL && session == wanted;
   if (session != NULL) {
     note_received(peers, session, &received->control);
@@ -395,11 +399,13 @@ static bool is_ended(const struct ip_peers *peers, const struct ip_session_box *
 
 struct ip_failure ip_peers_read(lua_State *L, struct ip_peers *peers, struct ip_session_box *box,
                                 bool *direct, struct ip_received *received) {
-  const struct ip_session *wanted = box != NULL && *direct ? box->session : NULL;
-  const struct ip_peer_point *point = box != NULL ? &box->session->point : &peers->point;
+  struct ip_session *session = box != NULL ? box->session : NULL;
+  const struct ip_session *wanted = *direct ? session : NULL;
+  const struct ip_peer_point *point = session != NULL ? &session->point : &peers->point;
   struct ip_failure failure = ip_failure(0);
   *direct = false;
   peers->pins++;
+  if (session != NULL) session->looks++;
   for (int i = 0; i < READ_MOST && failure.code == 0 && !*direct; i++) {
     failure = read_one(L, peers, wanted, received, direct);
     if (is_ended(peers, box))
@@ -409,6 +415,7 @@ struct ip_failure ip_peers_read(lua_State *L, struct ip_peers *peers, struct ip_
     else if (i == READ_MOST - 1 && failure.code == 0 && !*direct)
       failure = ip_failure(EAGAIN);
   }
+  if (box != NULL && box->session != NULL) box->session->looks--;
   unpin(peers);
   return failure;
 }

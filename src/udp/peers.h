@@ -40,6 +40,7 @@ struct ip_session {
   struct ip_control answer; /* the ancillary data of a send: the address that the peer used */
   ip_deadline active;       /* when something last came or went; 0 without an idle timeout */
   uint64_t dropped;
+  uint32_t looks; /* receives that look at the socket at this moment, one within the other */
 };
 
 struct ip_peers {
@@ -125,8 +126,8 @@ void ip_session_copy(const void *data, size_t length, const struct ip_receive *r
 /* Something goes to the peer: the session is not silent. */
 void ip_session_touch(struct ip_session *session);
 
-/* Ends an open session whose peer has been silent for too long, unless a call waits in it: the timer does
-   that after a last look at the socket. Does not call Lua. */
+/* Ends an open session whose peer has been silent for too long, unless a call waits in it or looks at the
+   socket for it: it ends after that look. Does not call Lua. */
 void ip_session_expire(struct ip_session *session);
 
 /* Ends a session and frees it: waiting calls get ECANCELED. Does not call Lua. */

@@ -26,11 +26,7 @@ enum { LISTENER = 1, REMOTE_ADDRESS, USER_VALUES = REMOTE_ADDRESS };
 /* --- checks --- */
 
 struct ip_session_box *ip_session_check(lua_State *L, int arg) {
-  struct ip_session_box *box = ip_check_class(L, arg, IP_CLASS_SESSION);
-  if (IP_LIKELY(!ip_runtime(L)->closed)) return box;
-  box->socket.socket = NULL; /* the runtime has freed both */
-  box->session = NULL;
-  return box;
+  return ip_check_class(L, arg, IP_CLASS_SESSION);
 }
 
 static struct ip_session_box *check(lua_State *L) {
@@ -166,7 +162,9 @@ static bool look(lua_State *L, const struct ip_operation_type *type, struct ip_s
     if (box->socket.socket == NULL) raise_over(L, box, type->name);
     return false;
   }
-  if (failure.code != 0) ip_operation_raise(L, type, IP_ERROR_SYSTEM, failure);
+  bool canceled = failure.code == EBADF && type->attempt != NULL; /* as when it had waited */
+  if (failure.code != 0)
+    ip_operation_raise(L, type, IP_ERROR_SYSTEM, canceled ? ip_failure(ECANCELED) : failure);
   if (!direct) return take(L, type, box, receive, received);
   ip_session_copy(ip_runtime_scratch(ip_runtime(L)), received->datagram.length, receive, &received->datagram);
   return true;

@@ -1,5 +1,5 @@
-/* source.c: the kinds of sources of wait_any: sockets, queues, fibers, descriptors. Owns nothing. Each
-   function says what it may raise. */
+/* source.c: the kinds of sources of wait_any: sockets, listeners, sessions, queues, fibers, descriptors. Owns
+   nothing. Each function says what it may raise. */
 #include "udp/source.h"
 
 #include "base/util.h"

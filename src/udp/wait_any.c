@@ -243,10 +243,12 @@ static int suspend(lua_State *L, struct ip_runtime *runtime, const struct source
 }
 
 /* wait_any(source, ...) -> source | wait_any(list) -> source, index: waits until one of the sources is ready,
-   and takes nothing. A source is a socket (a receive would not wait), an ip.fiber.queue (get would not wait),
-   a fiber (it has ended), or a descriptor (an integer or ip.file_descriptor: it is readable). Of several that
-   are ready the first is returned. EBADF for a descriptor that is closed, EDEADLK for the running fiber;
-   EMFILE, ENFILE, ENOMEM, ENOSPC where the system cannot watch more. Suspends: yes. Source: poll(2). */
+   and takes nothing. A source is a socket or a session (a receive would not wait), a listener (accept would
+   not wait), an ip.fiber.queue (get would not wait), a fiber (it has ended), or a descriptor (an integer or
+   ip.file_descriptor: it is readable). Of several that are ready the first is returned. What the accept
+   function of a listener raises stays for accept. EBADF for a descriptor that is closed, EDEADLK for the
+   running fiber; EMFILE, ENFILE, ENOMEM, ENOSPC where the system cannot watch more. Suspends: yes. Source:
+   poll(2). */
 static int fiber_wait_any(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   struct sources sources = read_arguments(L);
