@@ -12,6 +12,7 @@ local it_linux, it_linux_v6 = platform.it_linux, platform.it_linux_family("v6")
 -- Numbers of Linux on most processors.
 local SOL_SOCKET, SO_REUSEADDR, SO_TYPE, SO_RCVTIMEO, SO_PRIORITY, SO_BINDTODEVICE, SO_RXQ_OVFL, SO_BINDTOIFINDEX =
   1, 2, 3, 20, 12, 25, 40, 62
+local SO_ATTACH_FILTER = 26
 local SOCK_DGRAM = 2
 local IPPROTO_IP, IP_TTL, IP_RECVERR, IP_MULTICAST_IF = 0, 2, 11, 32
 local IPPROTO_IPV6, IPV6_ADDRFORM, IPV6_V6ONLY, IPV6_RECVERR, IPV6_PKTINFO = 41, 1, 26, 25, 50
@@ -19,6 +20,18 @@ local IPPROTO_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
 
 local function integer(bytes)
   return (("i4"):unpack(bytes))
+end
+
+-- Attaches a filter of so many instructions, which accept every datagram, and returns their bytes. Where a string
+-- has its bytes depends on the version of Lua; the system refuses what is no filter.
+local function attach_filter(sock, instructions)
+  local filter = ("I2I1I1I4"):pack(6, 0, 0, 65535):rep(instructions)
+  local address = tonumber(("%p"):format(filter):sub(3), 16)
+  for offset = 8, 64, 4 do
+    local program = ("!I2XTT"):pack(instructions, address + offset)
+    if pcall(sock.set_raw_option, sock, SOL_SOCKET, SO_ATTACH_FILTER, program) then return filter end
+  end
+  error("the system refuses the filter")
 end
 
 describe("get_raw_option", function()
@@ -34,6 +47,17 @@ describe("get_raw_option", function()
       sock:set_option("bind_to_device", "lo")
       return sock:get_raw_option(SOL_SOCKET, SO_BINDTODEVICE, 16)
     end)())
+  end))
+
+  it_linux("counts a filter in bytes, though the system counts instructions", with_loop(function()
+    local sock <close> = bound()
+    local filter = attach_filter(sock, 200)
+    assert.is_true(filter == sock:get_raw_option(SOL_SOCKET, SO_ATTACH_FILTER, #filter))
+    assert.is_true(filter == sock:get_raw_option(SOL_SOCKET, SO_ATTACH_FILTER, 65535))
+    for _, length in ipairs { 8, 200, #filter - 1 } do
+      assert_method_raises("EINVAL", sock, "get_raw_option", SOL_SOCKET, SO_ATTACH_FILTER, length)
+    end
+    assert.equal("", sock:get_raw_option(SOL_SOCKET, SO_ATTACH_FILTER, 7))
   end))
 
   it_linux("raises what the system says, under its own name", with_loop(function()

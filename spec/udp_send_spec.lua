@@ -279,6 +279,33 @@ describe("a call with too few arguments", function()
   end))
 end)
 
+describe("a socket for v6 only", function()
+  local REFUSED = "%s %s: network is unreachable (ENETUNREACH): the socket is for IPv6 addresses only"
+
+  it_v6("says so in every form of a send to a v4 address", with_loop(function()
+    local sock <close> = ip.udp.bind("::1", 0, { v6_only = true })
+    for host, endpoint in pairs { ["127.0.0.1"] = "127.0.0.1:9", ["::ffff:127.0.0.1"] = "[::ffff:127.0.0.1]:9" } do
+      local info, batch = { address = host, port = 9 }, ip.udp.batch.new(1, 9)
+      batch:set(1, "x", host, 9)
+      for method, arguments in pairs {
+        send_to = { "x", host, 9 }, try_send_to = { "x", host, 9 }, send_message = { "x", info },
+        try_send_message = { "x", info }, reply_message = { "x", info }, send_many = { batch },
+        try_send_many = { batch },
+      } do
+        local err = error_of(call_method, sock, method, table.unpack(arguments))
+        assert.equal(REFUSED:format(method, endpoint), support.text_of(err))
+      end
+    end
+  end))
+
+  it_v6("does not give that as the reason for another error", with_loop(function()
+    local sock <close> = ip.udp.connect("::1", 9, { v6_only = true })
+    sock:shutdown("send")
+    assert.equal("send_to 127.0.0.1:9: broken pipe (EPIPE)",
+      support.text_of(error_of(sock.send_to, sock, "x", "127.0.0.1", 9)))
+  end))
+end)
+
 describe("a table as data", function()
   it("with keys but no sequence is a bad argument and sends nothing", with_loop(function()
     local a, b = pair()

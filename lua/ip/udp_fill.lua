@@ -44,6 +44,15 @@ local function give_back(buffer)
   list.count = count
 end
 
+-- Returns the result of send(sender, span, addr, port); fill(span) writes the datagram.
+local function send_buffer(length, fill, send, sender, addr, port)
+  local buffer = take(length)
+  fill(buffer.given)
+  local n = send(sender, buffer.sent:resize(length), addr, port)
+  give_back(buffer)
+  return n
+end
+
 --- Sends one datagram of exactly `length` bytes to the connected peer; fill(span) writes it. Suspends.
 ---@param length integer 0..65535
 ---@param fill fun(span: byte_span) may use the span until it returns
@@ -54,10 +63,7 @@ function udp_fill.send_with(sock, length, fill)
   length = check.integer(1, "send_with", length, 0, LARGEST)
   check.type(2, "send_with", "function", fill)
   if not connected then return send_filled(sock, "") end -- which raises the error
-  local buffer = take(length)
-  fill(buffer.given)
-  local n = send_filled(sock, buffer.sent:resize(length))
-  give_back(buffer)
+  local n = send_buffer(length, fill, send_filled, sock)
   return n
 end
 
@@ -69,10 +75,7 @@ function udp_fill.session_send_with(session, length, fill)
   prepare_session(session)
   length = check.integer(1, "send_with", length, 0, LARGEST)
   check.type(2, "send_with", "function", fill)
-  local buffer = take(length)
-  fill(buffer.given)
-  local n = session_send_filled(session, buffer.sent:resize(length))
-  give_back(buffer)
+  local n = send_buffer(length, fill, session_send_filled, session)
   return n
 end
 
@@ -90,10 +93,7 @@ function udp_fill.send_to_with(sock, length, fill, addr, port)
   if problem ~= nil then check.fail(3, "send_to_with", problem) end
   if type(addr) ~= "string" then check.address(3, "send_to_with", addr) end
   port = check.integer(4, "send_to_with", port, 0, 65535)
-  local buffer = take(length)
-  fill(buffer.given)
-  local n = send_to_filled(sock, buffer.sent:resize(length), addr, port)
-  give_back(buffer)
+  local n = send_buffer(length, fill, send_to_filled, sock, addr, port)
   return n
 end
 

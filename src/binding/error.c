@@ -177,6 +177,7 @@ void ip_error_set_endpoint(struct ip_error_detail *detail, const struct ip_addre
 void ip_error_forget_endpoint(struct ip_error_detail *detail) {
   detail->address.version = 0;
   detail->error.to_port_0 = false;
+  detail->hint = NULL;
 }
 
 int ip_error_throw_new(lua_State *L, struct ip_error *error) {

@@ -71,6 +71,7 @@ void ip_error_set_endpoint(struct ip_error_detail *detail, const struct ip_addre
    [-0, +0, -] */
 void ip_error_set_subject(lua_State *L, int arg, struct ip_error_detail *detail);
 
+/* Also drops the hint, which is about that endpoint. */
 void ip_error_forget_endpoint(struct ip_error_detail *detail);
 
 /* Raises the error value on top of the stack, which has just been made, and notes the place of the call in

@@ -490,9 +490,7 @@ static void note_sent(lua_State *L, struct ip_error_detail *detail) {
   if (next >= batch->slots || batch->peers[next].length == 0) return;
   struct ip_address address;
   ip_endpoint_get_address(&batch->peers[next], &address);
-  uint16_t port = ip_endpoint_port(&batch->peers[next]);
-  ip_error_set_endpoint(detail, &address, port);
-  detail->error.to_port_0 = port == 0;
+  ip_send_describe(L, &address, ip_endpoint_port(&batch->peers[next]), detail);
 }
 
 static void set_next(lua_State *L, size_t next) {

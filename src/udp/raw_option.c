@@ -19,6 +19,14 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __linux__
+#include <linux/filter.h>
+
+#ifndef SO_BINDTOIFINDEX
+#define SO_BINDTOIFINDEX 62 /* from asm-generic/socket.h; the headers before Linux 5.0 lack it */
+#endif
+#endif
+
 enum { SELF = 1, LEVEL, NUMBER, DATA, LENGTH = DATA }; /* stack indices */
 
 enum { LARGEST_VALUE = 65535 };
@@ -30,28 +38,14 @@ struct refusal {
 
 static const struct refusal refused[] = {
     {IPPROTO_IP, IP_MULTICAST_IF, "use the option 'multicast_interface'"},
-#ifdef IPV6_ADDRFORM
+#ifdef __linux__
     {IPPROTO_IPV6, IPV6_ADDRFORM, "a socket keeps its family"},
-#endif
-#ifdef IP_RECVERR
     {IPPROTO_IP, IP_RECVERR, "use the option 'receive_errors'"},
-#endif
-#ifdef IPV6_RECVERR
     {IPPROTO_IPV6, IPV6_RECVERR, "use the option 'receive_errors'"},
-#endif
-#ifdef SO_RXQ_OVFL
     {SOL_SOCKET, SO_RXQ_OVFL, "use the option 'receive_dropped'"},
-#endif
-#ifdef SO_BINDTODEVICE
     {SOL_SOCKET, SO_BINDTODEVICE, "use the option 'bind_to_device'"},
-#endif
-#ifdef SO_BINDTOIFINDEX
     {SOL_SOCKET, SO_BINDTOIFINDEX, "use the option 'bind_to_device'"},
-#endif
-#ifdef UDP_GRO
     {IPPROTO_UDP, UDP_GRO, "use the option 'receive_offload'"},
-#endif
-#ifdef UDP_SEGMENT
     {IPPROTO_UDP, UDP_SEGMENT, "use the option 'segment_size'"},
 #endif
 };
@@ -105,6 +99,16 @@ int ip_socket_set_raw_option(lua_State *L) {
   return 0;
 }
 
+/* Returns the number of bytes that a length of 1 stands for: Linux counts a filter in instructions, and would
+   write eight times the bytes (sk_get_filter in net/core/filter.c). */
+static size_t unit_of_length(int level, int number) {
+#ifdef __linux__
+  if (level == SOL_SOCKET && number == SO_ATTACH_FILTER) return sizeof(struct sock_filter);
+#endif
+  (void)level, (void)number;
+  return 1;
+}
+
 /* sock:get_raw_option(level, name, length) -> string: reads the option with these numbers into `length` bytes
    (0..65535) and returns as many as the system has given. EBADF; the errors of the system, unchanged.
    Suspends: no. Source: getsockopt(2). */
@@ -112,14 +116,15 @@ int ip_socket_get_raw_option(lua_State *L) {
   ip_socket_check_open(L, "get_raw_option");
   int level, number;
   read_numbers(L, &level, &number);
-  size_t most = (size_t)ip_argument_integer(L, LENGTH, 0, LARGEST_VALUE);
+  size_t size = (size_t)ip_argument_integer(L, LENGTH, 0, LARGEST_VALUE);
   luaL_Buffer buffer;
-  char *bytes = luaL_buffinitsize(L, &buffer, most);
+  char *bytes = luaL_buffinitsize(L, &buffer, size);
   const struct ip_socket *socket = ip_socket_check_open(L, "get_raw_option")->socket; /* it allocates */
-  memset(bytes, 0, most); /* the length that some options give is no number of bytes */
+  memset(bytes, 0, size); /* some options read the buffer, and some give a length that they do not write */
+  size_t unit = unit_of_length(level, number), most = size / unit;
   socklen_t length = (socklen_t)most;
   if (getsockopt(socket->channel.fd, level, number, bytes, &length) != 0)
     return ip_error_raise(L, errno, "get_raw_option");
-  luaL_pushresultsize(&buffer, length < most ? length : most);
+  luaL_pushresultsize(&buffer, (length < most ? length : most) * unit);
   return 1;
 }

@@ -211,6 +211,17 @@ static bool is_for_v6_only(const struct ip_channel *channel) {
   return channel->is_v6 && ip_association_is_dual_stack(channel, &dual_stack) == 0 && !dual_stack;
 }
 
+void ip_send_describe(lua_State *L, const struct ip_address *address, lua_Integer port,
+                      struct ip_error_detail *detail) {
+  const struct ip_socket_box *box = ip_test_class(L, 1, IP_CLASS_SOCKET);
+  bool is_v4 = ip_address_unmapped(address).version == 4;
+  if (detail->error.code == ENETUNREACH && is_v4 && box != NULL && box->socket != NULL &&
+      is_for_v6_only(&box->socket->channel))
+    detail->hint = "the socket is for IPv6 addresses only";
+  ip_error_set_endpoint(detail, address, (uint16_t)port);
+  detail->error.to_port_0 = port == 0;
+}
+
 void ip_send_describe_endpoint(lua_State *L, int address, int port, struct ip_error_detail *detail) {
   struct ip_address parsed;
   const struct ip_address *found = ip_test_class(L, address, IP_CLASS_ADDRESS);
@@ -219,13 +230,7 @@ void ip_send_describe_endpoint(lua_State *L, int address, int port, struct ip_er
     const char *text = lua_tolstring(L, address, &length);
     if (ip_address_parse(&parsed, text, length) == NULL) found = &parsed;
   }
-  if (found == NULL) return;
-  const struct ip_socket_box *box = ip_test_class(L, 1, IP_CLASS_SOCKET);
-  if (found->version == 4 && box != NULL && box->socket != NULL && is_for_v6_only(&box->socket->channel))
-    detail->hint = "the socket is for IPv6 addresses only";
-  lua_Integer number = lua_tointeger(L, port);
-  ip_error_set_endpoint(detail, found, (uint16_t)number);
-  detail->error.to_port_0 = number == 0;
+  if (found != NULL) ip_send_describe(L, found, lua_tointeger(L, port), detail);
 }
 
 static void describe_send_to(lua_State *L, struct ip_error_detail *detail) {

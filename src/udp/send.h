@@ -54,8 +54,12 @@ int ip_send_at_once(lua_State *L, const struct ip_send_type *type);
 /* Completes the waiting sends of an owner with an error. Does not call Lua. */
 void ip_send_fail_owner(struct ip_watcher *watcher, const void *owner, int code);
 
-/* Sets the endpoint of an error of a send from the values at `address` and `port`, if they are one; a send to
-   port 0 is known by that. [-0, +0, -] */
+/* Sets the endpoint of an error of a send, by which a send to port 0 is known, and what else explains the
+   error. The socket is at 1. [-0, +0, -] */
+void ip_send_describe(lua_State *L, const struct ip_address *address, lua_Integer port,
+                      struct ip_error_detail *detail);
+
+/* The same from the values at `address` and `port`, if they are an endpoint. [-0, +0, -] */
 void ip_send_describe_endpoint(lua_State *L, int address, int port, struct ip_error_detail *detail);
 
 /* Suspends a send in an operation; `payload` describes its unsent data. [-0, +?, e] */
