@@ -123,6 +123,7 @@ static int group_spawn(lua_State *L) {
     return ip_error_raise_with_hint(
         L, ECANCELED, "spawn", group->failed ? "a fiber of the group has failed" : "the group has ended");
   ip_fiber_start(L, 2, &group->fibers);
+  if (IP_UNLIKELY(group->ending)) interrupt_all(group); /* a finalizer has ended it meanwhile */
   return 1;
 }
 
