@@ -129,6 +129,34 @@ describe("condition_variable", function()
     print(f.interruption_caught == false)
   ]])
 
+  for _, held in ipairs { false, true } do
+    program("takes the mutex again before it raises a deadline" .. (held and ", also from who holds it" or ""),
+      "false\tETIMEDOUT\tfalse\ttrue\nfalse\tETIMEDOUT\ntrue\n", ([[
+      local with_timeout = require('ip.fiber').with_timeout
+      local m, c = require('mutex').new(), require('condition_variable').new()
+      local held, free = %s, true
+      local f = spawn(function()
+        local ok, err = pcall(with_timeout, 0.01, function()
+          m:lock()
+          local ok, err = pcall(c.wait, c, m)
+          print(ok, err.name, m:try_lock(), free)
+          m:unlock()
+        end)
+        print(ok, err.name)
+      end)
+      this_fiber.yield()
+      if held then
+        m:lock()
+        free = false
+        sleep(0.03)
+        free = true
+        m:unlock()
+      end
+      f:join()
+      print(m:try_lock())
+    ]]):format(held))
+  end
+
   program("raises EPERM where the mutex is not locked, and leaves it so", "false\tEPERM\ttrue\n", [[
     local m, c = require('mutex').new(), require('condition_variable').new()
     local ok, err = pcall(c.wait, c, m)

@@ -48,6 +48,35 @@ describe("group:spawn", function()
   end))
 end)
 
+describe("a finalizer that interrupts a group", function()
+  after_each(function() collectgarbage("incremental", 200, 100, 13) end)
+
+  -- Spawns while garbage that interrupts the group is there; the fiber, and whether spawn would refuse now.
+  local function spawn_over_garbage(amount)
+    local group, spawning = fiber.group(), false
+    setmetatable({}, { __gc = function() if spawning then group:interrupt() end end })
+    for _ = 1, amount do local _ = {} end
+    spawning = true
+    local ok, one = pcall(group.spawn, group, fiber.sleep, 0.01)
+    spawning = false
+    return ok and one, not pcall(group.spawn, group, fiber.yield)
+  end
+
+  it("interrupts the fiber that is being spawned, too", with_loop(function()
+    local one, refuses
+    collectgarbage("incremental", 0, 1000, 1)
+    for round = 1, 50000 do -- until the collector runs just then
+      one, refuses = spawn_over_garbage(round % 30)
+      if one and refuses then break end
+      if one then one:interrupt() end
+      fiber.yield()
+    end
+    one:join()
+    assert.is_true(refuses)
+    assert.equal("interrupted", one.status)
+  end))
+end)
+
 describe("group:join", function()
   it("waits until all have ended", with_loop(function()
     local group, ended = fiber.group(), 0

@@ -62,6 +62,17 @@ describe("a semaphore", function()
     assert.equal(0, semaphore.permits)
   end))
 
+  it("keeps at most math.maxinteger free permits", with_loop(function()
+    local semaphore = fiber.semaphore(math.maxinteger)
+    semaphore:release()
+    assert.equal(math.maxinteger, semaphore.permits)
+    do
+      local guard <close> = semaphore:hold() -- luacheck: ignore guard
+      semaphore:release()
+    end
+    assert.equal(math.maxinteger, semaphore.permits)
+  end))
+
   it("gives a released permit to who waits at once: try_acquire fails meanwhile", with_loop(function()
     local semaphore = fiber.semaphore(0)
     local one = waiting(semaphore.acquire, semaphore)

@@ -67,6 +67,20 @@ describe("Ctrl-C", function()
     ]]):format(called, call), is_interrupted)
   end
 
+  check("that a script caught in a step lets later steps block, with spin, too", [[
+    fiber.loop.spin = 0.0001
+    fiber.spawn(fiber.sleep, 100)
+    fiber.loop:step()
+    signal_when_blocked()
+    print(pcall(function() while fiber.loop:step(100) do end end))
+    local start = fiber.now()
+    for _ = 1, 4 do fiber.loop:step(0.01) end
+    print(fiber.now() - start >= 0.03)
+  ]], function(output, code)
+    assert.is_truthy(output:match("^false\t[^\n]*interrupted!\ntrue\n$"), output)
+    assert.equal(0, code)
+  end)
+
   check("ends a script that is blocked in sleep", [[
     signal_when_blocked()
     fiber.sleep(100)

@@ -1,4 +1,5 @@
-/* core.c: the names and registry keys of the classes. Owns nothing; raises nothing. */
+/* core.c: the names and registry keys of the classes, and weak tables in the registry. Owns nothing; raises
+   memory errors only. */
 #include "binding/core.h"
 
 const char ip_class_keys[IP_CLASS_COUNT];
@@ -28,4 +29,13 @@ static const char *const class_names[IP_CLASS_COUNT] = {
 
 const char *ip_class_name(enum ip_class class) {
   return class_names[class];
+}
+
+void ip_core_store_weak_table(lua_State *L, const void *key, const char *mode) {
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushstring(L, mode);
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, key);
 }

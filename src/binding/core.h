@@ -47,6 +47,9 @@ static inline struct ip_core *ip_core(lua_State *L) {
   return (struct ip_core *)lua_touserdata(L, lua_upvalueindex(1));
 }
 
+/* Stores an empty weak table in the registry; `mode` is its __mode. [-0, +0, m] */
+void ip_core_store_weak_table(lua_State *L, const void *key, const char *mode);
+
 /* Registry keys of the metatables are the addresses of these; the contents are never read. */
 extern const char ip_class_keys[IP_CLASS_COUNT];
 

@@ -50,10 +50,6 @@ static void report_undelivered(lua_State *L, struct group *group, int self) {
   ip_loop_report(L);
 }
 
-static struct ip_operation *first_of(const struct ip_queue *waiters) {
-  return ip_container_of(ip_container_of(waiters->next, struct ip_ready, link), struct ip_operation, ready);
-}
-
 /* Keeps the first error, which is on top of the stack, above the group's userdata. [-0, +0, -] */
 static void note_failure(lua_State *L, struct group *group, int fiber) {
   int self = lua_gettop(L) - 1;
@@ -72,7 +68,7 @@ static void member_ended(lua_State *L, struct ip_fiber_group *fibers, int fiber,
   if (group->closed && ip_queue_is_empty(&group->waiters)) report_undelivered(L, group, lua_gettop(L) - 1);
   if (fibers->size != 0) return;
   while (!ip_queue_is_empty(&group->waiters))
-    ip_operation_succeed(first_of(&group->waiters));
+    ip_operation_succeed(ip_meeting_first(&group->waiters));
 }
 
 /* --- operations --- */
@@ -123,6 +119,7 @@ static int group_spawn(lua_State *L) {
     return ip_error_raise_with_hint(
         L, ECANCELED, "spawn", group->failed ? "a fiber of the group has failed" : "the group has ended");
   ip_fiber_start(L, 2, &group->fibers);
+  if (IP_UNLIKELY(group->ending)) interrupt_all(group); /* a finalizer has ended it meanwhile */
   return 1;
 }
 

@@ -17,7 +17,8 @@ static int loop_pollfd(lua_State *L) {
   return 1;
 }
 
-static void check_idle(lua_State *L, const struct ip_runtime *runtime) {
+static void check_idle(lua_State *L, struct ip_runtime *runtime) {
+  ip_runtime_check(L, runtime);
   if (runtime->driving) ip_error_text(L, "the event loop is already being driven");
 }
 
@@ -25,7 +26,6 @@ static void check_idle(lua_State *L, const struct ip_runtime *runtime) {
    with the system only when it polls, so this function polls, but does not serve the ready entries. */
 static int loop_timeout(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
-  ip_runtime_check(L, runtime);
   check_idle(L, runtime);
   double seconds = ip_loop_poll_nowait(runtime);
   if (seconds < 0)
@@ -39,9 +39,10 @@ static int loop_timeout(lua_State *L) {
 static int loop_step(lua_State *L) {
   struct ip_runtime *runtime = ip_runtime(L);
   double seconds = lua_isnoneornil(L, 1) ? 0 : ip_argument_seconds(L, 1);
-  ip_runtime_check(L, runtime);
   check_idle(L, runtime);
   luaL_checkstack(L, LUA_MINSTACK, "too many arguments");
+  if (seconds > 0 && !ip_loop_watch_interrupt(L, runtime)) return ip_error_throw(L);
+  check_idle(L, runtime); /* once more: a hook may have run, and forked the process */
   lua_pushboolean(L, ip_loop_step(L, runtime, seconds));
   return 1;
 }

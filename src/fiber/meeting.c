@@ -2,8 +2,6 @@
    anchors are user values that exist already. */
 #include "fiber/meeting.h"
 
-#include "base/util.h"
-
 void ip_meeting_wait(lua_State *L, struct ip_operation *operation, struct ip_queue *waiters, int index) {
   index = lua_absindex(L, index);
   operation->payload.meeting.operation = operation;
@@ -27,8 +25,7 @@ static bool is_waiting(const lua_State *L, const struct ip_operation *operation)
 
 struct ip_operation *ip_meeting_oldest(lua_State *L, const struct ip_queue *waiters) {
   while (!ip_queue_is_empty(waiters)) {
-    struct ip_ready *ready = ip_container_of(waiters->next, struct ip_ready, link);
-    struct ip_operation *operation = ip_container_of(ready, struct ip_operation, ready);
+    struct ip_operation *operation = ip_meeting_first(waiters);
     if (IP_LIKELY(is_waiting(L, operation))) return operation;
     ip_operation_abandon(L, operation);
   }

@@ -9,6 +9,7 @@
 #ifndef IP_MEETING_H
 #define IP_MEETING_H
 
+#include "base/util.h"
 #include "loop/operation.h"
 
 /* Lets an acquired operation wait at the end of `waiters`, which belongs to the object at `index`. Its
@@ -18,6 +19,11 @@ void ip_meeting_wait(lua_State *L, struct ip_operation *operation, struct ip_que
 /* Suspends the running call in its operation: `return ip_meeting_suspend(...)`. Where the call only meant to
    yield, and has to wait after all, a deadline of zero ends it. [-0, +?, e] */
 int ip_meeting_suspend(lua_State *L, struct ip_operation *operation);
+
+/* The oldest waiter; there is one. */
+static inline struct ip_operation *ip_meeting_first(const struct ip_queue *waiters) {
+  return ip_container_of(ip_container_of(waiters->next, struct ip_ready, link), struct ip_operation, ready);
+}
 
 /* Returns the oldest waiter whose coroutine is still suspended, or NULL; abandons the others. The operation
    of the running coroutine, which is about to suspend, counts. [-0, +0, -] */

@@ -309,19 +309,15 @@ static int queue_try_get(lua_State *L) {
   return 1;
 }
 
-static struct ip_operation *first_of(const struct ip_queue *waiters) {
-  return ip_container_of(ip_container_of(waiters->next, struct ip_ready, link), struct ip_operation, ready);
-}
-
 /* queue:close(): waiting and later puts raise EPIPE; gets receive what is left, then nil. Closing again does
    nothing. Suspends: no. */
 static int queue_close(lua_State *L) {
   struct queue *queue = check_queue(L);
   queue->closed = true;
   while (!ip_queue_is_empty(&queue->puts))
-    ip_operation_complete_with(first_of(&queue->puts), EPIPE);
+    ip_operation_complete_with(ip_meeting_first(&queue->puts), EPIPE);
   while (!ip_queue_is_empty(&queue->gets))
-    ip_operation_succeed(first_of(&queue->gets));
+    ip_operation_succeed(ip_meeting_first(&queue->gets));
   ip_observer_notify_all(&queue->observers);
   return 0;
 }

@@ -33,7 +33,7 @@ static void settle(lua_State *L, struct semaphore *semaphore) {
 }
 
 static void release(lua_State *L, struct semaphore *semaphore) {
-  semaphore->permits++;
+  if (semaphore->permits < LUA_MAXINTEGER) semaphore->permits++;
   settle(L, semaphore);
 }
 

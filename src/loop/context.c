@@ -17,12 +17,7 @@
 static const char contexts_key;
 
 void ip_context_open(lua_State *L) {
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "k");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &contexts_key);
+  ip_core_store_weak_table(L, &contexts_key, "k");
 }
 
 /* Pops a coroutine and pushes the value that ip_context_assign has stored for it, or nil. [-1, +1, -] */

@@ -288,6 +288,11 @@ static bool run_hook(lua_State *L) {
   return lua_pcall(L, 0, 0, 0) == LUA_OK;
 }
 
+bool ip_loop_watch_interrupt(lua_State *L, struct ip_runtime *runtime) {
+  ip_keyboard_interrupt_watch(L, runtime);
+  return atomic_exchange(&runtime->signalled, 0) == 0 || run_hook(L);
+}
+
 /* Is `operation` DONE? An operation that waits for an idle runtime is completed here. */
 static bool is_over(const struct ip_runtime *runtime, struct ip_operation *operation) {
   if (is_done(operation)) return true;
@@ -326,7 +331,7 @@ static void on_step_over(struct ip_runtime *runtime, struct ip_timer *timer) {
 }
 
 /* Polls for at most `seconds`. */
-static void poll_for(lua_State *L, struct ip_runtime *runtime, double seconds) {
+static void poll_for(struct ip_runtime *runtime, double seconds) {
   bool over = false;
   struct ip_timer *timer = seconds > 0 ? ip_timer_new(runtime) : NULL; /* without memory it does not block */
   if (timer == NULL) {
@@ -336,7 +341,6 @@ static void poll_for(lua_State *L, struct ip_runtime *runtime, double seconds) {
   ip_deadline deadline = ip_deadline_after(seconds);
   if (deadline != IP_NEVER) ip_timer_start(runtime, timer, deadline, on_step_over, &over);
   flush(runtime);
-  ip_keyboard_interrupt_watch(L, runtime); /* Ctrl-C ends the block, and Lua's hook runs after the step */
   double spinning = runtime->spin < seconds ? runtime->spin : seconds;
   bool came = runtime->spin > 0 && spin(runtime, spinning);
   if (!came) poll_loop(runtime, over);
@@ -347,7 +351,7 @@ bool ip_loop_step(lua_State *L, struct ip_runtime *runtime, double seconds) {
   flush(runtime);
   if (!has_work(runtime)) return false;
   runtime->driving = true;
-  poll_for(L, runtime, ip_queue_is_empty(&runtime->ready) ? seconds : 0);
+  poll_for(runtime, ip_queue_is_empty(&runtime->ready) ? seconds : 0);
   dispatch(L, runtime, NULL);
   runtime->driving = false;
   runtime->budget = IP_TRANSFER_BUDGET;
@@ -387,7 +391,8 @@ enum ip_drive_result ip_loop_drive(lua_State *L, struct ip_runtime *runtime, str
       result = IP_DRIVE_LOST;
       break;
     }
-    bool busy = !ip_queue_is_empty(&runtime->ready) || !ip_queue_is_empty(&runtime->strays);
+    bool busy = !ip_queue_is_empty(&runtime->ready) || !ip_queue_is_empty(&runtime->strays) ||
+                atomic_load(&runtime->signalled) != 0;
     if (!busy && runtime->external_waits == 0) {
       result = IP_DRIVE_DEADLOCK;
       break;

@@ -14,8 +14,12 @@ void ip_loop_open(lua_State *L);
    stack. [-0, +(0|1), -] */
 enum ip_drive_result ip_loop_drive(lua_State *L, struct ip_runtime *runtime, struct ip_operation *operation);
 
-/* Runs one iteration, which blocks for at most `seconds`. Returns true while calls still wait or entries are
-   ready. [-0, +0, -] */
+/* Makes Ctrl-C end a block, and runs a hook of the host's that has been set before. The hook of a signal that
+   comes later runs after the step. Returns false when it raised an error. [-0, +(0|1), -] */
+bool ip_loop_watch_interrupt(lua_State *L, struct ip_runtime *runtime);
+
+/* Runs one iteration, which blocks for at most `seconds`: after ip_loop_watch_interrupt if it may. Returns
+   true while calls still wait or entries are ready. [-0, +0, -] */
 bool ip_loop_step(lua_State *L, struct ip_runtime *runtime, double seconds);
 
 /* Polls without blocking and without serving, which registers all awaited descriptors with the system.

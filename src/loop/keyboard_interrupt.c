@@ -88,9 +88,7 @@ void ip_keyboard_interrupt_watch(lua_State *L, struct ip_runtime *runtime) {
     install();
     atomic_store(&installing, 0);
   }
-  if (IP_LIKELY(!is_hook_pending(L))) return;
-  atomic_store(&runtime->signalled, 1);
-  (void)uv_async_send(&runtime->handles->wakeup); /* fails on no handle */
+  if (IP_UNLIKELY(is_hook_pending(L))) atomic_store(&runtime->signalled, 1);
 }
 
 /* Restores the host's handler: this code may be unloaded together with the state. */

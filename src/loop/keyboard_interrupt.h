@@ -4,8 +4,9 @@
 
 #include "loop/runtime.h"
 
-/* Makes a SIGINT handler of the host wake this loop, too: at once, when the standalone interpreter's handler
-   has set its hook before. Cheap when the handler is installed already. [-0, +0, -] */
+/* Makes a SIGINT handler of the host wake this loop, too. Sets `signalled` where the standalone interpreter's
+   handler has set its hook before: then the caller does not block until the hook has run. Cheap when the
+   handler is installed already. [-0, +0, -] */
 void ip_keyboard_interrupt_watch(lua_State *L, struct ip_runtime *runtime);
 
 /* Stops waking the loop of this runtime. */

@@ -115,7 +115,7 @@ struct ip_runtime {
   void (*end_task)(lua_State *L, struct ip_runtime *runtime, struct ip_task *task, int status);
   int budget;
   double spin;          /* seconds that the loop polls without sleeping before it blocks */
-  atomic_int signalled; /* set by the signal handler; some systems exchange no smaller type (riscv64) */
+  atomic_int signalled; /* a hook is to run; some systems exchange no smaller type (riscv64) */
   bool main_done;       /* the main thread's operation is DONE: its drive ends before anything else runs */
   bool driving;         /* the loop is being driven */
   bool calling_back;    /* a function of the user that may not suspend runs: the main thread must not drive */

@@ -84,13 +84,13 @@ static bool has_values(lua_State *L, int values) {
   return has;
 }
 
-/* Copies the anchors of the details at `index`, or nil, to those on top of the stack. [-0, +0, -] */
-static void copy_anchors(lua_State *L, int index) {
-  if (lua_isnil(L, index)) return;
-  for (int value = 1; value <= IP_OPERATION_ANCHORS; value++) {
-    lua_getiuservalue(L, index, value);
-    lua_setiuservalue(L, -2, value);
+/* Pops details, or nil, and copies their anchors to the details below. [-1, +0, -] */
+static void move_anchors(lua_State *L) {
+  for (int value = 1; value <= IP_OPERATION_ANCHORS && !lua_isnil(L, -1); value++) {
+    lua_getiuservalue(L, -1, value);
+    lua_setiuservalue(L, -3, value);
   }
+  lua_pop(L, 1);
 }
 
 /* The old details are read after the new ones are made, because a finalizer may have woken the task or made
@@ -102,12 +102,11 @@ void ip_task_make_details(lua_State *L, int index, size_t size, int values) {
   lua_pop(L, 1);
   lua_newuserdatauv(L, size, values);
   ip_task_push_details(L, index);
-  lua_insert(L, -2); /* old, new */
-  copy_anchors(L, lua_gettop(L) - 1);
-  lua_insert(L, -2); /* new, old */
-  bool is_made = has_values(L, values);
-  lua_remove(L, is_made ? -2 : -1);
-  if (is_made) return;
+  if (has_values(L, values)) {
+    lua_remove(L, -2);
+    return;
+  }
+  move_anchors(L);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &details_key);
   lua_pushvalue(L, index);
   lua_pushvalue(L, -3);
@@ -164,12 +163,7 @@ void ip_task_open(lua_State *L, int core) {
   core = lua_absindex(L, core);
   lua_newtable(L);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &tasks_key);
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "k");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &details_key);
+  ip_core_store_weak_table(L, &details_key, "k");
   lua_newuserdatauv(L, 0, 0);
   lua_newtable(L);
   ip_class_functions(L, core, metamethods);

@@ -400,12 +400,7 @@ void ip_listener_open(lua_State *L, int core) {
   core = lua_absindex(L, core);
   ip_class_define(L, core, &definition);
   ip_session_open(L, core);
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "v");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &listeners_key);
+  ip_core_store_weak_table(L, &listeners_key, "v");
 }
 
 void ip_listener_add_internals(lua_State *L, int core) {

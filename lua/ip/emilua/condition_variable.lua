@@ -22,8 +22,8 @@ end
 ---@class emilua.condition_variable
 local methods = {}
 
---- Unlocks the mutex, waits for a notification, and locks the mutex again, also if the wait is interrupted. No
---- other fiber runs between the unlocking and the wait.
+--- Unlocks the mutex, waits for a notification, and locks the mutex again, also if the wait is interrupted or a
+--- deadline ends it. No other fiber runs between the unlocking and the wait.
 ---@param mutex emilua.mutex
 function methods:wait(mutex)
   local condition = condition_of(self, "wait")
@@ -31,7 +31,7 @@ function methods:wait(mutex)
   if not can_suspend() then return condition:wait() end -- which refuses, with the mutex still locked
   semaphore:release()
   local ok, err = pcall(condition.wait, condition)
-  mutexes.lock(semaphore)
+  mutexes.lock_again(semaphore)
   if not ok then error(err, 0) end
 end
 

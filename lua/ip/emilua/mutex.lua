@@ -1,5 +1,6 @@
 --- Emilua's module `mutex`, on a semaphore with one permit.
 
+local core = require("ip.core").fiber
 local errors = require("ip.error")
 local fiber = require("ip.fiber")
 
@@ -24,6 +25,15 @@ end
 --- Takes the permit of a semaphore; interruption is held back.
 function lib.lock(semaphore)
   fiber.shield(semaphore.acquire, semaphore)
+end
+
+--- Takes the permit whatever ends other waits: interruption is held back, and where the deadline of a
+--- with_timeout is over, which ends every wait of this fiber, a fiber without a deadline waits in its place.
+function lib.lock_again(semaphore)
+  local ok, err = pcall(lib.lock, semaphore)
+  if ok then return end
+  if err ~= errors.ETIMEDOUT then error(err, 0) end
+  core.wait_for_end(core.spawn(semaphore.acquire, semaphore))
 end
 
 ---@class emilua.mutex
