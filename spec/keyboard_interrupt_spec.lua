@@ -1,6 +1,7 @@
 -- What is promised about Ctrl-C: it ends a program that is blocked in the library. Everything here runs in processes of
 -- its own.
 local assertions = require "spec.support.assertions"
+local hosts = require "spec.support.hosts"
 local platform = require "spec.support.platform"
 local support = require "spec.support"
 
@@ -168,6 +169,23 @@ describe("Ctrl-C", function()
     assert.is_truthy(output:match("^false\t[^\n]*interrupted!\n$"), output)
     assert.equal(128 + 2, code) -- killed by signal 2
   end)
+
+  local chained = [[
+    package.cpath = package.cpath .. ";" .. os.getenv("LUA_IP_BUILD") .. "/?.so"
+    local install = require "chained_handler"
+  ]]
+
+  hosts.it("chained_handler.so")("runs a handler that was installed between two waits once, and those before it",
+    function()
+      assertions.assert_prints("false\ttrue\n1\n", prologue .. chained .. when_blocked .. [[
+        fiber.sleep(0.001)
+        local runs = install()
+        signal_when_blocked()
+        local ok, err = pcall(sock.receive_string, sock)
+        print(ok, tostring(err):find("interrupted!") ~= nil)
+        print(runs())
+      ]])
+    end)
 
   check("while Lua is busy between two calls works as it does without the library", [[
     pcall(fiber.sleep, 0.001)

@@ -20,21 +20,21 @@ static _Atomic(struct ip_runtime *) watchers[MOST_RUNTIMES];
 static atomic_int handlers_running;
 static atomic_int installing; /* a flag; some systems exchange no smaller type (riscv64) */
 
-/* The host's handler is `hosts[current_host]`. A slot is filled before it becomes current. */
-static struct sigaction hosts[2];
-static atomic_int current_host;
+/* Each of our handlers stands in front of one of the host's, and keeps it for good: a handler that the host
+   installs later may call the one that it has found, which is ours. An entry is filled before its handler is
+   installed. */
+enum { MOST_HANDLERS = 4 };
+static struct sigaction hosts[MOST_HANDLERS];
+static atomic_int hosts_count;
 
-static void call_host(int signal_number, siginfo_t *information, void *machine_context) {
-  const struct sigaction *host = &hosts[atomic_load(&current_host)];
+static void call_host(const struct sigaction *host, int number, siginfo_t *information, void *context) {
   if (host->sa_flags & SA_SIGINFO)
-    host->sa_sigaction(signal_number, information, machine_context);
+    host->sa_sigaction(number, information, context);
   else
-    host->sa_handler(signal_number);
+    host->sa_handler(number);
 }
 
-static void on_interrupt(int signal_number, siginfo_t *information, void *machine_context) {
-  atomic_fetch_add(&handlers_running, 1);
-  call_host(signal_number, information, machine_context);
+static void wake_loops(void) {
   for (size_t i = 0; i < ip_count_of(watchers); i++) {
     struct ip_runtime *runtime = atomic_load(&watchers[i]);
     if (runtime == NULL) continue;
@@ -43,26 +43,71 @@ static void on_interrupt(int signal_number, siginfo_t *information, void *machin
     /* may be called from a signal handler (libuv docs, uv_async_send); fails on no handle */
     (void)uv_async_send(&runtime->handles->wakeup);
   }
+}
+
+static void interrupt(const struct sigaction *host, int number, siginfo_t *information, void *context) {
+  atomic_fetch_add(&handlers_running, 1);
+  call_host(host, number, information, context);
+  wake_loops();
   atomic_fetch_sub(&handlers_running, 1);
 }
+
+static void on_interrupt_0(int number, siginfo_t *information, void *context) {
+  interrupt(&hosts[0], number, information, context);
+}
+
+static void on_interrupt_1(int number, siginfo_t *information, void *context) {
+  interrupt(&hosts[1], number, information, context);
+}
+
+static void on_interrupt_2(int number, siginfo_t *information, void *context) {
+  interrupt(&hosts[2], number, information, context);
+}
+
+static void on_interrupt_3(int number, siginfo_t *information, void *context) {
+  interrupt(&hosts[3], number, information, context);
+}
+
+static void (*const handlers[MOST_HANDLERS])(int, siginfo_t *, void *) = {on_interrupt_0, on_interrupt_1,
+                                                                          on_interrupt_2, on_interrupt_3};
 
 static bool has_handler(const struct sigaction *action) {
   if (action->sa_flags & SA_SIGINFO) return true;
   return action->sa_handler != SIG_DFL && action->sa_handler != SIG_IGN;
 }
 
-static bool is_ours(const struct sigaction *action) {
-  return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == on_interrupt;
+/* Returns what the handler stands in front of if it is ours, or NULL. */
+static const struct sigaction *host_behind(const struct sigaction *action) {
+  if ((action->sa_flags & SA_SIGINFO) == 0) return NULL;
+  for (int i = 0; i < MOST_HANDLERS; i++)
+    if (action->sa_sigaction == handlers[i]) return &hosts[i];
+  return NULL;
 }
 
-/* Installs our handler in front of the current handler. */
+static bool is_same(const struct sigaction *one, const struct sigaction *other) {
+  if (one->sa_flags != other->sa_flags) return false;
+  return one->sa_flags & SA_SIGINFO ? one->sa_sigaction == other->sa_sigaction
+                                    : one->sa_handler == other->sa_handler;
+}
+
+/* Returns the number of the handler of ours that stands in front of `host`; -1: there are too many. */
+static int handler_before(const struct sigaction *host) {
+  int count = atomic_load(&hosts_count);
+  for (int i = 0; i < count; i++)
+    if (is_same(&hosts[i], host)) return i;
+  if (count == MOST_HANDLERS) return -1;
+  hosts[count] = *host;
+  atomic_store(&hosts_count, count + 1);
+  return count;
+}
+
+/* Installs a handler of ours in front of the current handler. */
 static void install(void) {
   struct sigaction action;
-  if (sigaction(SIGINT, NULL, &action) != 0 || !has_handler(&action) || is_ours(&action)) return;
-  int slot = 1 - atomic_load(&current_host);
-  hosts[slot] = action;
-  atomic_store(&current_host, slot);
-  action.sa_sigaction = on_interrupt;
+  if (sigaction(SIGINT, NULL, &action) != 0 || !has_handler(&action) || host_behind(&action) != NULL) return;
+  int number = handler_before(&action);
+  if (number < 0) return;
+  action.sa_sigaction = handlers[number];
   action.sa_flags |= SA_SIGINFO;
   sigaction(SIGINT, &action, NULL); /* cannot fail: the same call has just read the action */
 }
@@ -96,8 +141,8 @@ static void uninstall(void) {
   for (size_t i = 0; i < ip_count_of(watchers); i++)
     if (atomic_load(&watchers[i]) != NULL) return;
   struct sigaction action;
-  if (sigaction(SIGINT, NULL, &action) == 0 && is_ours(&action))
-    sigaction(SIGINT, &hosts[atomic_load(&current_host)], NULL);
+  const struct sigaction *host = sigaction(SIGINT, NULL, &action) == 0 ? host_behind(&action) : NULL;
+  if (host != NULL) sigaction(SIGINT, host, NULL);
 }
 
 void ip_keyboard_interrupt_forget(struct ip_runtime *runtime) {
