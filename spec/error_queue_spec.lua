@@ -259,6 +259,11 @@ local function check(condition, ...)
   for i = 1, words.n do words[i] = tostring(words[i]) end
   error(table.concat(words, " "), 2)
 end
+-- What one socket has learned the next one would know.
+local function forget_mtu()
+  os.execute("ip -4 route flush cache")
+  os.execute("ip -6 route flush cache")
+end
 local buf = ip.byte_span.new(2000)
 ]]
 
@@ -333,6 +338,26 @@ describe("receive_errors behind a router", function()
       end]])
   end))
 
+  it("an error behind the datagrams of a batch keeps its mtu until the next call", with_loop(function()
+    if not client then return pending("network namespaces are not permitted here") end
+    check_program([[
+      for _, kind in ipairs(kinds) do
+        local sock <close> = open(kind)
+        sock:set_option("receive_offload", true)
+        local host = sock.family == "v6" and "::1" or "127.0.0.1"
+        local batch = ip.udp.batch.new(4, 9)
+        for i = 1, 2 do batch:set(i, "x", host, sock.local_port) end
+        sock:send_many(batch)
+        sock:receive(buf) -- the system has joined both, and the other is in this process
+        sock:send_to(("x"):rep(1400), kind.server, 9)
+        ip.fiber.wait_fd(sock.native_handle, "r") -- the error has come: no datagram is left in the system
+        check(sock:receive_many(batch) == 1)
+        local ok, err = pcall(sock.receive_many, sock, batch)
+        check(not ok and err == ip.error.EMSGSIZE and err.mtu == 1300, err, err.mtu)
+        forget_mtu()
+      end]])
+  end))
+
   it("a datagram that the path does not take is EMSGSIZE with the path's mtu", with_loop(function()
     if not client then return pending("network namespaces are not permitted here") end
     check_program([[
@@ -347,7 +372,7 @@ describe("receive_errors behind a router", function()
         check(info.mtu == 1300 and info.error.mtu == 1300 and tostring(info.offender) == kind.router, info.offender)
         check(info.origin == (kind.server:find(":") and "icmp6" or "icmp"), info.origin)
         check(sock:get_option("mtu") == 1300)
-        os.execute("ip route flush cache") -- what this socket has learned the next one would know
+        forget_mtu()
       end]])
   end))
 end)

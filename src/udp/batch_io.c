@@ -40,7 +40,7 @@ static void note_entry(struct ip_batch *batch, size_t index, size_t length, bool
    call. */
 static struct ip_failure end_receiving(struct ip_channel *channel, size_t count, struct ip_failure failure) {
   if (count == 0) return failure;
-  if (failure.code != EAGAIN) channel->deferred_error = failure.code;
+  if (failure.code != EAGAIN) channel->deferred = failure;
   return ip_failure(0);
 }
 
@@ -160,8 +160,8 @@ static struct ip_failure receive_entries(struct ip_channel *channel, struct ip_b
 static struct ip_failure fill(struct ip_channel *channel, struct ip_batch *batch, int flags) {
   size_t count = 0;
   do {
-    struct ip_failure failure = ip_error_queue_failure(channel, channel->deferred_error, 0);
-    channel->deferred_error = 0;
+    struct ip_failure failure = channel->deferred;
+    channel->deferred = ip_failure(0);
     if (IP_LIKELY(failure.code == 0)) failure = receive_entries(channel, batch, flags, &count);
     if (failure.code == EAGAIN) channel->filters_peer = false;
     if (failure.code != 0) return failure;
