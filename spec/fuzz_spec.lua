@@ -13,7 +13,7 @@ end
 
 describe("The fuzzer #slow", function()
   it("calls every public function and reads every property", function()
-    local left, seed, missing = {}, 0, nil
+    local left, seed, missing = {}, 0
     repeat -- what a run plays is a matter of chance: the more runs, the more certain
       seed = seed + 1
       for name, count in run(seed, 1500, "dirty_end"):match("calls: ([^\n]*)"):gmatch("([%w_.:]+) (%d+)") do
