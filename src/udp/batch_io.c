@@ -265,6 +265,16 @@ static void convert_endpoint(const struct ip_channel *channel, struct ip_endpoin
   ip_endpoint_set(endpoint, ip_channel_family(channel), &address, port);
 }
 
+/* Sends one entry, for which sendmmsg(2) would take longer. Returns 1, or a negative errno value. */
+static ssize_t send_alone(const struct ip_channel *channel, const struct ip_batch *batch, size_t index) {
+  size_t sent;
+  struct ip_endpoint peer = batch->peers[index];
+  if (peer.length != 0) convert_endpoint(channel, &peer);
+  const struct ip_endpoint *to = peer.length != 0 ? &peer : NULL;
+  int error = ip_datagram_send(channel->fd, &batch->parts[index], 1, to, 0, &sent);
+  return error != 0 ? -error : 1;
+}
+
 #ifdef __linux__
 
 /* Counts the entries from `first` on that can leave as segments of one message: they have the same size and
@@ -315,6 +325,7 @@ static ssize_t send_some(struct ip_channel *channel, struct ip_batch *batch, siz
   struct ip_endpoint converted[MESSAGES_AT_ONCE];
   size_t starts[MESSAGES_AT_ONCE + 1];
   unsigned count = 0, most = most_at_once(channel);
+  if (first + 1 == end) return send_alone(channel, batch, first);
   for (; first < end && count < most; count++) {
     size_t entries = next_segments(channel, batch, first, end, most_segments);
     struct ip_endpoint *peer = &batch->peers[first];
@@ -351,12 +362,7 @@ static size_t next_segments(struct ip_channel *channel, const struct ip_batch *b
 static ssize_t send_some(struct ip_channel *channel, struct ip_batch *batch, size_t first, size_t end,
                          size_t most_segments) {
   (void)end, (void)most_segments;
-  size_t sent;
-  struct ip_endpoint peer = batch->peers[first];
-  if (peer.length != 0) convert_endpoint(channel, &peer); /* on Linux, the kernel maps v4 addresses */
-  const struct ip_endpoint *to = peer.length != 0 ? &peer : NULL;
-  int error = ip_datagram_send(channel->fd, &batch->parts[first], 1, to, 0, &sent);
-  return error != 0 ? -error : 1;
+  return send_alone(channel, batch, first);
 }
 
 #endif
