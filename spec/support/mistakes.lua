@@ -210,7 +210,8 @@ local others = {
   -- waiting for each other
   "queue.put(1)", "queue.get(condition)", "queue:close() queue:put(1)", "return queue:try_get()",
   "ip.fiber.with_timeout(0, queue.get, queue)", "table.sort({ 1, 2 }, function() queue:get() end)",
-  "ip.fiber.wait_any(ip.fiber.current())", "ip.fiber.wait_any(queue, 1000)", "ip.fiber.wait_any(queue, condition)",
+  "ip.fiber.wait_any(ip.fiber.current())", "ip.fiber.wait_any(queue, 1000)", "ip.fiber.wait_fd(1000, 'r')",
+  "ip.fiber.wait_any(queue, condition)",
   "semaphore.acquire()", "ip.fiber.with_timeout(0, ip.fiber.semaphore(0).hold, ip.fiber.semaphore(0))",
   "group:interrupt() group:spawn(print)", "group:spawn(function() group:join() end) group:join()",
 }

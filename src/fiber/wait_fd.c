@@ -37,8 +37,13 @@ static int push_events(lua_State *L, struct ip_result *result) {
   return 1;
 }
 
+/* Names the descriptor; behind "with_timeout" the number would read as the seconds. */
+static void describe_descriptor(lua_State *L, struct ip_error_detail *detail) {
+  if (!detail->error.of_scope) ip_error_set_subject(L, 1, detail);
+}
+
 static const struct ip_operation_type wait_fd_type = {
-    .name = "wait_fd", .unlinked = on_unlinked, .push_results = push_events};
+    .name = "wait_fd", .unlinked = on_unlinked, .push_results = push_events, .describe = describe_descriptor};
 
 static int start_wait(struct ip_operation *operation, int fd, int events) {
   struct descriptor_wait *wait = malloc(sizeof *wait);

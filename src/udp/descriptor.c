@@ -82,7 +82,7 @@ int ip_socket_assign(lua_State *L) {
   int error = expect_socket(fd, &local);
   if (error == 0 && family != ANY_FAMILY && family != ip_endpoint_family(&local)) error = EINVAL;
   if (error == 0 && ip_socket_holds(runtime, fd)) error = EEXIST;
-  if (error != 0) return ip_error_raise(L, error, "assign");
+  if (error != 0) return ip_error_raise_about(L, error, "assign", descriptor, NULL);
   bool is_v6 = ip_endpoint_family(&local) == AF_INET6;
   struct ip_socket *socket = ip_socket_adopt(L, box, fd, is_v6, "assign");
   error = note_state(&socket->channel, &local, ip_state_pool(L));

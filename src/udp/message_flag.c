@@ -63,8 +63,9 @@ int ip_message_flag_check(lua_State *L, int arg, bool receives, const char *oper
   for (size_t i = 0; i < ip_count_of(message_flags); i++) {
     if (!(flags & message_flags[i].flag)) continue;
     unknown &= ~(lua_Integer)message_flags[i].flag;
-    if (receives ? !message_flags[i].receives : !message_flags[i].sends)
-      ip_error_raise_with_hint(L, ENOTSUP, operation, receives ? "a flag of sends" : "a flag of receives");
+    if (receives ? message_flags[i].receives : message_flags[i].sends) continue;
+    lua_pushstring(L, message_flags[i].name);
+    ip_error_raise_about(L, ENOTSUP, operation, -1, receives ? "a flag of sends" : "a flag of receives");
   }
   ip_argument_check(L, unknown == 0, arg, "not a combination of ip.message_flag values");
   return (int)flags;

@@ -55,10 +55,15 @@ struct option {
 
 /* --- integer options of the system --- */
 
+/* Every option of IPv4 has a brother of IPv6, but not the other way round. [-0, +0, v] */
+IP_NO_RETURN static void refuse_v4(lua_State *L, const char *name) {
+  ip_error_raise_with_hint(L, ENOTSUP, name, "the socket is for IPv4 addresses");
+}
+
 static int get_integer(lua_State *L, const struct ip_socket *socket, int level, int number,
                        const char *name) {
   int value;
-  if (number == NO_OPTION) ip_error_raise(L, ENOTSUP, name);
+  if (number == NO_OPTION) refuse_v4(L, name);
   int error = ip_datagram_get_option(socket->channel.fd, level, number, &value);
   if (error != 0) ip_error_raise(L, error == ENOPROTOOPT ? ENOTSUP : error, name);
   return value;
@@ -66,7 +71,7 @@ static int get_integer(lua_State *L, const struct ip_socket *socket, int level, 
 
 static void set_integer(lua_State *L, const struct ip_socket *socket, int level, int number, const char *name,
                         int value) {
-  if (number == NO_OPTION) ip_error_raise(L, ENOTSUP, name);
+  if (number == NO_OPTION) refuse_v4(L, name);
   int error = ip_datagram_set_option(socket->channel.fd, level, number, value);
   if (error != 0) ip_error_raise(L, error == ENOPROTOOPT ? ENOTSUP : error, name);
 }

@@ -234,8 +234,7 @@ static int look_at_descriptor(lua_State *L, int index) {
 }
 
 static bool confirm_descriptor(lua_State *L, int index, int events) {
-  (void)index;
-  if (events & POLLNVAL) ip_error_raise(L, EBADF, "wait_any");
+  if (events & POLLNVAL) ip_error_raise_about(L, EBADF, "wait_any", index, NULL);
   return true;
 }
 
