@@ -156,7 +156,8 @@ local others = {
   "sock.datagrams()", "sock.send_with(1, print)", "fiber.join()", "ip.error.EAGAIN.togeneric()",
   -- arguments in another order
   "sock:send_to('127.0.0.1', 9, 'x')", "sock:send_to('x', 9, '127.0.0.1')", "ip.udp.bind(53, '127.0.0.1')",
-  "sock:receive(0, buf)", "sock:set_option(true, 'broadcast')", "ip.fiber.with_timeout(print, 1)",
+  "sock:receive(0, buf)", "sock:set_option(true, 'broadcast')", "sock:send_to(1, 'localhost', 9)",
+  "sock:send_to(buf)", "sock:send_message(buf)", "sock:send_message(1, 2)", "ip.fiber.with_timeout(print, 1)",
   "sock:send_message({ address = '127.0.0.1', port = 9 }, 'x')", "batch:set('x', 1)",
   -- sockets that are not open
   "unopened:receive(buf)", "unopened:send('x')", "unopened:send_to('x', '127.0.0.1', 9)",

@@ -365,8 +365,8 @@ static void read_sizes(lua_State *L, struct ip_control *control) {
 /* Checks the arguments (self, data, info[, flags]) except the fields. [-?, +?, e] */
 static void check_call(lua_State *L, const char *operation, struct ip_send_call *call) {
   ip_send_read_call(L, operation, INFO, call);
-  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) ip_argument_check_type(L, INFO, LUA_TTABLE);
   ip_send_read_data(L, operation, call);
+  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) ip_argument_check_type(L, INFO, LUA_TTABLE);
 }
 
 static void set_target(lua_State *L, const char *operation, const struct target *target,
