@@ -4,7 +4,7 @@
 local core = require("ip.core").fiber
 local check = require("ip.check")
 local check_type = check.type
-local text_of, raise = require("ip.core").value_text, require("ip.core").raise_text
+local text_of = require("ip.core").value_text
 
 require("ip.core").own_file()
 
@@ -181,18 +181,13 @@ end
 ---@field step fun(self: ip.fiber.loop, seconds: number?): boolean true while there is something to wait for
 local loop = { events = "r" }
 
-local function check_self(name, self)
-  if getmetatable(self) == "ip.fiber.loop" then return end
-  raise(("calling '%s' on bad self (ip.fiber.loop expected, got %s)"):format(name, text_of(self)))
-end
-
 function loop:timeout()
-  check_self("timeout", self)
+  check.self("timeout", "ip.fiber.loop", self)
   return core.loop_timeout()
 end
 
 function loop:step(seconds)
-  check_self("step", self)
+  check.self("step", "ip.fiber.loop", self)
   if seconds ~= nil then check.seconds(1, "step", seconds) end
   return core.loop_step(seconds)
 end

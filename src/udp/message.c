@@ -259,8 +259,14 @@ static int try_receive_message(lua_State *L) {
 
 /* --- the fields of a send --- */
 
+/* Stack indices of read_control_apart, which has info at INFO, too. */
+enum { OPERATION = 1, CALL = 2, ENTRY = INFO + 1 };
+
 static int field_error(lua_State *L, enum key key, const char *problem) {
-  return ip_argument_error(L, INFO, lua_pushfstring(L, "field '%s': %s", keys[key], problem));
+  problem = lua_pushfstring(L, "field '%s': %s", keys[key], problem);
+  if (!lua_islightuserdata(L, OPERATION)) return ip_argument_error(L, INFO, problem);
+  ip_error_text(L, "bad argument #1 to '%s' (entry %I: %s)", (const char *)lua_touserdata(L, OPERATION),
+                lua_tointeger(L, ENTRY), problem);
 }
 
 static int field_type_error(lua_State *L, enum key key, const char *expected) {
@@ -389,23 +395,22 @@ static void read_control(lua_State *L, const char *operation, struct ip_send_cal
   read_class(L, operation, call);
 }
 
-/* (operation, call, info): reads the fields in a frame of its own, because the functions above expect info at
-   a fixed index. */
+/* (operation, call, info, entry): reads the fields in a frame of its own, because the functions above expect
+   info at a fixed index. */
 static int read_control_apart(lua_State *L) {
-  read_control(L, lua_touserdata(L, 1), lua_touserdata(L, 2));
+  read_control(L, lua_touserdata(L, OPERATION), lua_touserdata(L, CALL));
   return 0;
 }
 
 static const char control_reader_key;
 
-void ip_message_read_control(lua_State *L, const char *operation, struct ip_send_call *call) {
+void ip_message_read_control(lua_State *L, const char *operation, size_t entry, struct ip_send_call *call) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &control_reader_key);
-  lua_insert(L, -2);
   lua_pushlightuserdata(L, (void *)(size_t)operation);
-  lua_insert(L, -2);
   lua_pushlightuserdata(L, call);
-  lua_insert(L, -2);
-  lua_call(L, 3, 0);
+  lua_rotate(L, -4, 3); /* info comes last */
+  lua_pushinteger(L, (lua_Integer)entry);
+  lua_call(L, 4, 0);
 }
 
 static void use_scope(lua_State *L, const char *operation, struct ip_send_call *call) {
