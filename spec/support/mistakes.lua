@@ -174,6 +174,7 @@ local others = {
   "listener:close() session:receive_string()", "listener:close() return listener.local_port",
   "descriptor:close() descriptor:dup()", "descriptor:close() unopened:assign('v4', descriptor)",
   "descriptor:close() ip.fiber.wait_fd(descriptor, 'r')", "descriptor:close() ip.fiber.wait_any(descriptor)",
+  "ip.fiber.spawn(descriptor.close, descriptor) ip.fiber.wait_fd(descriptor, 'r')",
   "unopened:assign('v6', descriptor)", "unopened:assign(sock.native_handle)",
   -- text that is none
   "ip.toendpoint('127.0.0.1')", "ip.toendpoint('localhost:53')", "ip.toendpoint('::1:53')",

@@ -39,8 +39,9 @@ static int push_events(lua_State *L, struct ip_result *result) {
 
 /* Names the descriptor; behind "with_timeout" the number would read as the seconds. */
 static void describe_descriptor(lua_State *L, struct ip_error_detail *detail) {
-  if (detail->error.of_scope) return;
-  lua_pushinteger(L, ip_file_descriptor_argument(L, 1, NULL));
+  int fd = ip_file_descriptor_argument(L, 1, NULL);
+  if (detail->error.of_scope || fd == IP_NO_DESCRIPTOR) return; /* the object was closed meanwhile */
+  lua_pushinteger(L, fd);
   ip_error_set_subject(L, -1, detail);
   lua_pop(L, 1);
 }
