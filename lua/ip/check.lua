@@ -42,11 +42,15 @@ function check.integer(position, name, value, low, high)
   return integer
 end
 
---- Raises unless `self` is of the class. The positions of the other arguments do not count it, as in calls with
---- a colon.
-function check.self(name, class, self)
-  if getmetatable(self) == class then return end
+--- Raises for a method that was called on something else. The positions of its other arguments do not count
+--- `self`, as in calls with a colon.
+function check.bad_self(name, class, self)
   raise(("calling '%s' on bad self (%s expected, got %s)"):format(name, class, text_of(self)))
+end
+
+--- Raises unless `self` is of the class.
+function check.self(name, class, self)
+  if getmetatable(self) ~= class then check.bad_self(name, class, self) end
 end
 
 --- Raises unless `value` is a socket.
