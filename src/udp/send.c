@@ -146,18 +146,20 @@ int ip_send_start(lua_State *L, const struct ip_send_type *type) {
 
 /* --- arguments --- */
 
-static void read_other_data(lua_State *L, const char *operation, struct ip_send_call *call) {
-  ip_argument_data(L, 2, &call->send.data); /* allocates a vector for many parts, and may run a finalizer */
+/* Reading the data may have run a finalizer. [-0, +0, e] */
+static void check_still_open(lua_State *L, const char *operation, const struct ip_send_call *call) {
   if (IP_UNLIKELY(call->box->socket == NULL)) ip_error_raise(L, EBADF, operation);
 }
 
 void ip_send_read_data(lua_State *L, const char *operation, struct ip_send_call *call) {
   const struct ip_runtime *runtime = call->box->socket->watcher.runtime;
   const struct ip_bytes *span = ip_peek_class_of(L, &runtime->core, 2, IP_CLASS_BYTE_SPAN);
-  if (IP_LIKELY(span != NULL))
+  if (IP_LIKELY(span != NULL)) {
     ip_data_set(&call->send.data, span->data, span->length);
-  else
-    read_other_data(L, operation, call);
+    return;
+  }
+  ip_argument_data(L, 2, &call->send.data); /* allocates a vector for many parts */
+  check_still_open(L, operation, call);
 }
 
 /* Checks the data of a call that fails because arguments are missing: of several wrong arguments the first is
@@ -165,10 +167,11 @@ void ip_send_read_data(lua_State *L, const char *operation, struct ip_send_call 
    argument says "no value". [-?, +0, e] */
 static void check_data_alone(lua_State *L, const char *operation, int count, struct ip_send_call *call) {
   lua_settop(L, count);
-  read_other_data(L, operation, call);
+  ip_argument_data(L, 2, &call->send.data);
   lua_pushliteral(L, "");
   lua_replace(L, 2);
   lua_settop(L, count);
+  check_still_open(L, operation, call);
 }
 
 void ip_send_read_call(lua_State *L, const char *operation, int needed, struct ip_send_call *call) {
