@@ -467,12 +467,24 @@ static void describe_message(lua_State *L, struct ip_error_detail *detail) {
   lua_pop(L, 2);
 }
 
+/* The same, and says so where the source cannot send to the endpoint. */
+static void describe_send_message(lua_State *L, struct ip_error_detail *detail) {
+  describe_message(L, detail);
+  if (detail->error.code != EINVAL || detail->address.version == 0) return;
+  struct ip_address source;
+  get_field(L, SOURCE);
+  bool given = ip_address_read(L, -1, &source);
+  lua_pop(L, 1);
+  if (given && ip_address_unmapped(&source).version != ip_address_unmapped(&detail->address).version)
+    detail->hint = "the source is of the other family";
+}
+
 static const struct ip_send_type send_message_type =
-    IP_SEND_TYPE("send_message", read_send_message, describe_message);
+    IP_SEND_TYPE("send_message", read_send_message, describe_send_message);
 static const struct ip_send_type reply_message_type =
     IP_SEND_TYPE("reply_message", read_reply_message, describe_message);
 static const struct ip_send_type try_send_message_type =
-    IP_SEND_TYPE("try_send_message", read_send_message, describe_message);
+    IP_SEND_TYPE("try_send_message", read_send_message, describe_send_message);
 
 /* sock:send_message(data, info[, flags]) -> n: sends `data` with the fields of `info`: address and port
    (absent: the connected peer, else EDESTADDRREQ), source (address to send from; EINVAL unless it is this

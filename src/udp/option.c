@@ -25,6 +25,7 @@
 #include <netinet/in.h>
 #include <netinet/ip.h>
 #include <string.h>
+#include <strings.h>
 
 #ifdef __linux__
 #include <linux/sock_diag.h>
@@ -451,6 +452,30 @@ static bool is_similar(const char *one, const char *other) {
   }
 }
 
+/* Names of C, without their prefix, that differ from the names of the options. */
+static const struct {
+  const char *in_c, *option;
+} names_of_c[] = {
+    {"RCVBUF", "receive_buffer_size"},
+    {"SNDBUF", "send_buffer_size"},
+    {"TTL", "unicast_hops"},
+    {"MULTICAST_TTL", "multicast_hops"},
+    {"MULTICAST_IF", "multicast_interface"},
+    {"TOS", "traffic_class"},
+    {"TCLASS", "traffic_class"},
+    {"ADD_MEMBERSHIP", "join_multicast_group"},
+    {"DROP_MEMBERSHIP", "leave_multicast_group"},
+    {"JOIN_GROUP", "join_multicast_group"},
+    {"LEAVE_GROUP", "leave_multicast_group"},
+    {"DONTROUTE", "do_not_route"},
+    {"MTU_DISCOVER", "path_mtu_discovery"},
+    {"PKTINFO", "receive_packet_info"},
+    {"RECVERR", "receive_errors"},
+    {"RXQ_OVFL", "receive_dropped"},
+    {"GRO", "receive_offload"},
+    {"SEGMENT", "segment_size"},
+};
+
 /* Returns the name of an option that the program may have meant, or NULL; names of C lead to their
    options. */
 static const char *find_similar(const char *name) {
@@ -458,6 +483,8 @@ static const char *find_similar(const char *name) {
   for (size_t i = 0; i < ip_count_of(prefixes); i++)
     if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) name += strlen(prefixes[i]);
   if (*name == '\0') return NULL;
+  for (size_t i = 0; i < ip_count_of(names_of_c); i++)
+    if (strcasecmp(names_of_c[i].in_c, name) == 0) name = names_of_c[i].option;
   for (size_t i = 0; i < ip_count_of(options); i++)
     if (is_similar(options[i].name, name)) return options[i].name;
   return NULL;

@@ -225,19 +225,13 @@ static bool is_for_v6_only(const struct ip_channel *channel) {
 }
 
 void ip_send_describe_endpoint(lua_State *L, int address, int port, struct ip_error_detail *detail) {
-  struct ip_address parsed;
-  const struct ip_address *found = ip_test_class(L, address, IP_CLASS_ADDRESS);
-  if (found == NULL && lua_type(L, address) == LUA_TSTRING) {
-    size_t length;
-    const char *text = lua_tolstring(L, address, &length);
-    if (ip_address_parse(&parsed, text, length) == NULL) found = &parsed;
-  }
-  if (found == NULL) return;
+  struct ip_address found;
+  if (!ip_address_read(L, address, &found)) return;
   const struct ip_socket_box *box = ip_test_class(L, 1, IP_CLASS_SOCKET);
-  if (found->version == 4 && box != NULL && box->socket != NULL && is_for_v6_only(&box->socket->channel))
+  if (found.version == 4 && box != NULL && box->socket != NULL && is_for_v6_only(&box->socket->channel))
     detail->hint = "the socket is for IPv6 addresses only";
   lua_Integer number = lua_tointeger(L, port);
-  ip_error_set_endpoint(detail, found, (uint16_t)number);
+  ip_error_set_endpoint(detail, &found, (uint16_t)number);
   detail->error.to_port_0 = number == 0;
 }
 

@@ -65,6 +65,15 @@ static void parse_argument(lua_State *L, int arg, struct ip_address *address) {
   if (message != NULL) ip_argument_error(L, arg, ip_address_push_problem(L, arg, message));
 }
 
+bool ip_address_read(lua_State *L, int index, struct ip_address *address) {
+  const struct ip_address *object = ip_test_class(L, index, IP_CLASS_ADDRESS);
+  if (object != NULL) *address = *object;
+  if (object != NULL || lua_type(L, index) != LUA_TSTRING) return object != NULL;
+  size_t length;
+  const char *text = lua_tolstring(L, index, &length);
+  return ip_address_parse(address, text, length) == NULL;
+}
+
 void ip_address_argument(lua_State *L, int arg, struct ip_address *address) {
   const struct ip_address *object = ip_test_class(L, arg, IP_CLASS_ADDRESS);
   if (object != NULL) {
