@@ -337,7 +337,10 @@ describe("what travels beside the entries of a batch", function()
     assert_bad_method_argument(2, batch, "info", 1, 5)
     assert_bad_method_argument(1, batch, "info", 2)
     batch:set(1, "x", "127.0.0.1", sock.local_port, { hops = 256 })
-    assert_message("field 'hops': 256 is outside 1..255", sock.send_many, sock, batch)
+    for _, method in ipairs { "send_many", "try_send_many" } do
+      local problem = ("bad argument #1 to '%s' (entry 1: field 'hops': 256 is outside 1..255)"):format(method)
+      assert_message(problem, sock[method], sock, batch)
+    end
     batch:set(1, "x", nil, nil, { hops = 5 })
     assert.equal(ip.error.EDESTADDRREQ, error_of(sock.send_many, sock, batch))
   end))

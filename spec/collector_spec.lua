@@ -350,6 +350,24 @@ describe("a finalizer that closes the socket in use", function()
     finish()
   ]])
 
+  check("a send that lacks arguments", [[
+    local parts = {}
+    for i = 1, 200 do parts[i] = "x" end
+    local address = ip.address.loopback_v4()
+    for i = 1, 2000 do
+      for _, data in ipairs { "x", parts } do
+        for _, method in ipairs { "send_to", "send_message" } do
+          local sock = open()
+          local send = sock[method]
+          closes_later(sock)
+          local ok, err = pcall(send, sock, data, method == "send_to" and address or nil)
+          assert(not ok and (err == ip.error.EBADF or err:find("expected, got n", 1, true)), err)
+        end
+      end
+    end
+    finish()
+  ]])
+
   check("a receive that waits", [[
     wait_often(function(sock) try(sock.receive_from, sock, buffer) end)
     finish()

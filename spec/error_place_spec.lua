@@ -25,7 +25,8 @@ describe("the place of an error", function()
     ok, err = pcall(call)
     assert.is_false(ok)
     assert.equal(place, err.where)
-    assert.equal(place .. ": receive: operation not supported on socket (ENOTSUP): a flag of sends", tostring(err))
+    assert.equal(place .. ": receive 'more': operation not supported on socket (ENOTSUP): a flag of sends",
+      tostring(err))
   end))
 
   it("is the line of the pcall where that calls the method itself", with_loop(function()
@@ -65,7 +66,7 @@ describe("the place of an error", function()
     local err = error_of(failed.join, failed)
     assert.equal(errors.EBADF, err)
     assert.is_nil(err.where)
-    assert.equal("wait_fd: bad file descriptor (EBADF)", tostring(err))
+    assert.equal("wait_fd '1048576': bad file descriptor (EBADF)", tostring(err))
   end))
 
   it("is noted where a fiber raised it, and survives join and run", on_main(function()
@@ -118,7 +119,7 @@ describe("the place of an error", function()
         assert.equal(("made up %d:1"):format(i), last.where)
       end
       assert.is_nil(first.where)
-      assert.equal("wait_fd: bad file descriptor (EBADF)", tostring(first))
+      assert.equal("wait_fd '1048576': bad file descriptor (EBADF)", tostring(first))
     end))
 end)
 

@@ -84,7 +84,7 @@ describe("wait_any", function()
       assertions.assert_bad_argument(2, nil, wait_any, queue, value)
       assertions.assert_bad_argument(nil, nil, wait_any, { queue, value })
     end
-    assertions.assert_bad_argument(1, "source expected", wait_any)
+    assertions.assert_bad_argument(1, "ip.file_descriptor or integer expected, got no value", wait_any)
     assertions.assert_bad_argument(1, "empty", wait_any, {})
     assertions.assert_bad_argument(1, "source 2: socket", wait_any, { queue, "x" })
   end))

@@ -465,10 +465,10 @@ describe("receive_loop", function()
 
   it("raises when the callback returns anything else", with_loop(function()
     local sock, client = receiver()
-    for _, value in ipairs { "text", 17, true, false } do
+    for got, value in pairs { ["string 'text'"] = "text", ["number 17"] = 17, ["boolean false"] = false } do
       client:send("x")
       local message = error_of(sock.receive_loop, sock, function() return value end)
-      assert.is_truthy(message:find("may return a byte_span or nil, not " .. type(value), 1, true), message)
+      assert.is_truthy(message:find("may return a byte_span or nil, not " .. got, 1, true), message)
     end
     sock:close()
     client:close()

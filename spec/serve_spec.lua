@@ -138,9 +138,9 @@ describe("serve", function()
   it("raises when the handler returns anything else, and names what that was", with_loop(function()
     local sock, client = receiver()
     for _, case in ipairs {
-      { 17, "serve: its handler may return data or nil, not number" },
-      { true, "not boolean" }, { false, "not boolean" }, { print, "not function" }, { sock, "not userdata" },
-      { { "a", 17 }, "part 2 of its sequence is number" }, { { a = 1 }, "a table with other keys" },
+      { 17, "serve: its handler may return data or nil, not number 17" },
+      { true, "not boolean true" }, { false, "not boolean false" }, { print, "not function" }, { sock, "not ip.udp.socket" },
+      { { "a", 17 }, "part 2 of its sequence is number 17" }, { { a = 1 }, "a table with other keys" },
     } do
       client:send("x")
       local message = error_of(sock.serve, sock, function() return case[1] end)

@@ -306,6 +306,27 @@ describe("a socket for v6 only", function()
   end))
 end)
 
+describe("of several wrong arguments", function()
+  it("before the flags a send names the first, also where others are missing", with_loop(function()
+    local sock <close> = bound()
+    for _, method in ipairs { "send_to", "try_send_to", "send_message", "try_send_message", "reply_message" } do
+      for _, arguments in ipairs { { 1 }, { 1, 2 }, { 1, "localhost" }, { 1, true, method:find("_to") and 9 } } do
+        local message = error_of(call_method, sock, method, table.unpack(arguments))
+        assert.matches("bad argument #1 to '" .. method .. "' %(string, .* got number 1%)", message)
+      end
+    end
+  end))
+
+  it("that is the missing one after data of many parts", with_loop(function()
+    local sock <close> = bound()
+    local parts = {}
+    for i = 1, 17 do parts[i] = "x" end
+    assert.matches("#2 to 'send_to' %(.* got no value", error_of(call_method, sock, "send_to", parts))
+    assert.matches("#3 to 'send_to' %(.* got no value", error_of(call_method, sock, "send_to", parts, "::1"))
+    assert.matches("#2 to 'send_message' %(.* got no value", error_of(call_method, sock, "send_message", parts))
+  end))
+end)
+
 describe("a table as data", function()
   it("with keys but no sequence is a bad argument and sends nothing", with_loop(function()
     local a, b = pair()

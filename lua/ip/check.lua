@@ -42,11 +42,20 @@ function check.integer(position, name, value, low, high)
   return integer
 end
 
---- Raises unless `value` is a socket. The positions of the other arguments do not count it, as in calls with
---- a colon.
+--- Raises for a method that was called on something else. The positions of its other arguments do not count
+--- `self`, as in calls with a colon.
+function check.bad_self(name, class, self)
+  raise(("calling '%s' on bad self (%s expected, got %s)"):format(name, class, text_of(self)))
+end
+
+--- Raises unless `self` is of the class.
+function check.self(name, class, self)
+  if getmetatable(self) ~= class then check.bad_self(name, class, self) end
+end
+
+--- Raises unless `value` is a socket.
 function check.socket(name, value)
-  if getmetatable(value) == "ip.udp.socket" then return end
-  raise(("calling '%s' on bad self (ip.udp.socket expected, got %s)"):format(name, text_of(value)))
+  check.self(name, "ip.udp.socket", value)
 end
 
 --- Returns the ip.address of an addr argument (an ip.address or text).

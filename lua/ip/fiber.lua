@@ -4,6 +4,7 @@
 local core = require("ip.core").fiber
 local check = require("ip.check")
 local check_type = check.type
+local text_of = require("ip.core").value_text
 
 require("ip.core").own_file()
 
@@ -180,11 +181,13 @@ end
 ---@field step fun(self: ip.fiber.loop, seconds: number?): boolean true while there is something to wait for
 local loop = { events = "r" }
 
-function loop:timeout() -- luacheck: ignore self
+function loop:timeout()
+  check.self("timeout", "ip.fiber.loop", self)
   return core.loop_timeout()
 end
 
-function loop:step(seconds) -- luacheck: ignore self
+function loop:step(seconds)
+  check.self("step", "ip.fiber.loop", self)
   if seconds ~= nil then check.seconds(1, "step", seconds) end
   return core.loop_step(seconds)
 end
@@ -206,7 +209,8 @@ fiber.loop = setmetatable({}, {
     if name == "spin" then
       local problem = core.loop_set_spin(value)
       if problem ~= nil then
-        error(("property 'spin' of ip.fiber.loop: %s, got %s"):format(problem, tostring(value)), 2)
+        local got = value == nil and "nil" or text_of(value)
+        error(("property 'spin' of ip.fiber.loop: %s, got %s"):format(problem, got), 2)
       end
       return
     end

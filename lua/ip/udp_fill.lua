@@ -72,6 +72,7 @@ end
 ---@param fill fun(span: byte_span)
 ---@return integer n bytes sent
 function udp_fill.session_send_with(session, length, fill)
+  check.self("send_with", "ip.udp.session", session)
   prepare_session(session)
   length = check.integer(1, "send_with", length, 0, LARGEST)
   check.type(2, "send_with", "function", fill)

@@ -5,7 +5,7 @@ local core = require("ip.core")
 local check = require("ip.check")
 local loop_config = require("ip.udp_loop_config")
 local check_loop, new_loop, receive = core.check_loop, core.new_loop, core.loop_receive
-local new_iterator = core.loop_iterator
+local new_iterator, text_of = core.loop_iterator, core.value_text
 
 core.own_file()
 
@@ -56,7 +56,7 @@ function udp_loop.receive_loop(sock, callback, config)
       local replacement = callback(data, address, port, truncated)
       if replacement ~= nil then
         if getmetatable(replacement) ~= "byte_span" then
-          error(("receive_loop: its callback may return a byte_span or nil, not %s"):format(type(replacement)), 2)
+          error(("receive_loop: its callback may return a byte_span or nil, not %s"):format(text_of(replacement)), 2)
         end
         span, usable = replacement, loop_config.usable(replacement, capacity)
       end

@@ -64,7 +64,7 @@ local function find_problem(config, tests)
   end
   local buffer, capacity = config.buffer, config.capacity
   if buffer ~= nil and capacity ~= nil and capacity > buffer.capacity then
-    return "option 'capacity': more than the buffer's"
+    return ("option 'capacity': at most the buffer's %d expected, got %d"):format(buffer.capacity, capacity)
   end
 end
 

@@ -26,7 +26,10 @@ static lua_Integer check_integer(lua_State *L, int arg) {
 lua_Integer ip_argument_convert_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high) {
   lua_Integer value = check_integer(L, arg);
   if (IP_LIKELY(value >= low && value <= high)) return value;
-  return ip_argument_error(L, arg, lua_pushfstring(L, "%I is outside %I..%I", value, low, high));
+  return ip_argument_error(L, arg,
+                           high == LUA_MAXINTEGER
+                               ? lua_pushfstring(L, "%I is less than %I", value, low)
+                               : lua_pushfstring(L, "%I is outside %I..%I", value, low, high));
 }
 
 lua_Integer ip_argument_optional_integer(lua_State *L, int arg, lua_Integer low, lua_Integer high,

@@ -11,6 +11,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <netdb.h>
+#include <stdio.h>
 #include <string.h>
 #include <uv.h>
 
@@ -197,6 +198,12 @@ void ip_error_set_subject(lua_State *L, int arg, struct ip_error_detail *detail)
     ip_address_format(address, detail->subject);
     return;
   }
+  int is_integer = 0;
+  lua_Integer number = lua_type(L, arg) == LUA_TNUMBER ? lua_tointegerx(L, arg, &is_integer) : 0;
+  if (is_integer) {
+    (void)snprintf(detail->subject, sizeof detail->subject, LUA_INTEGER_FMT, number);
+    return;
+  }
   size_t length;
   const char *name = lua_type(L, arg) == LUA_TSTRING ? lua_tolstring(L, arg, &length) : NULL;
   if (name == NULL || length >= sizeof detail->subject) return;
@@ -207,6 +214,7 @@ void ip_error_set_subject(lua_State *L, int arg, struct ip_error_detail *detail)
 
 static struct ip_error_detail *push_about(lua_State *L, int code, const char *operation, int arg,
                                           const char *hint) {
+  if (arg != 0) arg = lua_absindex(L, arg); /* the detail comes on top */
   struct ip_error_detail *detail = ip_error_push_detail(L, IP_ERROR_SYSTEM, code, operation);
   if (arg != 0) ip_error_set_subject(L, arg, detail);
   detail->hint = hint;

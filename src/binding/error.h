@@ -67,8 +67,8 @@ struct ip_error_detail *ip_error_push_detail(lua_State *L, enum ip_error_categor
 /* Sets the endpoint that the call had. */
 void ip_error_set_endpoint(struct ip_error_detail *detail, const struct ip_address *address, uint16_t port);
 
-/* Sets what the error is about, if the value at `arg` is an address or a name that a message can show.
-   [-0, +0, -] */
+/* Sets what the error is about, if the value at `arg` is an address, an integer or a name that a message can
+   show. [-0, +0, -] */
 void ip_error_set_subject(lua_State *L, int arg, struct ip_error_detail *detail);
 
 /* Also drops the hint, which is about that endpoint. */
@@ -84,7 +84,7 @@ IP_NO_RETURN int ip_error_raise(lua_State *L, int code, const char *operation);
 /* The same with a hint: static text that says more about the mistake than the code does. [-0, +0, v] */
 IP_NO_RETURN int ip_error_raise_with_hint(lua_State *L, int code, const char *operation, const char *hint);
 
-/* The same for a call about the name or the address at `arg`, which may be any other value, too.
+/* The same for a call about the name, the integer or the address at `arg`, which may be any other value, too.
    [-0, +0, v] */
 IP_NO_RETURN int ip_error_raise_about(lua_State *L, int code, const char *operation, int arg,
                                       const char *hint);

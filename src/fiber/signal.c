@@ -179,7 +179,7 @@ static int check_signal(lua_State *L, int arg) {
   const char *name = ip_argument_string(L, arg, &length);
   for (size_t i = 0; i < ip_count_of(names); i++)
     if (strlen(names[i].name) == length && memcmp(names[i].name, name, length) == 0) return names[i].number;
-  ip_argument_error(L, arg, lua_pushfstring(L, "unknown signal '%s'", name));
+  ip_argument_error(L, arg, lua_pushfstring(L, "unknown signal '%s'; a name is like 'SIGTERM'", name));
   return 0;
 }
 
@@ -201,7 +201,8 @@ static uint32_t catch_all(lua_State *L, struct signals *signals) {
     set |= bit_of(check_signal(L, arg));
   for (int arg = 1; arg <= lua_gettop(L); arg++) {
     int error = catch_signal(signals, check_signal(L, arg));
-    if (error != 0) ip_error_raise(L, error, wait_signal_type.name);
+    const char *hint = error == EINVAL ? "no program can catch it" : NULL;
+    if (error != 0) ip_error_raise_about(L, error, wait_signal_type.name, arg, hint);
   }
   return set;
 }

@@ -37,8 +37,17 @@ static int push_events(lua_State *L, struct ip_result *result) {
   return 1;
 }
 
+/* Names the descriptor; behind "with_timeout" the number would read as the seconds. */
+static void describe_descriptor(lua_State *L, struct ip_error_detail *detail) {
+  int fd = ip_file_descriptor_argument(L, 1, NULL);
+  if (detail->error.of_scope || fd == IP_NO_DESCRIPTOR) return; /* the object was closed meanwhile */
+  lua_pushinteger(L, fd);
+  ip_error_set_subject(L, -1, detail);
+  lua_pop(L, 1);
+}
+
 static const struct ip_operation_type wait_fd_type = {
-    .name = "wait_fd", .unlinked = on_unlinked, .push_results = push_events};
+    .name = "wait_fd", .unlinked = on_unlinked, .push_results = push_events, .describe = describe_descriptor};
 
 static int start_wait(struct ip_operation *operation, int fd, int events) {
   struct descriptor_wait *wait = malloc(sizeof *wait);
@@ -68,7 +77,7 @@ static int fiber_wait_fd(lua_State *L) {
   static const char *const names[] = {"r", "w", "rw", NULL};
   static const int masks[] = {UV_READABLE, UV_WRITABLE, UV_READABLE | UV_WRITABLE};
   struct ip_runtime *runtime = ip_runtime(L);
-  int fd = ip_file_descriptor_argument(L, 1, NULL);
+  int fd = ip_file_descriptor_argument(L, 1, wait_fd_type.name);
   int events = masks[ip_argument_choice(L, 2, names)];
   ip_operation_check(L, runtime, &wait_fd_type);
   open_set(L, runtime);

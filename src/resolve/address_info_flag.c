@@ -54,10 +54,16 @@ static int of_names(const struct flag *flag) {
   return flag->names;
 }
 
+static int refuse(lua_State *L, int arg, lua_Integer given) {
+  return ip_argument_error(L, arg,
+                           lua_pushfstring(L, "%I is no combination of ip.address_info_flag values", given));
+}
+
 static int check(lua_State *L, int arg, int (*value_of)(const struct flag *flag), const char *function) {
   if (!lua_isnoneornil(L, arg) && lua_type(L, arg) != LUA_TNUMBER)
     ip_argument_type_error(L, arg, "ip.address_info_flag value");
-  lua_Integer given = ip_argument_optional_integer(L, arg, 0, INT_MAX, 0);
+  lua_Integer given = ip_argument_optional_integer(L, arg, LUA_MININTEGER, LUA_MAXINTEGER, 0);
+  if (given < 0) return refuse(L, arg, given);
   lua_Integer unknown = given;
   int result = 0;
   for (size_t i = 0; i < ip_count_of(flags); i++) {
@@ -69,8 +75,7 @@ static int check(lua_State *L, int arg, int (*value_of)(const struct flag *flag)
       ip_argument_error(L, arg, lua_pushfstring(L, "%s has no flag '%s'", function, flags[i].name));
     result |= value;
   }
-  ip_argument_check(L, unknown == 0, arg, "not a combination of ip.address_info_flag values");
-  return result;
+  return unknown == 0 ? result : refuse(L, arg, given);
 }
 
 int ip_address_info_flag_check_addresses(lua_State *L, int arg) {

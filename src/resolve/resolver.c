@@ -179,9 +179,9 @@ static bool try_at_once(struct ip_lookup *lookup, const struct question *questio
   return *status != UV_EAI_NONAME || (question->hints.ai_flags & AI_NUMERICHOST) != 0;
 }
 
-/* Names the host that was looked up. */
+/* Names the host that was looked up, or the service if that is at fault. */
 static void describe_host(lua_State *L, struct ip_error_detail *detail) {
-  ip_error_set_subject(L, 1, detail);
+  ip_error_set_subject(L, detail->error.code == EAI_SERVICE ? 2 : 1, detail);
 }
 
 static int look_up_addresses(lua_State *L, const struct ip_operation_type *type, int family) {

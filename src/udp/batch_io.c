@@ -436,7 +436,7 @@ static struct ip_failure send_entry(lua_State *L, struct batch_send *whole, size
     lua_getiuservalue(L, BATCH, IP_BATCH_INFOS);
     lua_rawgeti(L, -1, (lua_Integer)index + 1);
     lua_remove(L, -2);
-    ip_message_read_control(L, whole->operation, &call);
+    ip_message_read_control(L, whole->operation, index + 1, &call);
     if (box->socket != socket) return ip_failure(EBADF); /* a finalizer has closed it */
   }
   int error = ip_send_path_use_scope(send);

@@ -54,6 +54,11 @@ static int check_arguments(lua_State *L, int *descriptor) {
   return ip_socket_check_family(L, 2) ? AF_INET6 : AF_INET;
 }
 
+IP_NO_RETURN static void refuse(lua_State *L, int fd, int error, const char *hint) {
+  lua_pushinteger(L, fd);
+  ip_error_raise_about(L, error, "assign", -1, hint);
+}
+
 /* Who bound the socket cannot be asked: it keeps its port when it is disconnected. */
 static int note_state(struct ip_channel *channel, const struct ip_endpoint *local,
                       struct ip_buffer_pool *pool) {
@@ -77,12 +82,15 @@ int ip_socket_assign(lua_State *L) {
   int family = check_arguments(L, &descriptor);
   int fd = ip_file_descriptor_argument(L, descriptor, "assign");
   ip_runtime_check(L, runtime);
-  if (box->socket != NULL) return ip_error_raise(L, EALREADY, "assign");
+  if (box->socket != NULL)
+    return ip_error_raise_with_hint(L, EALREADY, "assign", "the socket is open already");
   struct ip_endpoint local;
   int error = expect_socket(fd, &local);
-  if (error == 0 && family != ANY_FAMILY && family != ip_endpoint_family(&local)) error = EINVAL;
-  if (error == 0 && ip_socket_holds(runtime, fd)) error = EEXIST;
-  if (error != 0) return ip_error_raise(L, error, "assign");
+  if (error != 0) refuse(L, fd, error, error == EINVAL ? "it is no UDP socket over IPv4 or IPv6" : NULL);
+  if (family != ANY_FAMILY && family != ip_endpoint_family(&local))
+    refuse(L, fd, EINVAL,
+           family == AF_INET ? "the socket is for IPv6 addresses" : "the socket is for IPv4 addresses");
+  if (ip_socket_holds(runtime, fd)) refuse(L, fd, EEXIST, "another open socket has it");
   bool is_v6 = ip_endpoint_family(&local) == AF_INET6;
   struct ip_socket *socket = ip_socket_adopt(L, box, fd, is_v6, "assign");
   error = note_state(&socket->channel, &local, ip_state_pool(L));

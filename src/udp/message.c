@@ -259,8 +259,14 @@ static int try_receive_message(lua_State *L) {
 
 /* --- the fields of a send --- */
 
+/* Stack indices of read_control_apart, which has info at INFO, too. */
+enum { OPERATION = 1, CALL = 2, ENTRY = INFO + 1 };
+
 static int field_error(lua_State *L, enum key key, const char *problem) {
-  return ip_argument_error(L, INFO, lua_pushfstring(L, "field '%s': %s", keys[key], problem));
+  problem = lua_pushfstring(L, "field '%s': %s", keys[key], problem);
+  if (!lua_islightuserdata(L, OPERATION)) return ip_argument_error(L, INFO, problem);
+  ip_error_text(L, "bad argument #1 to '%s' (entry %I: %s)", (const char *)lua_touserdata(L, OPERATION),
+                lua_tointeger(L, ENTRY), problem);
 }
 
 static int field_type_error(lua_State *L, enum key key, const char *expected) {
@@ -365,8 +371,8 @@ static void read_sizes(lua_State *L, struct ip_control *control) {
 /* Checks the arguments (self, data, info[, flags]) except the fields. [-?, +?, e] */
 static void check_call(lua_State *L, const char *operation, struct ip_send_call *call) {
   ip_send_read_call(L, operation, INFO, call);
-  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) ip_argument_check_type(L, INFO, LUA_TTABLE);
   ip_send_read_data(L, operation, call);
+  if (IP_UNLIKELY(lua_type(L, INFO) != LUA_TTABLE)) ip_argument_check_type(L, INFO, LUA_TTABLE);
 }
 
 static void set_target(lua_State *L, const char *operation, const struct target *target,
@@ -389,23 +395,22 @@ static void read_control(lua_State *L, const char *operation, struct ip_send_cal
   read_class(L, operation, call);
 }
 
-/* (operation, call, info): reads the fields in a frame of its own, because the functions above expect info at
-   a fixed index. */
+/* (operation, call, info, entry): reads the fields in a frame of its own, because the functions above expect
+   info at a fixed index. */
 static int read_control_apart(lua_State *L) {
-  read_control(L, lua_touserdata(L, 1), lua_touserdata(L, 2));
+  read_control(L, lua_touserdata(L, OPERATION), lua_touserdata(L, CALL));
   return 0;
 }
 
 static const char control_reader_key;
 
-void ip_message_read_control(lua_State *L, const char *operation, struct ip_send_call *call) {
+void ip_message_read_control(lua_State *L, const char *operation, size_t entry, struct ip_send_call *call) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &control_reader_key);
-  lua_insert(L, -2);
   lua_pushlightuserdata(L, (void *)(size_t)operation);
-  lua_insert(L, -2);
   lua_pushlightuserdata(L, call);
-  lua_insert(L, -2);
-  lua_call(L, 3, 0);
+  lua_rotate(L, -4, 3); /* info comes last */
+  lua_pushinteger(L, (lua_Integer)entry);
+  lua_call(L, 4, 0);
 }
 
 static void use_scope(lua_State *L, const char *operation, struct ip_send_call *call) {
@@ -462,12 +467,24 @@ static void describe_message(lua_State *L, struct ip_error_detail *detail) {
   lua_pop(L, 2);
 }
 
+/* The same, and says so where the source cannot send to the endpoint. */
+static void describe_send_message(lua_State *L, struct ip_error_detail *detail) {
+  describe_message(L, detail);
+  if (detail->error.code != EINVAL || detail->address.version == 0) return;
+  struct ip_address source;
+  get_field(L, SOURCE);
+  bool given = ip_address_read(L, -1, &source);
+  lua_pop(L, 1);
+  if (given && ip_address_unmapped(&source).version != ip_address_unmapped(&detail->address).version)
+    detail->hint = "the source is of the other family";
+}
+
 static const struct ip_send_type send_message_type =
-    IP_SEND_TYPE("send_message", read_send_message, describe_message);
+    IP_SEND_TYPE("send_message", read_send_message, describe_send_message);
 static const struct ip_send_type reply_message_type =
     IP_SEND_TYPE("reply_message", read_reply_message, describe_message);
 static const struct ip_send_type try_send_message_type =
-    IP_SEND_TYPE("try_send_message", read_send_message, describe_message);
+    IP_SEND_TYPE("try_send_message", read_send_message, describe_send_message);
 
 /* sock:send_message(data, info[, flags]) -> n: sends `data` with the fields of `info`: address and port
    (absent: the connected peer, else EDESTADDRREQ), source (address to send from; EINVAL unless it is this

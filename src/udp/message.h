@@ -18,8 +18,9 @@ void ip_message_fill_info(lua_State *L, const struct ip_control *control, bool t
    `known`. [-1, +(0|1), m] */
 void ip_message_set_peer(lua_State *L, bool known, uint16_t port);
 
-/* Pops an info table and reads its fields except the destination. [-1, +0, e] */
-void ip_message_read_control(lua_State *L, const char *operation, struct ip_send_call *call);
+/* Pops the info table of an entry of the batch that is the call's first argument, and reads its fields except
+   the destination. [-1, +0, e] */
+void ip_message_read_control(lua_State *L, const char *operation, size_t entry, struct ip_send_call *call);
 
 /* Stores the function that ip_message_read_control calls in the registry (core at stack index `core`).
    [-0, +0, m] */

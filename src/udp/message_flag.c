@@ -55,17 +55,23 @@ void ip_message_flag_push(lua_State *L, int core) {
   lua_setmetatable(L, -2);
 }
 
+static int refuse(lua_State *L, int arg, lua_Integer flags) {
+  return ip_argument_error(L, arg,
+                           lua_pushfstring(L, "%I is no combination of ip.message_flag values", flags));
+}
+
 /* Linux ignores the flags of the other direction; this library refuses them. */
 int ip_message_flag_check(lua_State *L, int arg, bool receives, const char *operation) {
   if (lua_type(L, arg) != LUA_TNUMBER) ip_argument_type_error(L, arg, "ip.message_flag value");
-  lua_Integer flags = ip_argument_integer(L, arg, 0, INT_MAX);
+  lua_Integer flags = ip_argument_integer(L, arg, LUA_MININTEGER, LUA_MAXINTEGER);
+  if (flags < 0) return refuse(L, arg, flags);
   lua_Integer unknown = flags;
   for (size_t i = 0; i < ip_count_of(message_flags); i++) {
     if (!(flags & message_flags[i].flag)) continue;
     unknown &= ~(lua_Integer)message_flags[i].flag;
-    if (receives ? !message_flags[i].receives : !message_flags[i].sends)
-      ip_error_raise_with_hint(L, ENOTSUP, operation, receives ? "a flag of sends" : "a flag of receives");
+    if (receives ? message_flags[i].receives : message_flags[i].sends) continue;
+    lua_pushstring(L, message_flags[i].name);
+    ip_error_raise_about(L, ENOTSUP, operation, -1, receives ? "a flag of sends" : "a flag of receives");
   }
-  ip_argument_check(L, unknown == 0, arg, "not a combination of ip.message_flag values");
-  return (int)flags;
+  return unknown == 0 ? (int)flags : refuse(L, arg, flags);
 }

@@ -35,24 +35,27 @@ struct membership {
   struct ip_endpoint group, source;
 };
 
-/* Returns the family that the socket needs for an address. Raises EAFNOSUPPORT, like bind, if the socket's
-   family does not include it. [-0, +0, e] */
-static int check_family(lua_State *L, const struct ip_channel *channel, struct ip_address *address,
+/* Returns the family that the socket needs for the address at `arg`. Raises EAFNOSUPPORT, like bind, if the
+   socket's family does not include it. [-0, +0, e] */
+static int check_family(lua_State *L, const struct ip_channel *channel, int arg, struct ip_address *address,
                         const char *name) {
   if (!channel->is_v6 && address->version == 6)
-    ip_error_raise_with_hint(L, EAFNOSUPPORT, name, "the socket is for IPv4 addresses");
+    ip_error_raise_about(L, EAFNOSUPPORT, name, arg, "the socket is for IPv4 addresses");
   if (!channel->is_v6) return AF_INET;
   *address = ip_address_unmapped(address);
   if (address->version == 6) return AF_INET6;
-  if (!is_dual_stack(L, channel, name)) ip_error_raise(L, EAFNOSUPPORT, name);
+  if (!is_dual_stack(L, channel, name))
+    ip_error_raise_about(L, EAFNOSUPPORT, name, arg, "the socket is for IPv6 addresses only");
   return AF_INET;
 }
 
-/* Uses the scope of an address as the interface; raises EINVAL if the interface argument is another one.
-   [-0, +0, e] */
-static void use_scope(lua_State *L, struct membership *membership, uint32_t scope_id, const char *name) {
+/* Uses the scope of the address at `arg` as the interface; raises EINVAL if the interface argument is another
+   one. [-0, +0, e] */
+static void use_scope(lua_State *L, struct membership *membership, int arg, uint32_t scope_id,
+                      const char *name) {
   if (scope_id == 0) return;
-  if (membership->index != 0 && membership->index != scope_id) ip_error_raise(L, EINVAL, name);
+  if (membership->index != 0 && membership->index != scope_id)
+    ip_error_raise_about(L, EINVAL, name, arg, "the scope is another interface");
   membership->index = scope_id;
 }
 
@@ -65,12 +68,13 @@ static void check_membership(lua_State *L, const struct ip_channel *channel, boo
   if (has_source) ip_address_argument(L, 4, &source);
   ip_interface_optional_argument(L, has_source ? 5 : 4, name, &interface);
   membership->index = interface.index;
-  membership->family = check_family(L, channel, &group, name);
-  use_scope(L, membership, group.scope_id, name);
+  membership->family = check_family(L, channel, 3, &group, name);
+  use_scope(L, membership, 3, group.scope_id, name);
   ip_endpoint_set(&membership->group, membership->family, &group, 0);
   if (!has_source) return;
-  if (check_family(L, channel, &source, name) != membership->family) ip_error_raise(L, EINVAL, name);
-  use_scope(L, membership, source.scope_id, name);
+  if (check_family(L, channel, 4, &source, name) != membership->family)
+    ip_error_raise_about(L, EINVAL, name, 4, "the group is of the other family");
+  use_scope(L, membership, 4, source.scope_id, name);
   ip_endpoint_set(&membership->source, membership->family, &source, 0);
 }
 

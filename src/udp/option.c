@@ -25,6 +25,7 @@
 #include <netinet/in.h>
 #include <netinet/ip.h>
 #include <string.h>
+#include <strings.h>
 
 #ifdef __linux__
 #include <linux/sock_diag.h>
@@ -55,10 +56,15 @@ struct option {
 
 /* --- integer options of the system --- */
 
+/* Every option of IPv4 has a brother of IPv6, but not the other way round. [-0, +0, v] */
+IP_NO_RETURN static void refuse_v4(lua_State *L, const char *name) {
+  ip_error_raise_with_hint(L, ENOTSUP, name, "the socket is for IPv4 addresses");
+}
+
 static int get_integer(lua_State *L, const struct ip_socket *socket, int level, int number,
                        const char *name) {
   int value;
-  if (number == NO_OPTION) ip_error_raise(L, ENOTSUP, name);
+  if (number == NO_OPTION) refuse_v4(L, name);
   int error = ip_datagram_get_option(socket->channel.fd, level, number, &value);
   if (error != 0) ip_error_raise(L, error == ENOPROTOOPT ? ENOTSUP : error, name);
   return value;
@@ -66,7 +72,7 @@ static int get_integer(lua_State *L, const struct ip_socket *socket, int level, 
 
 static void set_integer(lua_State *L, const struct ip_socket *socket, int level, int number, const char *name,
                         int value) {
-  if (number == NO_OPTION) ip_error_raise(L, ENOTSUP, name);
+  if (number == NO_OPTION) refuse_v4(L, name);
   int error = ip_datagram_set_option(socket->channel.fd, level, number, value);
   if (error != 0) ip_error_raise(L, error == ENOPROTOOPT ? ENOTSUP : error, name);
 }
@@ -446,6 +452,30 @@ static bool is_similar(const char *one, const char *other) {
   }
 }
 
+/* Names of C, without their prefix, that differ from the names of the options. */
+static const struct {
+  const char *in_c, *option;
+} names_of_c[] = {
+    {"RCVBUF", "receive_buffer_size"},
+    {"SNDBUF", "send_buffer_size"},
+    {"TTL", "unicast_hops"},
+    {"MULTICAST_TTL", "multicast_hops"},
+    {"MULTICAST_IF", "multicast_interface"},
+    {"TOS", "traffic_class"},
+    {"TCLASS", "traffic_class"},
+    {"ADD_MEMBERSHIP", "join_multicast_group"},
+    {"DROP_MEMBERSHIP", "leave_multicast_group"},
+    {"JOIN_GROUP", "join_multicast_group"},
+    {"LEAVE_GROUP", "leave_multicast_group"},
+    {"DONTROUTE", "do_not_route"},
+    {"MTU_DISCOVER", "path_mtu_discovery"},
+    {"PKTINFO", "receive_packet_info"},
+    {"RECVERR", "receive_errors"},
+    {"RXQ_OVFL", "receive_dropped"},
+    {"GRO", "receive_offload"},
+    {"SEGMENT", "segment_size"},
+};
+
 /* Returns the name of an option that the program may have meant, or NULL; names of C lead to their
    options. */
 static const char *find_similar(const char *name) {
@@ -453,6 +483,8 @@ static const char *find_similar(const char *name) {
   for (size_t i = 0; i < ip_count_of(prefixes); i++)
     if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) name += strlen(prefixes[i]);
   if (*name == '\0') return NULL;
+  for (size_t i = 0; i < ip_count_of(names_of_c); i++)
+    if (strcasecmp(names_of_c[i].in_c, name) == 0) name = names_of_c[i].option;
   for (size_t i = 0; i < ip_count_of(options); i++)
     if (is_similar(options[i].name, name)) return options[i].name;
   return NULL;

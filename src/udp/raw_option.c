@@ -94,7 +94,7 @@ int ip_socket_set_raw_option(lua_State *L) {
   read_value(L, &value);
   ip_flusher_flush(socket->flusher); /* the option applies to later sends only */
   if (setsockopt(socket->channel.fd, level, number, value.bytes, (socklen_t)value.length) != 0)
-    return ip_error_raise(L, errno, "set_raw_option");
+    return ip_error_raise_about(L, errno, "set_raw_option", NUMBER, NULL);
   ip_send_queue_read_options(&socket->channel);
   return 0;
 }
@@ -124,7 +124,7 @@ int ip_socket_get_raw_option(lua_State *L) {
   size_t unit = unit_of_length(level, number), most = size / unit;
   socklen_t length = (socklen_t)most;
   if (getsockopt(socket->channel.fd, level, number, bytes, &length) != 0)
-    return ip_error_raise(L, errno, "get_raw_option");
+    return ip_error_raise_about(L, errno, "get_raw_option", NUMBER, NULL);
   luaL_pushresultsize(&buffer, (length < most ? length : most) * unit);
   return 1;
 }

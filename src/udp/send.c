@@ -146,6 +146,11 @@ int ip_send_start(lua_State *L, const struct ip_send_type *type) {
 
 /* --- arguments --- */
 
+/* Reading the data may have run a finalizer. [-0, +0, e] */
+static void check_still_open(lua_State *L, const char *operation, const struct ip_send_call *call) {
+  if (IP_UNLIKELY(call->box->socket == NULL)) ip_error_raise(L, EBADF, operation);
+}
+
 void ip_send_read_data(lua_State *L, const char *operation, struct ip_send_call *call) {
   const struct ip_runtime *runtime = call->box->socket->watcher.runtime;
   const struct ip_bytes *span = ip_peek_class_of(L, &runtime->core, 2, IP_CLASS_BYTE_SPAN);
@@ -153,8 +158,20 @@ void ip_send_read_data(lua_State *L, const char *operation, struct ip_send_call 
     ip_data_set(&call->send.data, span->data, span->length);
     return;
   }
-  ip_argument_data(L, 2, &call->send.data); /* allocates a vector for many parts, and may run a finalizer */
-  if (IP_UNLIKELY(call->box->socket == NULL)) ip_error_raise(L, EBADF, operation);
+  ip_argument_data(L, 2, &call->send.data); /* allocates a vector for many parts */
+  check_still_open(L, operation, call);
+}
+
+/* Checks the data of a call that fails because arguments are missing: of several wrong arguments the first is
+   the one to name. Nothing is pushed, now or when the data are read, so that the error of the missing
+   argument says "no value". [-?, +0, e] */
+static void check_data_alone(lua_State *L, const char *operation, int count, struct ip_send_call *call) {
+  lua_settop(L, count);
+  ip_argument_data(L, 2, &call->send.data);
+  lua_pushliteral(L, "");
+  lua_replace(L, 2);
+  lua_settop(L, count);
+  check_still_open(L, operation, call);
 }
 
 void ip_send_read_call(lua_State *L, const char *operation, int needed, struct ip_send_call *call) {
@@ -164,11 +181,7 @@ void ip_send_read_call(lua_State *L, const char *operation, int needed, struct i
   else if (count > needed)
     lua_settop(L, needed + 1);
   call->box = ip_socket_peek_open(L, ip_runtime(L), operation);
-  if (IP_UNLIKELY(count < needed)) {
-    lua_settop(L, count);
-    struct ip_data data;
-    if (count < 2) ip_argument_data(L, 2, &data); /* the first argument that is missing is the one to name */
-  }
+  if (IP_UNLIKELY(count < needed)) check_data_alone(L, operation, count, call);
   call->owner = NULL;
   struct ip_send *send = &call->send;
   send->flags = IP_LIKELY(count <= needed) ? 0 : ip_message_flag_optional(L, needed + 1, false, operation);
@@ -197,10 +210,10 @@ static void read_send(lua_State *L, const char *operation, struct ip_send_call *
 /* Reads the arguments (self, data, addr, port[, flags]). [-0, +(0|1), e] */
 static void read_send_to(lua_State *L, const char *operation, struct ip_send_call *call) {
   ip_send_read_call(L, operation, 4, call);
+  ip_send_read_data(L, operation, call);
   struct ip_address address;
   read_address(L, call->box, &address);
   uint16_t port = ip_argument_port(L, 4);
-  ip_send_read_data(L, operation, call);
   ip_endpoint_set(&call->send.remote, ip_channel_family(&call->box->socket->channel), &address, port);
   call->send.to = &call->send.remote;
   if (IP_UNLIKELY(address.scope_id != 0)) (void)ip_send_path_use_scope(&call->send); /* the one interface */
@@ -223,14 +236,8 @@ void ip_send_describe(lua_State *L, const struct ip_address *address, lua_Intege
 }
 
 void ip_send_describe_endpoint(lua_State *L, int address, int port, struct ip_error_detail *detail) {
-  struct ip_address parsed;
-  const struct ip_address *found = ip_test_class(L, address, IP_CLASS_ADDRESS);
-  if (found == NULL && lua_type(L, address) == LUA_TSTRING) {
-    size_t length;
-    const char *text = lua_tolstring(L, address, &length);
-    if (ip_address_parse(&parsed, text, length) == NULL) found = &parsed;
-  }
-  if (found != NULL) ip_send_describe(L, found, lua_tointeger(L, port), detail);
+  struct ip_address found;
+  if (ip_address_read(L, address, &found)) ip_send_describe(L, &found, lua_tointeger(L, port), detail);
 }
 
 static void describe_send_to(lua_State *L, struct ip_error_detail *detail) {

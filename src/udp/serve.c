@@ -11,6 +11,7 @@
 #include "binding/class.h"
 #include "binding/error.h"
 #include "binding/raise.h"
+#include "binding/value_text.h"
 #include "udp/loop.h"
 #include "udp/send.h"
 
@@ -136,10 +137,10 @@ static int handle(lua_State *L, struct server *server) {
 /* --- answering --- */
 
 static int refuse_answer(lua_State *L, lua_Integer part, int index) {
-  const char *type = luaL_typename(L, index);
-  if (part == 0) return ip_error_text(L, "serve: its handler may return data or nil, not %s", type);
+  const char *got = ip_value_text_push(L, index);
+  if (part == 0) return ip_error_text(L, "serve: its handler may return data or nil, not %s", got);
   return ip_error_text(L, "serve: its handler may return data or nil, and part %I of its sequence is %s",
-                       part, type);
+                       part, got);
 }
 
 static bool is_part(lua_State *L, int index) {

@@ -235,7 +235,7 @@ static void check_target(lua_State *L, int error, const char *operation, const s
   if (error == 0) return;
   struct ip_error_detail *detail = ip_error_push_detail(L, IP_ERROR_SYSTEM, error, operation);
   ip_error_set_endpoint(detail, &target->address, target->port);
-  if (error == EINVAL) detail->hint = hint;
+  detail->hint = hint;
   ip_error_throw_new(L, &detail->error);
 }
 
@@ -257,8 +257,9 @@ static struct ip_socket *prepare(lua_State *L, struct target *target, const char
 int ip_socket_bind(lua_State *L) {
   struct target local;
   struct ip_socket *socket = prepare(L, &local, "bind");
-  const char *hint = socket->channel.has_port ? "the socket is bound already" : NULL;
-  check_target(L, ip_datagram_bind(socket->channel.fd, &local.endpoint), "bind", &local, hint);
+  int error = ip_datagram_bind(socket->channel.fd, &local.endpoint);
+  bool again = error == EINVAL && socket->channel.has_port;
+  check_target(L, error, "bind", &local, again ? "the socket is bound already" : NULL);
   socket->channel.has_port = true;
   forget_addresses(L);
   return 0;
@@ -274,8 +275,11 @@ int ip_socket_connect(lua_State *L) {
   forget_addresses(L);
   ip_send_queue_leave_peer(&socket->channel);
   ip_flusher_wake_receives(&socket->watcher, &socket->channel);
-  const char *hint = remote.port == 0 ? "port 0 is no destination" : NULL;
-  check_target(L, ip_association_connect(&socket->channel, &remote.endpoint), "connect", &remote, hint);
+  int error = ip_association_connect(&socket->channel, &remote.endpoint);
+  const char *hint = NULL;
+  if (error == EINVAL && remote.port == 0) hint = "port 0 is no destination";
+  if (error == EACCES) hint = "a broadcast address needs the option broadcast";
+  check_target(L, error, "connect", &remote, hint);
   return 0;
 }
 

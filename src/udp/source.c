@@ -234,9 +234,9 @@ static int look_at_descriptor(lua_State *L, int index) {
 }
 
 static bool confirm_descriptor(lua_State *L, int index, int events) {
-  (void)index;
-  if (events & POLLNVAL) ip_error_raise(L, EBADF, "wait_any");
-  return true;
+  if ((events & POLLNVAL) == 0) return true;
+  lua_pushinteger(L, look_at_descriptor(L, index));
+  ip_error_raise_about(L, EBADF, "wait_any", -1, NULL);
 }
 
 static void unwatch_descriptor(struct ip_source *source) {

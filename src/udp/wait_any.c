@@ -48,22 +48,26 @@ static void push_source(lua_State *L, const struct sources *sources, size_t numb
     lua_pushvalue(L, (int)number);
 }
 
+static const char kinds_of_sources[] =
+    "socket, listener, session, queue, fiber, ip.file_descriptor or integer";
+
 static struct sources read_arguments(lua_State *L) {
   struct sources sources = {.in_list = lua_type(L, 1) == LUA_TTABLE};
   if (sources.in_list) lua_settop(L, 1);
   sources.count = sources.in_list ? (size_t)lua_rawlen(L, 1) : (size_t)lua_gettop(L);
-  if (sources.count == 0) ip_argument_error(L, 1, sources.in_list ? "the list is empty" : "source expected");
+  if (sources.count == 0 && sources.in_list) ip_argument_error(L, 1, "the list is empty");
+  if (sources.count == 0) ip_argument_type_error(L, 1, kinds_of_sources);
   luaL_checkstack(L, LUA_MINSTACK, "too many sources");
   return sources;
 }
 
 /* Raises the bad argument that the value on top of the stack is. [-0, +0, v] */
 IP_NO_RETURN static void refuse(lua_State *L, const struct sources *sources, size_t number) {
-  static const char expected[] = "socket, listener, session, queue, fiber, ip.file_descriptor or integer";
-  if (!sources->in_list) ip_argument_type_error(L, (int)number, expected);
+  if (!sources->in_list) ip_argument_type_error(L, (int)number, kinds_of_sources);
   const char *got = ip_value_text_push(L, -1);
   lua_Integer position = (lua_Integer)number;
-  ip_argument_error(L, 1, lua_pushfstring(L, "source %I: %s expected, got %s", position, expected, got));
+  ip_argument_error(L, 1,
+                    lua_pushfstring(L, "source %I: %s expected, got %s", position, kinds_of_sources, got));
 }
 
 /* Pushes a source and returns its kind. [-0, +1, v] */

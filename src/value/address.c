@@ -28,19 +28,31 @@ static const struct ip_address *check_address(lua_State *L, int arg) {
 
 /* Is it a host name, perhaps with a port (RFC 1123 section 2.1)? */
 static bool looks_like_a_host(const char *text, size_t length) {
-  for (size_t i = 0; i < length; i++)
+  int colons = 0; /* more than one are of an IPv6 address */
+  for (size_t i = 0; i < length; i++) {
     if (!isalnum((unsigned char)text[i]) && strchr("-._:", text[i]) == NULL) return false;
-  return length > 0 && isalpha((unsigned char)text[0]) && strstr(text, "::") == NULL;
+    colons += text[i] == ':';
+  }
+  return length > 0 && isalpha((unsigned char)text[0]) && colons <= 1;
+}
+
+static bool is_endpoint(const char *text, size_t length) {
+  struct ip_address address;
+  uint16_t port;
+  return ip_address_parse_with_port(&address, &port, text, length) == NULL;
 }
 
 const char *ip_address_push_problem(lua_State *L, int index, const char *problem) {
   size_t length;
   const char *text = lua_tolstring(L, index, &length);
   const char *quoted = ip_value_text_push_quoted(L, index);
-  const char *message =
-      looks_like_a_host(text, length)
-          ? lua_pushfstring(L, "%s is no IP address; ip.udp.get_address_info looks names up", quoted)
-          : lua_pushfstring(L, "%s: %s", quoted, problem);
+  const char *message;
+  if (looks_like_a_host(text, length))
+    message = lua_pushfstring(L, "%s is no IP address; ip.udp.get_address_info looks names up", quoted);
+  else if (is_endpoint(text, length))
+    message = lua_pushfstring(L, "%s is an address and a port; ip.toendpoint separates them", quoted);
+  else
+    message = lua_pushfstring(L, "%s: %s", quoted, problem);
   lua_remove(L, -2);
   return message;
 }
@@ -51,6 +63,15 @@ static void parse_argument(lua_State *L, int arg, struct ip_address *address) {
   const char *text = ip_argument_string(L, arg, &length);
   const char *message = ip_address_parse(address, text, length);
   if (message != NULL) ip_argument_error(L, arg, ip_address_push_problem(L, arg, message));
+}
+
+bool ip_address_read(lua_State *L, int index, struct ip_address *address) {
+  const struct ip_address *object = ip_test_class(L, index, IP_CLASS_ADDRESS);
+  if (object != NULL) *address = *object;
+  if (object != NULL || lua_type(L, index) != LUA_TSTRING) return object != NULL;
+  size_t length;
+  const char *text = lua_tolstring(L, index, &length);
+  return ip_address_parse(address, text, length) == NULL;
 }
 
 void ip_address_argument(lua_State *L, int arg, struct ip_address *address) {
@@ -420,7 +441,9 @@ static int address_endpoint_from_key(lua_State *L) {
   struct ip_address address;
   uint16_t port;
   if (!ip_address_read_key(&address, &port, (const unsigned char *)key, length))
-    return ip_argument_error(L, 1, "not an endpoint key");
+    return ip_argument_error(
+        L, 1,
+        lua_pushfstring(L, "not an endpoint key: 6, 18 or 22 bytes expected, got %I", (lua_Integer)length));
   ip_address_push(L, &address);
   lua_pushinteger(L, port);
   return 2;

@@ -17,7 +17,11 @@ void ip_address_add_functions(lua_State *L, int core);
 /* Pushes a new ip.address, and returns its content, which is valid while the object lives. [-0, +1, m] */
 const struct ip_address *ip_address_push(lua_State *L, const struct ip_address *address);
 
-/* Reads the address at `arg`: an ip.address, or a string that ip.address.new accepts. [-0, +0, v] */
+/* Reads the value at `index`; false if it is no address: no ip.address, and no string that ip.address.new
+   accepts. [-0, +0, -] */
+bool ip_address_read(lua_State *L, int index, struct ip_address *address);
+
+/* Reads the address at `arg`; a bad argument if it is none. [-0, +0, v] */
 void ip_address_argument(lua_State *L, int arg, struct ip_address *address);
 
 /* Pushes and returns what a message says of the text at `index`, which has that problem: the text, and the

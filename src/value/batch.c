@@ -9,6 +9,7 @@
 #include "base/util.h"
 #include "binding/argument.h"
 #include "binding/class.h"
+#include "binding/value_text.h"
 #include "value/address.h"
 #include "value/byte_span.h"
 
@@ -207,7 +208,10 @@ static void check_peer(lua_State *L, struct ip_endpoint *peer) {
 static size_t check_data(lua_State *L, const struct ip_batch *batch, struct ip_data *data) {
   ip_argument_data(L, 3, data);
   size_t size = ip_data_size(data);
-  ip_argument_check(L, size <= batch->capacity, 3, "the data does not fit the slot");
+  if (size > batch->capacity)
+    ip_argument_error(L, 3,
+                      lua_pushfstring(L, "the data is longer than the slot, which has %I bytes",
+                                      (lua_Integer)batch->capacity));
   return size;
 }
 
@@ -295,9 +299,13 @@ static int batch_set_max_ready(lua_State *L) {
 /* batch[i] -> the span of entry i; any other key is the name of a method or of a property. */
 static int batch_mt_index(lua_State *L) {
   if (lua_type(L, 2) != LUA_TNUMBER) return ip_class_index(L);
-  struct ip_batch *batch = ip_batch_check(L, 1);
-  size_t index = ip_batch_check_entry(L, batch, 2);
-  push_span(L, batch, index);
+  const struct ip_batch *batch = ip_batch_check(L, 1);
+  int is_integer;
+  lua_Integer index = lua_tointegerx(L, 2, &is_integer);
+  if (!is_integer) ip_error_text(L, "ip.udp.batch index: integer expected, got %s", ip_value_text_push(L, 2));
+  if (index < 1 || index > (lua_Integer)batch->slots)
+    ip_error_text(L, "ip.udp.batch index %I is outside 1..%I", index, (lua_Integer)batch->slots);
+  push_span(L, batch, (size_t)index - 1);
   return 1;
 }
 

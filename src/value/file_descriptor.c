@@ -27,13 +27,17 @@ struct ip_file_descriptor *ip_file_descriptor_test(lua_State *L, int arg) {
   return ip_test_class(L, arg, IP_CLASS_FILE_DESCRIPTOR);
 }
 
+IP_NO_RETURN static void refuse_empty(lua_State *L, const char *operation) {
+  ip_error_raise_with_hint(L, EBADF, operation, "the object holds no descriptor");
+}
+
 int ip_file_descriptor_argument(lua_State *L, int arg, const char *operation) {
   const struct ip_file_descriptor *object = ip_file_descriptor_test(L, arg);
   if (object == NULL) {
     if (lua_type(L, arg) != LUA_TNUMBER) ip_argument_type_error(L, arg, "ip.file_descriptor or integer");
     return (int)ip_argument_integer(L, arg, 0, INT_MAX);
   }
-  if (object->fd == IP_NO_DESCRIPTOR && operation != NULL) ip_error_raise(L, EBADF, operation);
+  if (object->fd == IP_NO_DESCRIPTOR && operation != NULL) refuse_empty(L, operation);
   return object->fd;
 }
 
@@ -44,7 +48,7 @@ static struct ip_file_descriptor *check_descriptor(lua_State *L, int arg) {
 /* The object at index 1; raises EBADF where it is empty. [-0, +0, v] */
 static struct ip_file_descriptor *check_held(lua_State *L, const char *operation) {
   struct ip_file_descriptor *self = check_descriptor(L, 1);
-  if (self->fd == IP_NO_DESCRIPTOR) ip_error_raise(L, EBADF, operation);
+  if (self->fd == IP_NO_DESCRIPTOR) refuse_empty(L, operation);
   return self;
 }
 
@@ -53,7 +57,7 @@ static struct ip_file_descriptor *check_held(lua_State *L, const char *operation
 static int descriptor_new(lua_State *L) {
   int fd = (int)ip_argument_integer(L, 1, 0, INT_MAX);
   struct ip_file_descriptor *self = ip_file_descriptor_push(L);
-  if (fcntl(fd, F_GETFD) < 0) return ip_error_raise(L, errno, "new");
+  if (fcntl(fd, F_GETFD) < 0) return ip_error_raise_about(L, errno, "new", 1, NULL);
   self->fd = fd;
   return 1;
 }

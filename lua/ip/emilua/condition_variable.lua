@@ -1,7 +1,10 @@
 --- Emilua's module `condition_variable`, on a condition.
 
+local check = require("ip.check")
 local fiber = require("ip.fiber")
 local mutexes = require("ip.emilua.mutex")
+
+require("ip.core").own_file()
 
 local lib = {}
 
@@ -9,9 +12,7 @@ local lib = {}
 local conditions = setmetatable({}, { __mode = "k" })
 
 local function condition_of(variable, method)
-  local condition = conditions[variable]
-  if condition then return condition end
-  error(("bad argument #1 to '%s' (condition_variable expected, got %s)"):format(method, type(variable)), 3)
+  return conditions[variable] or check.bad_self(method, "condition_variable", variable)
 end
 
 local function can_suspend()
@@ -27,7 +28,7 @@ local methods = {}
 ---@param mutex emilua.mutex
 function methods:wait(mutex)
   local condition = condition_of(self, "wait")
-  local semaphore = mutexes.semaphore_of(mutex, "wait", 2)
+  local semaphore = mutexes.semaphore_of(mutex, "wait")
   if not can_suspend() then return condition:wait() end -- which refuses, with the mutex still locked
   semaphore:release()
   local ok, err = pcall(condition.wait, condition)

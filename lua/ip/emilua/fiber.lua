@@ -3,6 +3,7 @@
 --- A handle is not the fiber itself: a detached fiber of Emilua keeps the program alive, and a detached fiber
 --- of ip.fiber does not. So `detach` gives up only the handle.
 
+local check = require("ip.check")
 local core = require("ip.core").fiber
 local errors = require("ip.error")
 
@@ -16,9 +17,7 @@ local states = setmetatable({}, { __mode = "k" })
 local handle_metatable = { __name = "fiber", __metatable = "fiber" }
 
 local function state_of(handle, method)
-  local state = states[handle]
-  if state then return state end
-  error(("bad argument #1 to '%s' (fiber expected, got %s)"):format(method, type(handle)), 3)
+  return states[handle] or check.bad_self(method, "fiber", handle)
 end
 
 ---@class emilua.fiber
@@ -86,10 +85,7 @@ end
 ---@param fn function
 ---@return emilua.fiber
 function lib.spawn(fn)
-  if type(fn) ~= "function" then
-    local got = fn == nil and "no value" or type(fn)
-    error(("bad argument #1 to 'spawn' (function expected, got %s)"):format(got), 2)
-  end
+  check.type(1, "spawn", "function", fn)
   local handle = setmetatable({}, handle_metatable)
   states[handle] = { native = core.spawn(fn), detached = false, joining = false }
   return handle

@@ -1,23 +1,26 @@
 --- Emilua's module `mutex`, on a semaphore with one permit.
 
+local check = require("ip.check")
 local core = require("ip.core").fiber
 local errors = require("ip.error")
 local fiber = require("ip.fiber")
+local text_of = require("ip.core").value_text
+
+require("ip.core").own_file()
 
 local lib = {}
 
 -- mutex -> ip.fiber.semaphore
 local semaphores = setmetatable({}, { __mode = "k" })
 
-local function semaphore_of(mutex, method, position)
-  local semaphore = semaphores[mutex]
-  if semaphore then return semaphore end
-  error(("bad argument #%d to '%s' (mutex expected, got %s)"):format(position, method, type(mutex)), 3)
+local function semaphore_of(mutex, method)
+  return semaphores[mutex] or check.bad_self(method, "mutex", mutex)
 end
 
---- The semaphore of a mutex that is an argument of `method`.
-function lib.semaphore_of(mutex, method, position)
-  local semaphore = semaphore_of(mutex, method, position)
+--- The semaphore of a locked mutex that is the argument of `method`.
+function lib.semaphore_of(mutex, method)
+  local semaphore = semaphores[mutex]
+  if semaphore == nil then check.fail(1, method, "mutex expected, got " .. text_of(mutex)) end
   if semaphore.permits > 0 then error(errors.EPERM:togeneric(), 0) end -- nobody has locked it
   return semaphore
 end
@@ -41,17 +44,17 @@ local methods = {}
 
 --- Locks the mutex, or waits until it can. Interruption does not end the wait.
 function methods:lock()
-  lib.lock(semaphore_of(self, "lock", 1))
+  lib.lock(semaphore_of(self, "lock"))
 end
 
 --- Locks the mutex if nobody has locked it; returns whether it did.
 function methods:try_lock()
-  return semaphore_of(self, "try_lock", 1):try_acquire()
+  return semaphore_of(self, "try_lock"):try_acquire()
 end
 
 --- Unlocks the mutex; the fiber that has waited longest locks it at once.
 function methods:unlock()
-  local semaphore = semaphore_of(self, "unlock", 1)
+  local semaphore = semaphore_of(self, "unlock")
   if semaphore.permits > 0 then error(errors.EPERM:togeneric(), 0) end
   semaphore:release()
 end
