@@ -11,6 +11,16 @@ local message = require "tftp_message"
 local fiber = ip.fiber
 local OPCODE, ERROR = message.opcode, message.error
 
+local ENOENT, EACCES = 2, 13
+
+-- An empty text would be the root of the file system. A directory whose list cannot be read may have files that can.
+local function read_directory(text)
+  if text == "" then return nil, "a directory expected" end
+  local found <close>, problem, code = io.open(text .. "/.")
+  if found or code == EACCES then return text end
+  return nil, problem:match("[^:]*$"):sub(2)
+end
+
 local options = command_line.new {
   usage = "tftp_server.lua [options]",
   about = [[
@@ -18,7 +28,7 @@ Serves the files of a directory to TFTP clients, and with --write takes files fr
 Ctrl-C. Whoever reaches the port may read every file below the directory, and what symbolic links
 there lead to: TFTP has no passwords.]],
   options = {
-    { name = "root", value = "DIRECTORY", default = ".", help = "the directory of the files" },
+    { name = "root", value = "DIRECTORY", read = read_directory, default = ".", help = "the directory of the files" },
     { name = "address", value = "ADDRESS", read = ip.address.parse, default = "127.0.0.1",
       help = "the v4 or v6 address to listen on" },
     { name = "port", value = "PORT", read = command_line.port, default = 6969,
@@ -51,8 +61,6 @@ local function path_of(name)
   if #parts == 0 then refuse(ERROR.ACCESS, "no such name is allowed") end
   return options.root .. "/" .. table.concat(parts, "/")
 end
-
-local ENOENT = 2
 
 -- Opens a file for reading; returns it and its size.
 local function open_source(path)
