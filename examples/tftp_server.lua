@@ -18,7 +18,7 @@ local function read_directory(text)
   if text == "" then return nil, "a directory expected" end
   local found <close>, problem, code = io.open(text .. "/.")
   if found or code == EACCES then return text end
-  return nil, problem:match("[^:]*$"):sub(2)
+  return nil, command_line.reason(problem)
 end
 
 local options = command_line.new {
@@ -65,12 +65,12 @@ end
 -- Opens a file for reading; returns it and its size.
 local function open_source(path)
   local file, text, code = io.open(path, "rb")
-  if file == nil then refuse(code == ENOENT and ERROR.NOT_FOUND or ERROR.ACCESS, text:match("[^:]*$"):sub(2)) end
+  if file == nil then refuse(code == ENOENT and ERROR.NOT_FOUND or ERROR.ACCESS, command_line.reason(text)) end
   local readable, problem = file:read(0) -- a directory can be opened, but not read
   local size = file:seek("end")
   if problem or not size or not readable and size > 0 then
     file:close()
-    refuse(ERROR.ACCESS, problem and problem:match("[^:]*$"):sub(2) or "not a file")
+    refuse(ERROR.ACCESS, problem and command_line.reason(problem) or "not a file")
   end
   file:seek("set")
   return file, size
@@ -83,7 +83,7 @@ local function open_sink(path)
   if existing and not options.overwrite then refuse(ERROR.EXISTS, "the file exists") end
   local part = ("%s.%08x.part"):format(path, math.random(0, 0xFFFFFFFF))
   local file, text = io.open(part, "wb")
-  if file == nil then refuse(ERROR.ACCESS, text:match("[^:]*$"):sub(2)) end
+  if file == nil then refuse(ERROR.ACCESS, command_line.reason(text)) end
   return setmetatable({ file = file, part = part, path = path }, { __close = function(self)
     self.file:close()
     os.remove(self.part) -- where it has its name, there is no such file any more
@@ -273,9 +273,13 @@ local function listen()
   os.exit(1, true)
 end
 
-local listener <close> = listen()
-print("listening on " .. ip.tostring(listener.local_address, listener.local_port))
-io.stdout:flush()
-fiber.run(function()
+local function serve_all(listener)
   for session in listener:sessions() do fiber.spawn(serve, session) end
+end
+
+command_line.run(function()
+  local listener <close> = listen()
+  print("listening on " .. ip.tostring(listener.local_address, listener.local_port))
+  io.stdout:flush()
+  fiber.run(serve_all, listener)
 end)
