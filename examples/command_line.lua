@@ -129,7 +129,8 @@ local function account_of(err)
 end
 
 --- Runs main(...) and ends the program: with exit code 1 when main returns false or raises an error, which is then told
---- on stderr, with 130 on Ctrl-C, and otherwise with 0.
+--- on stderr, with 130 on Ctrl-C, and otherwise with 0. Ctrl-C raises its error in the main thread: a main that waits
+--- under `pcall` is run in a fiber, by `command_line.run(fiber.run, main)`.
 ---@param main fun(...): boolean?
 function command_line.run(main, ...)
   local ok, result = xpcall(main, account_of, ...)

@@ -101,9 +101,9 @@ local function find(name)
   return result[1].address
 end
 
-command_line.run(function()
+command_line.run(ip.fiber.run, function()
   local host = find(operands[1])
-  local size = ip.fiber.run(discover, host)
+  local size = discover(host)
   if not size then give_up(("the path to %s is not known"):format(host)) end
   print(("the path to %s takes %d bytes"):format(host, size))
 end)

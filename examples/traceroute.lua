@@ -138,8 +138,8 @@ local function find(name)
   return result[1].address
 end
 
-command_line.run(function()
+command_line.run(ip.fiber.run, function()
   local host = find(operands[1])
   write(("traceroute to %s, %d hops at most\n"):format(host, options["max-hops"]))
-  return ip.fiber.run(trace, host)
+  return trace(host)
 end)

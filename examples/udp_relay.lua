@@ -144,7 +144,7 @@ end
 
 if not options.to then command:fail("--to HOST expected") end
 if not options["to-port"] then command:fail("--to-port PORT expected") end
-command_line.run(function()
+command_line.run(ip.fiber.run, function()
   local server = find_server()
   local listener <close> = listen()
   print(("listening on %s for %s"):format(ip.tostring(listener.local_address, listener.local_port),

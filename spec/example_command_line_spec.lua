@@ -2,6 +2,7 @@
 local support = require "spec.support"
 local examples = require "spec.support.examples"
 local process = require "spec.support.process"
+local programs = require "spec.support.resolver_programs"
 
 local with_loop, assert_refused = support.with_loop, examples.assert_refused
 
@@ -100,6 +101,23 @@ describe("the ends of the examples", function()
       assert.equal(130, client:wait())
       assert.equal("", client:errors())
     end))
+  end
+
+  for name, arguments in pairs {
+    path_mtu = '"slow.test"',
+    traceroute = '"slow.test"',
+    udp_relay = '"--to", "slow.test", "--to-port", "9"',
+    bandwidth = '"--to", "slow.test"',
+  } do
+    programs.it_network("say nothing when Ctrl-C ends the look-up of " .. name, programs.prints("130\t\t\n",
+      programs.SILENT .. ([[
+local examples = require "spec.support.examples"
+local process = require "spec.support.process"
+local example <close> = process.start(examples.words("%s", %s))
+wait_until_asked()
+example:signal("INT")
+print(example:wait(), example:output(), example:errors())
+]]):format(name, arguments)))
   end
 
   it("tell what the system says, without a traceback", with_loop(function()
