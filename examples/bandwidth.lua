@@ -386,4 +386,4 @@ local function send()
 end
 
 if options.to and options.port == 0 then parser:fail("--port 0: a sender needs the receiver's port") end
-fiber.run(options.to and send or receive)
+command_line.run(fiber.run, options.to and send or receive)

@@ -1,5 +1,6 @@
 --- The command lines of the examples: `--name value` or `--name=value`, flags, operands, `--help`. A wrong
---- command line ends the program with exit code 2, and with the problem and the usage on stderr.
+--- command line ends the program with exit code 2, and with the problem and the usage on stderr. And their ends:
+--- `run` ends a program with the exit code that belongs to a result, an error or Ctrl-C.
 
 ---@class command_line.option
 ---@field name string the name after the two dashes
@@ -110,6 +111,32 @@ function command_line:parse(arguments)
   end
   self:check_operands(operands)
   return values, operands
+end
+
+--- Returns the reason in a message of `io.open` or `file:read`, which may begin with the file's name.
+---@param message string
+function command_line.reason(message)
+  return (message:gsub("^.*: ", ""))
+end
+
+local CTRL_C = 130 -- 128 and the number of SIGINT, as shells have it
+
+-- Returns what to tell the user about an error: of the system's and the network's what they say, of a mistake in the
+-- program where it is, and of Ctrl-C, which raises an error in the main thread, nothing.
+local function account_of(err)
+  if type(err) == "string" and err:find("interrupted!$") then return nil end
+  return type(err) == "userdata" and tostring(err) or debug.traceback(tostring(err), 2)
+end
+
+--- Runs main(...) and ends the program: with exit code 1 when main returns false or raises an error, which is then told
+--- on stderr, with 130 on Ctrl-C, and otherwise with 0. Ctrl-C raises its error in the main thread: a main that waits
+--- under `pcall` is run in a fiber, by `command_line.run(fiber.run, main)`.
+---@param main fun(...): boolean?
+function command_line.run(main, ...)
+  local ok, result = xpcall(main, account_of, ...)
+  if ok then os.exit(result ~= false, true) end
+  if result then io.stderr:write(arg[0]:match("[^/]*$"), ": ", result, "\n") end
+  os.exit(result and 1 or CTRL_C, true)
 end
 
 --- Parses an integer within low..high.

@@ -156,4 +156,4 @@ local function find()
   return next(found) ~= nil
 end
 
-if options.announce then announce() else os.exit(find(), true) end
+command_line.run(options.announce and announce or find)

@@ -185,8 +185,10 @@ for _, text in ipairs(names) do
   local name, message = dns_message.name_from_text(text)
   if not name then command:fail(("%s: %s"):format(text, message)) end
 end
-for _ = 1, options.concurrency do
-  begin_next()
-end
-ip.fiber.run()
-os.exit(all_resolved and printed == #names, true)
+command_line.run(function()
+  for _ = 1, options.concurrency do
+    begin_next()
+  end
+  ip.fiber.run()
+  return all_resolved and printed == #names
+end)

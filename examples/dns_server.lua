@@ -61,7 +61,9 @@ end
 local function load_zone()
   local path = options.zone
   if not path then return dns_zone.new(example_zone, "the example zone") end
-  local file <close> = io.open(path) or command:fail(("--zone %s: cannot be opened"):format(path))
+  local file <close>, problem = io.open(path)
+  if file then problem = select(2, file:read(0)) end -- a directory can be opened, but not read
+  if problem then command:fail(("--zone %s: %s"):format(path, command_line.reason(problem))) end
   return dns_zone.read(file, path)
 end
 
@@ -204,13 +206,15 @@ local function listen()
   return sockets
 end
 
-local zone, complaints = load_zone()
-if not zone then give_up(complaints) end
-local announcements = {}
-for i, sock in ipairs(listen()) do
-  ip.fiber.spawn(serve, sock, zone)
-  announcements[i] = "listening on " .. ip.tostring(sock.local_address, sock.local_port)
-end
-print(table.concat(announcements, "\n")) -- in one write, for scripts that wait for the line
-io.stdout:flush()
-ip.fiber.run()
+command_line.run(function()
+  local zone, complaints = load_zone()
+  if not zone then give_up(complaints) end
+  local announcements = {}
+  for i, sock in ipairs(listen()) do
+    ip.fiber.spawn(serve, sock, zone)
+    announcements[i] = "listening on " .. ip.tostring(sock.local_address, sock.local_port)
+  end
+  print(table.concat(announcements, "\n")) -- in one write, for scripts that wait for the line
+  io.stdout:flush()
+  ip.fiber.run()
+end)

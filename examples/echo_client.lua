@@ -183,7 +183,9 @@ local function report()
 end
 
 -- Ctrl-C raises an error here; the results up to then are still shown.
-local ok, err = pcall(ip.fiber.run, measure)
-report()
-if not ok then error(err, 0) end
-os.exit(times[1] ~= nil, true)
+command_line.run(function()
+  local ok, err = pcall(ip.fiber.run, measure)
+  report()
+  if not ok then error(err, 0) end
+  return times[1] ~= nil
+end)

@@ -39,9 +39,11 @@ local function echo(data)
   return data
 end
 
-local sock <close> = listen()
-print("listening on " .. ip.tostring(sock.local_address, sock.local_port))
-io.stdout:flush()
 -- The server reuses one buffer for all datagrams, so it allocates nothing. A busy server lets other fibers run
 -- after max_ready datagrams; this program has none.
-sock:serve(echo, { capacity = LARGEST_DATAGRAM, max_ready = 64, on_error = report })
+command_line.run(function()
+  local sock <close> = listen()
+  print("listening on " .. ip.tostring(sock.local_address, sock.local_port))
+  io.stdout:flush()
+  sock:serve(echo, { capacity = LARGEST_DATAGRAM, max_ready = 64, on_error = report })
+end)

@@ -101,8 +101,9 @@ local function find(name)
   return result[1].address
 end
 
-local host = find(operands[1])
-local ok, size = pcall(ip.fiber.run, discover, host)
-if not ok then give_up(tostring(size)) end
-if not size then give_up(("the path to %s is not known"):format(host)) end
-print(("the path to %s takes %d bytes"):format(host, size))
+command_line.run(ip.fiber.run, function()
+  local host = find(operands[1])
+  local size = discover(host)
+  if not size then give_up(("the path to %s is not known"):format(host)) end
+  print(("the path to %s takes %d bytes"):format(host, size))
+end)

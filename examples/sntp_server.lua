@@ -100,7 +100,9 @@ local function listen()
   os.exit(1, true)
 end
 
-local sock <close> = listen()
-print("listening on " .. ip.tostring(sock.local_address, sock.local_port))
-io.stdout:flush()
-ip.fiber.run(serve_forever, sock)
+command_line.run(function()
+  local sock <close> = listen()
+  print("listening on " .. ip.tostring(sock.local_address, sock.local_port))
+  io.stdout:flush()
+  ip.fiber.run(serve_forever, sock)
+end)

@@ -11,6 +11,16 @@ local message = require "tftp_message"
 local fiber = ip.fiber
 local OPCODE, ERROR = message.opcode, message.error
 
+local ENOENT, EACCES = 2, 13
+
+-- An empty text would be the root of the file system. A directory whose list cannot be read may have files that can.
+local function read_directory(text)
+  if text == "" then return nil, "a directory expected" end
+  local found <close>, problem, code = io.open(text .. "/.")
+  if found or code == EACCES then return text end
+  return nil, command_line.reason(problem)
+end
+
 local options = command_line.new {
   usage = "tftp_server.lua [options]",
   about = [[
@@ -18,7 +28,7 @@ Serves the files of a directory to TFTP clients, and with --write takes files fr
 Ctrl-C. Whoever reaches the port may read every file below the directory, and what symbolic links
 there lead to: TFTP has no passwords.]],
   options = {
-    { name = "root", value = "DIRECTORY", default = ".", help = "the directory of the files" },
+    { name = "root", value = "DIRECTORY", read = read_directory, default = ".", help = "the directory of the files" },
     { name = "address", value = "ADDRESS", read = ip.address.parse, default = "127.0.0.1",
       help = "the v4 or v6 address to listen on" },
     { name = "port", value = "PORT", read = command_line.port, default = 6969,
@@ -52,17 +62,15 @@ local function path_of(name)
   return options.root .. "/" .. table.concat(parts, "/")
 end
 
-local ENOENT = 2
-
 -- Opens a file for reading; returns it and its size.
 local function open_source(path)
   local file, text, code = io.open(path, "rb")
-  if file == nil then refuse(code == ENOENT and ERROR.NOT_FOUND or ERROR.ACCESS, text:match("[^:]*$"):sub(2)) end
+  if file == nil then refuse(code == ENOENT and ERROR.NOT_FOUND or ERROR.ACCESS, command_line.reason(text)) end
   local readable, problem = file:read(0) -- a directory can be opened, but not read
   local size = file:seek("end")
   if problem or not size or not readable and size > 0 then
     file:close()
-    refuse(ERROR.ACCESS, problem and problem:match("[^:]*$"):sub(2) or "not a file")
+    refuse(ERROR.ACCESS, problem and command_line.reason(problem) or "not a file")
   end
   file:seek("set")
   return file, size
@@ -75,7 +83,7 @@ local function open_sink(path)
   if existing and not options.overwrite then refuse(ERROR.EXISTS, "the file exists") end
   local part = ("%s.%08x.part"):format(path, math.random(0, 0xFFFFFFFF))
   local file, text = io.open(part, "wb")
-  if file == nil then refuse(ERROR.ACCESS, text:match("[^:]*$"):sub(2)) end
+  if file == nil then refuse(ERROR.ACCESS, command_line.reason(text)) end
   return setmetatable({ file = file, part = part, path = path }, { __close = function(self)
     self.file:close()
     os.remove(self.part) -- where it has its name, there is no such file any more
@@ -265,9 +273,13 @@ local function listen()
   os.exit(1, true)
 end
 
-local listener <close> = listen()
-print("listening on " .. ip.tostring(listener.local_address, listener.local_port))
-io.stdout:flush()
-fiber.run(function()
+local function serve_all(listener)
   for session in listener:sessions() do fiber.spawn(serve, session) end
+end
+
+command_line.run(function()
+  local listener <close> = listen()
+  print("listening on " .. ip.tostring(listener.local_address, listener.local_port))
+  io.stdout:flush()
+  fiber.run(serve_all, listener)
 end)

@@ -138,6 +138,8 @@ local function find(name)
   return result[1].address
 end
 
-local host = find(operands[1])
-write(("traceroute to %s, %d hops at most\n"):format(host, options["max-hops"]))
-os.exit(ip.fiber.run(trace, host), true)
+command_line.run(ip.fiber.run, function()
+  local host = find(operands[1])
+  write(("traceroute to %s, %d hops at most\n"):format(host, options["max-hops"]))
+  return trace(host)
+end)

@@ -144,9 +144,11 @@ end
 
 if not options.to then command:fail("--to HOST expected") end
 if not options["to-port"] then command:fail("--to-port PORT expected") end
-local server = find_server()
-local listener <close> = listen()
-print(("listening on %s for %s"):format(ip.tostring(listener.local_address, listener.local_port),
-  ip.tostring(server, options["to-port"])))
-io.stdout:flush()
-relay(listener, server)
+command_line.run(ip.fiber.run, function()
+  local server = find_server()
+  local listener <close> = listen()
+  print(("listening on %s for %s"):format(ip.tostring(listener.local_address, listener.local_port),
+    ip.tostring(server, options["to-port"])))
+  io.stdout:flush()
+  relay(listener, server)
+end)

@@ -148,11 +148,13 @@ end
 local children = {}
 children.__index = children
 
+local CTRL_C = { signal = 2, exit = 130 } -- how a process ends that was still starting
+
 -- Ends the processes and waits for them.
 function children:__close()
   for i, pipe in ipairs(self.pipes) do
     local ok, how, code = pipe:close()
-    if not ok then complain(("process %d has ended with %s %s"):format(i, how, code)) end
+    if not ok and code ~= CTRL_C[how] then complain(("process %d has ended with %s %s"):format(i, how, code)) end
   end
 end
 
@@ -194,8 +196,9 @@ local function receive_report(control, count, ports, number)
     end
   end
   local ok, result = pcall(ip.fiber.with_timeout, PATIENCE, next_report)
-  if not ok then error(("a worker does not answer (%s)"):format(result), 0) end
-  return result
+  if ok then return result end
+  if result == ip.error.ETIMEDOUT then complain("a worker does not answer") end
+  error(result, 0)
 end
 
 -- Starts workers on one port and waits until all listen. Returns the port and a function that requests the
@@ -310,12 +313,7 @@ local function measure_until_interrupted(most)
 end
 
 if options.role then
-  roles[options.role]()
+  command_line.run(roles[options.role])
 else
-  local count = options.workers or cores()
-  local ok, problem = pcall(ip.fiber.run, options.serve and serve or measure_until_interrupted, count)
-  if not ok then
-    complain(tostring(problem))
-    os.exit(1, true)
-  end
+  command_line.run(ip.fiber.run, options.serve and serve or measure_until_interrupted, options.workers or cores())
 end

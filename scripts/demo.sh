@@ -1,8 +1,8 @@
 #!/bin/sh
 # demo.sh: builds the library and runs the examples on loopback: a DNS server and lookups over v4 and v6, an
-# echo server with round-trip times, also through a relay and with several processes, the time by SNTP, the
-# path to a host, discovery by multicast. Installs missing packages (Debian), or lists them. Exit code 0:
-# every example has succeeded.
+# echo server with round-trip times, also through a relay and with several processes, the time by SNTP, a file by
+# TFTP, bandwidth, the path to a host, discovery by multicast. Installs missing packages (Debian), or lists them.
+# Exit code 0: every example has succeeded.
 
 . "$(dirname -- "$0")/lib.sh"
 ensure_packages demo
@@ -105,6 +105,25 @@ port=$(port_on '127\.0\.0\.1') "$lua" -e '
   local seconds = string.unpack(">I4", sock:receive_string(), 41)
   print(os.date("!%Y-%m-%d %H:%M:%S UTC", seconds - 2208988800)) -- since 1900
 '
+stop_servers
+
+say "a file by TFTP"
+echo "This file comes in one packet." >"$work/file"
+start_server tftp_server --port 0 --root "$work"
+port=$(port_on '127\.0\.0\.1') "$lua" -e '
+  local ip = require "ip"
+  local sock = ip.udp.bind("127.0.0.1", 0, { receive_timeout = 5 })
+  sock:send_to("\0\1file\0octet\0", "127.0.0.1", tonumber(os.getenv "port")) -- 1: to read
+  local packet, address, port = sock:receive_string()
+  assert(packet:sub(1, 4) == "\0\3\0\1") -- 3: data, 1: the first block
+  sock:send_to("\0\4\0\1", address, port) -- 4: the block has come
+  io.write(packet:sub(5))
+'
+stop_servers
+
+say "bandwidth"
+start_server bandwidth --port 0
+"$lua" examples/bandwidth.lua --to 127.0.0.1 --port "$(port_on '127\.0\.0\.1')" --rate 500M --seconds 1
 stop_servers
 
 if [ "$(uname)" = Linux ]; then

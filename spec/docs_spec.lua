@@ -1,4 +1,4 @@
--- That the programs in the documentation run, in Lua and in C.
+-- That the programs in the documentation run, in Lua and in C, and print what they show.
 local support = require "spec.support"
 local modules = require "spec.support.modules"
 local pages = require "spec.support.pages"
@@ -15,7 +15,26 @@ local function run(source, seconds, interpreter_options)
     :format(seconds, support.interpreter, interpreter_options or "", path)
   local output, code = support.read_command(command)
   os.remove(path)
-  return output, code
+  return (output:gsub((path:gsub("%p", "%%%0")), "server.lua")), code
+end
+
+-- The words of a text, each between blanks, without the commas of a list.
+local function in_words(text)
+  return (" " .. text .. " "):gsub(",%f[%s]", ""):gsub("%s+", " ")
+end
+
+-- Fails unless the output has what the comments `--> TEXT` of a program say, in their order. A number of five
+-- digits is a port, which the system chooses; … stands for any text.
+local function assert_shown(where, source, output)
+  local words, done = in_words(output), 1
+  for shown in source:gmatch("%-%-> *([^\n]*)") do
+    if not shown:find("^for example ") then
+      local pattern = in_words(shown):gsub("%p", "%%%0"):gsub("%f[%d]%d%d%d%d%d%f[%D]", "%%d+"):gsub("…", ".-")
+      local _, last = words:find(pattern, done)
+      assert(last, ("%s shows '%s', but prints %s"):format(where, shown, output))
+      done = last                                         -- the blank, with which the next one begins
+    end
+  end
 end
 
 local function run_block(where, marker, source)
@@ -28,10 +47,11 @@ local function run_block(where, marker, source)
     return
   end
   if kind == "needs" and not modules.exists(rest) then return pending(rest .. " is not installed") end
-  source = source:gsub('("127%.0%.0%.1"), %d%d%d+%)', "%1, 0)")                 -- no fixed ports here
+  source = source:gsub('("127%.0%.0%.1"), %d%d%d%d?%)', "%1, 0)")               -- no fixed ports here
   local endless = kind == "endless"
   local output, code = run(source, endless and 1 or 10 * support.patience, kind == "options" and rest or "")
   assert.are.equal(endless and 124 or 0, code, where .. ": " .. output)
+  if not endless then assert_shown(where, source, output) end
 end
 
 describe("The programs", function()

@@ -54,6 +54,13 @@ describe("discovery.lua", function()
     assert_refused("discovery", "unexpected argument more", "more")
   end, 20))
 
+  it_network("says nothing when Ctrl-C ends it", with_loop(function()
+    local announcer <close> = start_announcing("right", "somebody")
+    announcer:signal("INT")
+    assert.equal(130, announcer:wait())
+    assert.equal("", announcer:errors())
+  end, 30))
+
   it("says that there is no such interface", with_loop(function()
     local output, errors, code = run_example("discovery", "--interface", "nosuch0")
     assert.equal(1, code)

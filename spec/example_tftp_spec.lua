@@ -163,6 +163,16 @@ describe("tftp_server.lua", function()
     assert.is_nil(ports[port])
   end, 20))
 
+  it("says what the system says of a file that it cannot read", with_loop(function()
+    local server <close>, _, client, ask = start({ path = "." })
+    for name, reason in pairs { spec = "Is a directory", nothing = "No such file or directory" } do
+      ask(request(RRQ, name))
+      local opcode, _, text = receive(client)
+      assert.same({ ERROR, reason .. "\0" }, { opcode, text })
+      server:wait_for(('read "%s": failed: refused: %s\n'):format(name, reason))
+    end
+  end, 20))
+
   it("agrees on the options that it knows, and ignores others", with_loop(function()
     local root <close> = new_directory()
     write(root.path .. "/file", noise(3000))

@@ -111,6 +111,23 @@ describe("workers.lua", function()
     assert.equal("", server:errors())
   end, 30))
 
+  -- A measurement starts with one worker, a server with all of them: it takes a while until twenty have started.
+  for what, arguments in pairs { ["a measurement"] = {}, ["a server"] = { "--serve" } } do
+    it_linux("says nothing when Ctrl-C comes while the workers of " .. what .. " start", with_loop(function()
+      local starting <close> = process.start(examples.words("workers", "--workers", "20", table.unpack(arguments)))
+      local children
+      starting:poll("a worker", 20, function()
+        children = children_of(starting.pid)
+        return #children > 0
+      end)
+      starting:signal("INT")
+      local code = starting:wait()
+      assert.equal(starting:output():find("echoes, share") and 0 or 130, code) -- 0: all had started, before it came
+      wait_for_the_end_of(children)
+      assert.equal("", starting:errors())
+    end, 30))
+  end
+
   it_linux("leaves no process behind when Ctrl-C ends a measurement", with_loop(function()
     local measuring <close> = process.start(examples.words("workers", "--workers", "2", "--seconds", "60"))
     local children
