@@ -124,7 +124,7 @@ print(example:wait(), example:output(), example:errors())
     for _, words in ipairs { { "echo_client", "--address", "255.255.255.255" }, { "path_mtu", "255.255.255.255" } } do
       local _, errors, code = examples.run(table.unpack(words))
       assert.equal(1, code)
-      assert.matches("^" .. words[1] .. "%.lua: [^\n]*connect 255%.255%.255%.255:%d+: [^\n]*%(EACCES%)\n$", errors)
+      assert.matches("^" .. words[1] .. "%.lua: [^\n]*connect 255%.255%.255%.255:%d+: [^\n]*EACCES[^\n]*\n$", errors)
     end
   end))
 

@@ -139,7 +139,8 @@ describe("serve", function()
     local sock, client = receiver()
     for _, case in ipairs {
       { 17, "serve: its handler may return data or nil, not number 17" },
-      { true, "not boolean true" }, { false, "not boolean false" }, { print, "not function" }, { sock, "not ip.udp.socket" },
+      { true, "not boolean true" }, { false, "not boolean false" }, { print, "not function" },
+      { sock, "not ip.udp.socket" },
       { { "a", 17 }, "part 2 of its sequence is number 17" }, { { a = 1 }, "a table with other keys" },
     } do
       client:send("x")
