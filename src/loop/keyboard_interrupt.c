@@ -86,8 +86,8 @@ static const struct sigaction *host_behind(const struct sigaction *action) {
 
 static bool is_same(const struct sigaction *one, const struct sigaction *other) {
   if (one->sa_flags != other->sa_flags) return false;
-  return one->sa_flags & SA_SIGINFO ? one->sa_sigaction == other->sa_sigaction
-                                    : one->sa_handler == other->sa_handler;
+  return (one->sa_flags & SA_SIGINFO) != 0 ? one->sa_sigaction == other->sa_sigaction
+                                           : one->sa_handler == other->sa_handler;
 }
 
 /* Returns the number of the handler of ours that stands in front of `host`; -1: there are too many. */
