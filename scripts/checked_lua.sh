@@ -53,7 +53,7 @@ run() {
   name=$(basename "${1:-system}")-$(basename "${2:-system}")
   directory=build-checked/ip-$name
   set -- "$1" "$2" -DIP_HOST_PROGRAMS=ON -DCMAKE_BUILD_TYPE=Debug
-  [ -z "$1" ] || set -- "$@" -DLUA_INCDIR="$1" -DLUA_HEADERS="$1" -DLUA_LIBRARY="$1/liblua.so"
+  [ -z "$1" ] || set -- "$@" -DCMAKE_C_FLAGS=-DHARDSTACKTESTS -DLUA_INCDIR="$1" -DLUA_HEADERS="$1" -DLUA_LIBRARY="$1/liblua.so"
   [ -z "$2" ] || set -- "$@" -DLIBUV_HEADERS="$2/include" -DLIBUV_LIBRARY="$2/lib/libuv.so"
   lua=${1:+$1/lua}
   shift 2

@@ -170,12 +170,20 @@ static void call_undisturbed(lua_State *L, lua_CFunction function, void *argumen
   if (status != LUA_OK) lua_error(L);
 }
 
+/* A Lua that is built with HARDSTACKTESTS, as for tests, collects in every call (ldo.h, checkstackGCp). */
+#ifdef HARDSTACKTESTS
+enum { CALLS_COLLECT = 1 };
+#else
+enum { CALLS_COLLECT = 0 };
+#endif
+
 /* Puts an operation into the pool if there is none, in a call: that raises where the stack or the limit of
    nested C calls has no place for the __close of a pooled operation, and later it would lose the result.
    [-0, +0, e] */
 static void fill_pool(lua_State *L, struct ip_runtime *runtime) {
   luaL_checkstack(L, LUA_MINSTACK + 4, "too many arguments");
-  if (IP_UNLIKELY((lua_gethookmask(L) & HOOKS_OF_CALLS) != 0 || runtime->free_operations == NULL)) {
+  bool disturbed = CALLS_COLLECT || (lua_gethookmask(L) & HOOKS_OF_CALLS) != 0;
+  if (IP_UNLIKELY(disturbed || runtime->free_operations == NULL)) {
     call_undisturbed(L, ensure_pooled, runtime);
     return;
   }
