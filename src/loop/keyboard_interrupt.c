@@ -21,8 +21,8 @@ static atomic_int handlers_running;
 static atomic_int installing; /* a flag; some systems exchange no smaller type (riscv64) */
 
 /* Each of our handlers stands in front of one of the host's, and keeps it for good: a handler that the host
-   installs later may call the one that it has found, which is ours. An entry is filled before its handler is
-   installed. */
+   installs later may call the one that it has found, which is ours. An entry is filled before it is counted,
+   and counted before its handler is installed; who reads an entry reads the count first. */
 enum { MOST_HANDLERS = 4 };
 static struct sigaction hosts[MOST_HANDLERS];
 static atomic_int hosts_count;
@@ -45,27 +45,27 @@ static void wake_loops(void) {
   }
 }
 
-static void interrupt(const struct sigaction *host, int number, siginfo_t *information, void *context) {
+static void interrupt(int handler, int number, siginfo_t *information, void *context) {
   atomic_fetch_add(&handlers_running, 1);
-  call_host(host, number, information, context);
+  if (handler < atomic_load(&hosts_count)) call_host(&hosts[handler], number, information, context);
   wake_loops();
   atomic_fetch_sub(&handlers_running, 1);
 }
 
 static void on_interrupt_0(int number, siginfo_t *information, void *context) {
-  interrupt(&hosts[0], number, information, context);
+  interrupt(0, number, information, context);
 }
 
 static void on_interrupt_1(int number, siginfo_t *information, void *context) {
-  interrupt(&hosts[1], number, information, context);
+  interrupt(1, number, information, context);
 }
 
 static void on_interrupt_2(int number, siginfo_t *information, void *context) {
-  interrupt(&hosts[2], number, information, context);
+  interrupt(2, number, information, context);
 }
 
 static void on_interrupt_3(int number, siginfo_t *information, void *context) {
-  interrupt(&hosts[3], number, information, context);
+  interrupt(3, number, information, context);
 }
 
 static void (*const handlers[MOST_HANDLERS])(int, siginfo_t *, void *) = {on_interrupt_0, on_interrupt_1,
@@ -79,7 +79,8 @@ static bool has_handler(const struct sigaction *action) {
 /* Returns what the handler stands in front of if it is ours, or NULL. */
 static const struct sigaction *host_behind(const struct sigaction *action) {
   if ((action->sa_flags & SA_SIGINFO) == 0) return NULL;
-  for (int i = 0; i < MOST_HANDLERS; i++)
+  int count = atomic_load(&hosts_count);
+  for (int i = 0; i < count; i++)
     if (action->sa_sigaction == handlers[i]) return &hosts[i];
   return NULL;
 }
