@@ -36,11 +36,25 @@ static void note_entry(struct ip_batch *batch, size_t index, size_t length, bool
   batch->singly[index] = 0; /* what a former send needed does not concern this datagram */
 }
 
+/* Keeps a failure for the next call: its MTU in the error queue, without which it has none. */
+static void defer_failure(struct ip_channel *channel, struct ip_failure failure) {
+  channel->deferred_error = failure.code;
+  if (channel->errors != NULL) channel->errors->deferred_mtu = failure.mtu;
+}
+
+static struct ip_failure take_deferred(struct ip_channel *channel) {
+  struct ip_failure failure = {.code = channel->deferred_error};
+  if (IP_LIKELY(failure.code == 0)) return failure;
+  channel->deferred_error = 0;
+  if (channel->errors != NULL) failure.mtu = channel->errors->deferred_mtu;
+  return failure;
+}
+
 /* Ends a call that failed after `count` datagrams: returns the datagrams now and defers the error to the next
    call. */
 static struct ip_failure end_receiving(struct ip_channel *channel, size_t count, struct ip_failure failure) {
   if (count == 0) return failure;
-  if (failure.code != EAGAIN) channel->deferred = failure;
+  if (failure.code != EAGAIN) defer_failure(channel, failure);
   return ip_failure(0);
 }
 
@@ -160,8 +174,7 @@ static struct ip_failure receive_entries(struct ip_channel *channel, struct ip_b
 static struct ip_failure fill(struct ip_channel *channel, struct ip_batch *batch, int flags) {
   size_t count = 0;
   do {
-    struct ip_failure failure = channel->deferred;
-    channel->deferred = ip_failure(0);
+    struct ip_failure failure = take_deferred(channel);
     if (IP_LIKELY(failure.code == 0)) failure = receive_entries(channel, batch, flags, &count);
     if (failure.code == EAGAIN) channel->filters_peer = false;
     if (failure.code != 0) return failure;

@@ -5,7 +5,6 @@
 #define IP_CHANNEL_H
 
 #include "net/endpoint.h"
-#include "net/failure.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -39,8 +38,8 @@ struct ip_channel {
       gso_refused : 1; /* the system or a path does not segment: the library does, in one call per datagram */
   uint8_t would_block_streak;   /* consecutive receives that met EAGAIN, up to a limit */
   uint8_t probe_countdown;      /* at that limit: receives that may still suspend without a try */
+  int deferred_error;           /* an error that receive_many met after datagrams; its next call raises it */
   unsigned multicast_interface; /* the index that the option was set to; 0: none */
-  struct ip_failure deferred;   /* what receive_many met after datagrams; its next call raises it */
   struct ip_connection *connection;
   struct ip_receive_state *receive;
   struct ip_send_state *send;

@@ -30,6 +30,7 @@ struct ip_error_queue {
   size_t count;
   struct ip_failure reports[IP_ERRORS_KEPT];
   size_t first_report, report_count;
+  int deferred_mtu; /* of the channel's deferred error, as in struct ip_failure */
 };
 
 /* The result of one drain. */

@@ -129,7 +129,7 @@ static const struct ip_operation_type receive_string_type = {.name = "receive_st
 
 /* Does this process have a datagram or an error for a receive? The system does not report it. */
 static bool has_pending(const struct ip_channel *channel) {
-  return channel->deferred.code != 0 || ip_error_queue_has_report(channel) ||
+  return channel->deferred_error != 0 || ip_error_queue_has_report(channel) ||
          ip_receive_path_has_read_ahead(channel);
 }
 
