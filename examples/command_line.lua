@@ -122,9 +122,9 @@ end
 local CTRL_C = 130 -- 128 and the number of SIGINT, as shells have it
 
 -- Returns what to tell the user about an error: of the system's and the network's what they say, of a mistake in the
--- program where it is, and of Ctrl-C, which raises an error in the main thread, nothing.
+-- program where it is, and false of Ctrl-C, which raises an error in the main thread.
 local function account_of(err)
-  if type(err) == "string" and err:find("interrupted!$") then return nil end
+  if type(err) == "string" and err:find("interrupted!$") then return false end
   return type(err) == "userdata" and tostring(err) or debug.traceback(tostring(err), 2)
 end
 

@@ -107,7 +107,8 @@ describe("on_error", function()
       assert.is_true(rawequal(value, seen[i][1]))
       assert.is_string(seen[i][2])
     end
-    assert.is_nil(seen[#seen][1])
+    local _, nothing = pcall(error) -- nil, which Lua 5.5 makes a text
+    assert.equal(nothing, seen[#seen][1])
   end))
 
   it("gets the errors of coroutines made by others, with fiber nil", on_main(function()

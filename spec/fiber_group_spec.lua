@@ -67,7 +67,7 @@ describe("a finalizer that interrupts a group", function()
 
       fiber.run(function()
         local one, refuses
-        collectgarbage("incremental", 0, 1000, 1)
+        require("spec.support.collector").press()
         for round = 1, 100000 do -- until the collector runs just then
           one, refuses = spawn_over_garbage(round % 30)
           if one and refuses then break end

@@ -520,10 +520,12 @@ describe("a queue's memory", function()
   it("does not keep values that were taken", with_loop(function()
     local queue = fiber.queue()
     local weak = setmetatable({}, { __mode = "v" })
-    weak[1], weak[2] = {}, {}
+    local one, two = {}, {}
+    weak[1], weak[2] = one, two
     local getter = waiting(function() queue:get() end)
-    queue:put(weak[1])
-    queue:put(weak[2])
+    queue:put(one)
+    queue:put(two)
+    one, two = nil, nil -- luacheck: ignore 331 311
     getter:join()
     queue:get()
     collectgarbage()

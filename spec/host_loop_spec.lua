@@ -234,7 +234,11 @@ describe("ip.fiber.loop.spin", function()
   end)
 
   it_counts("0 lets the process sleep whenever nothing is ready", by_hand(function()
-    assert.is_true(slept_in_naps() >= NAPS)
+    local tries, count = 0
+    repeat -- where other processes have the core for longer than a nap, that nap is over without a sleep
+      tries, count = tries + 1, slept_in_naps()
+    until count >= NAPS or tries == 20
+    assert.is_true(count >= NAPS, "slept " .. count .. " times")
   end))
 
   it_counts("keeps the process awake while it waits", by_hand(function()

@@ -26,6 +26,7 @@ end
 -- has its bytes depends on the version of Lua; the system refuses what is no filter.
 local function attach_filter(sock, instructions)
   local filter = ("I2I1I1I4"):pack(6, 0, 0, 65535):rep(instructions)
+  filter = (" " .. filter):sub(2) -- Lua 5.5 may keep the bytes of the former elsewhere
   local address = tonumber(("%p"):format(filter):sub(3), 16)
   for offset = 8, 64, 4 do
     local program = ("!I2XTT"):pack(instructions, address + offset)

@@ -113,7 +113,8 @@ describe("with_timeout", function()
     for _, value in ipairs { "text", 12, object, ip.error.EACCES } do
       assert.equal(value, error_of(with_timeout, 10, error, value, 0))
     end
-    assert.is_nil(error_of(with_timeout, 10, error, nil))
+    local _, nothing = pcall(error) -- nil, which Lua 5.5 makes a text
+    assert.equal(nothing, error_of(with_timeout, 10, error, nil))
     assert.equal("own", error_of(with_timeout, 0.001, function()
       pcall(fiber.sleep, 100)
       error("own", 0) -- after the deadline was met: the function's own error is the news

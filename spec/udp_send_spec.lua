@@ -84,7 +84,8 @@ for _, method in ipairs(sending) do
       refused({ "a", 5 })
       refused({ {} })
       refused({ "a", { "b" } })
-      refused({ "a", nil, "b" })
+      local with_a_hole = { "a", nil, "b" }
+      if #with_a_hole == 3 then refused(with_a_hole) end -- any border is its length (Lua manual, 3.4.7)
       refused({ "a", false })
       assert_empty(b)
     end))

@@ -4,13 +4,14 @@ local ip = require "ip"
 local api = require "spec.fuzz.api"
 local contexts = require "spec.fuzz.contexts"
 local world = require "spec.fuzz.world"
+local collector = require "spec.support.collector"
 
 local actions = {}
 
 local modes = {
   incremental = function() collectgarbage("incremental", 200, 100, 13) end,
   generational = function() collectgarbage("generational", 20, 100) end,
-  ["most aggressive"] = function() collectgarbage("incremental", 0, 1000, 0) end,
+  ["most aggressive"] = collector.press,
   stopped = function() collectgarbage("stop") end,
 }
 local mode_names = { "incremental", "generational", "most aggressive", "stopped" }

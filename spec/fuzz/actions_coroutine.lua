@@ -63,8 +63,10 @@ function actions.deep_close(r)
     end
     return (string.gsub("x", "x", function() return deep(n - 1) end))
   end
-  local first, last = r:int(150, 190), world.plays("limit_of_c_calls") and 199 or 150
-  for depth = first, last do
+  -- Downwards the first depth that Lua reaches is the one at which it can call nothing more.
+  local first, last, step = r:int(150, 190), world.plays("limit_of_c_calls") and 199 or 150, 1
+  if r:one_in(2) then first, last, step = last, first, -1 end
+  for depth = first, last, step do
     if coroutine.status(co) == "suspended" then pcall(deep, depth) end
   end
 end

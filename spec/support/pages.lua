@@ -1,7 +1,5 @@
 --- The pages of the documentation, and what is written on them.
 
-local lfs = require "lfs"
-
 local pages = {}
 
 function pages.read(path)
@@ -11,7 +9,7 @@ end
 
 -- Adds the pages in a directory to a list, which it sorts and returns.
 local function add_pages(directory, list)
-  for name in lfs.dir(directory) do
+  for name in require("lfs").dir(directory) do
     if name:find("%.md$") then list[#list + 1] = directory .. "/" .. name end
   end
   table.sort(list)
