@@ -63,10 +63,9 @@ function actions.deep_close(r)
     end
     return (string.gsub("x", "x", function() return deep(n - 1) end))
   end
-  -- Downwards the first depth that Lua reaches is the one at which it can call nothing more.
-  local first, last, step = r:int(150, 190), world.plays("limit_of_c_calls") and 199 or 150, 1
-  if r:one_in(2) then first, last, step = last, first, -1 end
-  for depth = first, last, step do
+  local last = r:int(150, 190)
+  if not world.at_limit then return pcall(deep, 120) end
+  for depth = 199, last, -1 do -- the first that Lua reaches is the one at which it can call nothing more
     if coroutine.status(co) == "suspended" then pcall(deep, depth) end
   end
 end

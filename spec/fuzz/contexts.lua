@@ -184,7 +184,7 @@ end
 
 function contexts.deep(r)
   local depth = r:one_in(3) and r:int(150, 199) or r:int(1, 150)
-  if not world.plays("limit_of_c_calls") then depth = math.min(depth, 150) end
+  if not world.at_limit then depth = math.min(depth, 120) end
   world.log("at depth %d", depth)
   -- the dispatcher resumes coroutines there that cannot call anything: their results go with Lua's error, and the
   -- ledger's own entries, too

@@ -379,7 +379,7 @@ local function snapshot_like(before)
 end
 
 local function compare(before)
-  if not plays("check_accounts") then return end
+  if not plays("check_accounts") or world.at_limit then return end
   local after = snapshot_like(before)
   for name, value in pairs(before) do
     if after[name] ~= value then
@@ -501,6 +501,9 @@ open_own_descriptors()
 settle()
 local before = world.snapshot()
 for step = 1, steps do
+  -- At the very limit of C calls Lua skips finalizers, too, and their objects are never closed: a run comes there in
+  -- its last epoch, whose accounts are not compared.
+  if step == steps - EPOCH + 1 then world.at_limit = plays("limit_of_c_calls") end
   if step % EPOCH == 1 then begin_epoch(step // EPOCH) end
   play_step(step)
   if step % EPOCH == 0 or step == steps then

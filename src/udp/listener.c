@@ -127,7 +127,7 @@ static const char *ask(lua_State *L, struct ip_peers *peers, const struct ip_end
 
 /* Raises the error of the accept function. [-0, +0, e] */
 IP_NO_RETURN static int raise_kept(lua_State *L, int index, struct ip_peers *peers) {
-  peers->raises = false;
+  ip_peers_take_error(peers);
   lua_getiuservalue(L, index, ERROR);
   lua_pushnil(L);
   lua_setiuservalue(L, index, ERROR);

@@ -130,6 +130,11 @@ void ip_peers_note_error(struct ip_peers *peers) {
   wake(&peers->point);
 }
 
+void ip_peers_take_error(struct ip_peers *peers) {
+  peers->raises = false;
+  count_hungry(&peers->point.wait);
+}
+
 /* --- the life of a session --- */
 
 static struct ip_session *new_session(struct ip_peers *peers, const struct ip_endpoint *endpoint) {

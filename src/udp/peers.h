@@ -110,6 +110,9 @@ void ip_peers_final_attempt(struct ip_operation *operation);
 /* The program's answer was an error: wakes accept. Does not call Lua. */
 void ip_peers_note_error(struct ip_peers *peers);
 
+/* An accept raises that error: the others wait on. */
+void ip_peers_take_error(struct ip_peers *peers);
+
 /* Takes the session that has waited longest out of the pending ones, for a box. There is one. */
 struct ip_session *ip_peers_accept(struct ip_peers *peers, struct ip_session_box *box);
 
