@@ -3,6 +3,7 @@
 local ip = require "ip"
 local assertions = require "spec.support.assertions"
 local without_collector = require "spec.support.memory".without_collector
+local netns = require "spec.support.netns"
 local support = require "spec.support"
 
 local byte_span, errors, fiber = ip.byte_span, ip.error, ip.fiber
@@ -168,6 +169,24 @@ describe("the endpoint of an error", function()
     assert_contains(error_of(sock.send_to, sock, "x", "255.255.255.255", 9),
       "(EACCES): a broadcast address needs the option broadcast")
   end))
+
+  it("does not speak of broadcasts where a route refuses an IPv6 address", function()
+    local net = netns.new()
+    if not net then return pending("network namespaces are not permitted here") end
+    finally(function() net:close() end)
+    net:run("ip -6 route add prohibit fd99::/16")
+    local path = support.write_file [[
+      local ip = require "ip"
+      local sock = ip.udp.bind("::", 0)
+      print(select(2, pcall(sock.send_to, sock, "x", "fd99::1", 9)))
+      print(select(2, pcall(sock.connect, sock, "fd99::1", 9)))
+    ]]
+    local pipe <close> = assert(io.popen(net:program(support.interpreter .. " " .. path)))
+    local output = pipe:read("a")
+    os.remove(path)
+    local refused = "[^\n]*%s %%[fd99::1%%]:9: permission denied %%(EACCES%%)\n"
+    assert.matches("^" .. refused:format("send_to") .. refused:format("connect") .. "$", output)
+  end)
 end)
 
 describe("transient", function()

@@ -414,6 +414,14 @@ static void add_subject(luaL_Buffer *text, const struct ip_error *error) {
   luaL_addlstring(text, endpoint, length);
 }
 
+/* Does the system refuse a destination that may be a broadcast address? A route may refuse it, too. */
+static bool may_be_broadcast(const struct ip_error *error) {
+  const struct ip_error_detail *detail = endpoint_of(error);
+  if (error->code != EACCES || detail == NULL || ip_address_unmapped(&detail->address).version != 4)
+    return false;
+  return error->of_send || strcmp(error->operation, "connect") == 0;
+}
+
 /* What is behind a code that says little by itself, or NULL. */
 static const char *hint_of(const struct ip_error *error) {
   const struct ip_error_detail *detail = detail_of(error);
@@ -422,8 +430,7 @@ static const char *hint_of(const struct ip_error *error) {
   if (error->code == EAFNOSUPPORT && endpoint_of(error) != NULL) return "the socket is for IPv4 addresses";
   if (error->code == EDESTADDRREQ) return "the socket is not connected";
   if (error->code == EINVAL && error->to_port_0) return "port 0 is no destination";
-  if (error->code == EACCES && endpoint_of(error) != NULL && error->of_send)
-    return "a broadcast address needs the option broadcast";
+  if (may_be_broadcast(error)) return "a broadcast address needs the option broadcast";
   return NULL;
 }
 

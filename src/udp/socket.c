@@ -276,10 +276,8 @@ int ip_socket_connect(lua_State *L) {
   ip_send_queue_leave_peer(&socket->channel);
   ip_flusher_wake_receives(&socket->watcher, &socket->channel);
   int error = ip_association_connect(&socket->channel, &remote.endpoint);
-  const char *hint = NULL;
-  if (error == EINVAL && remote.port == 0) hint = "port 0 is no destination";
-  if (error == EACCES) hint = "a broadcast address needs the option broadcast";
-  check_target(L, error, "connect", &remote, hint);
+  bool to_port_0 = error == EINVAL && remote.port == 0;
+  check_target(L, error, "connect", &remote, to_port_0 ? "port 0 is no destination" : NULL);
   return 0;
 }
 
