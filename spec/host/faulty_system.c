@@ -20,8 +20,9 @@
    udp_lib_setsockopt), and could not be taken back where it failed; timerfd_settime, which has no error for valid arguments without TFD_TIMER_CANCEL_ON_SET;
    read and write, which the library uses on no descriptor. libuv aborts the process by design where it cannot
    have its signal pipes or its threads, and where it cannot register what it has made for itself: its pipe2
-   does not fail, nor its registration of such descriptors, nor pthread_create for its own functions. The
-   library tries all of these before it lets libuv do so (loop_probe.c, thread_probe.c, watcher.c). */
+   does not fail, nor its registration of such descriptors, nor pthread_create for its own functions once the
+   library has made a thread. The library tries all of these before it lets libuv do so (loop_probe.c,
+   thread_probe.c, watcher.c). */
 #include "faulty_system.h"
 
 #include <dlfcn.h>
@@ -369,6 +370,7 @@ typedef int (*thread_creator)(pthread_t *thread, const pthread_attr_t *attribute
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
                    void *argument) {
   static thread_creator real;
+  static bool was_tried; /* by the library */
   if (real == NULL) {
     void *found = dlsym(RTLD_NEXT, "pthread_create");
     memcpy(&real, &found, sizeof real);
@@ -376,6 +378,9 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
   const void *function;
   memcpy(&function, &run, sizeof function);
   bool unknown = is_in(function, "libasan") || is_in(function, "libtsan"); /* they wrap the function */
-  if (is_playing(plan.system) && !unknown && !is_libuv(function) && fails(&thread_errors)) return errno;
-  return real(thread, attributes, run, argument);
+  bool by_libuv = is_libuv(function);
+  if (is_playing(plan.system) && !unknown && !(by_libuv && was_tried) && fails(&thread_errors)) return errno;
+  int error = real(thread, attributes, run, argument);
+  if (error == 0 && !unknown && !by_libuv) was_tried = true;
+  return error;
 }
