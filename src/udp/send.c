@@ -216,7 +216,8 @@ static void read_send_to(lua_State *L, const char *operation, struct ip_send_cal
   uint16_t port = ip_argument_port(L, 4);
   ip_endpoint_set(&call->send.remote, ip_channel_family(&call->box->socket->channel), &address, port);
   call->send.to = &call->send.remote;
-  if (IP_UNLIKELY(address.scope_id != 0)) (void)ip_send_path_use_scope(&call->send); /* the one interface */
+  if (IP_UNLIKELY(address.scope_id != 0)) /* no other interface is named */
+    (void)ip_send_path_use_scope(&call->box->socket->channel, &call->send);
 }
 
 static bool is_for_v6_only(const struct ip_channel *channel) {
