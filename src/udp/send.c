@@ -31,9 +31,13 @@ bool ip_send_attempt(struct ip_operation *operation) {
   return true;
 }
 
+/* Only the oldest call is attempted, which may go on waiting: what is behind it cannot be sent now. */
 void ip_send_final_attempt(struct ip_operation *operation) {
   struct ip_socket *socket = operation->object;
-  ip_watcher_attempt_soon(&socket->watcher, IP_SIDE_WRITE);
+  if (socket->watcher.waiters[IP_SIDE_WRITE].next == &operation->ready.link)
+    ip_watcher_attempt_soon(&socket->watcher, IP_SIDE_WRITE);
+  else
+    ip_operation_time_out(operation);
 }
 
 int ip_send_suspend(lua_State *L, const struct ip_operation_type *type, const struct ip_socket_box *box,
