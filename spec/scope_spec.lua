@@ -260,6 +260,39 @@ describe("a scope", function()
     assert.equal("one", heard())
   end)
 
+  it_wire("of any kind of address never lets a datagram leave another device than the socket's", function()
+    for _, address in ipairs { "ff02::7:1", "fe80::77", "ff05::7:1" } do
+      for _, way in ipairs { "send_to", "try_send_to", "send_to_with", "send_message", "send_message_hops",
+        "reply_message", "segments", "send_many", "coalesce", "segment_size" } do
+        local words = a:run([[
+          local way, address, port = ...
+          local function attempt(sock, link) return error_of(ways[way], sock, address .. "%" .. link, port) end
+          local sock <close> = ip.udp.bind("::", 0, { bind_to_device = "one" })
+          local handed <close> = ip.udp.socket.new()
+          local first, second = attempt(sock, "two"), attempt(sock, "one")
+          handed:assign(sock:release())
+          return first, second, attempt(handed, "two")
+        ]], way, address, port())
+        assert.equal("EINVAL none EINVAL", words, address .. " " .. way)
+        assert.equal("one", heard(), address .. " " .. way)
+      end
+    end
+  end)
+
+  it_wire("of a batch's entry that would leave another device stops the batch there", function()
+    local words = a:run([[
+      local port = ...
+      local batch = ip.udp.batch.new(4)
+      for i, link in ipairs { "one", "one", "two", "one" } do batch:set(i, "x", "ff02::7:1%" .. link, port) end
+      local sock <close> = ip.udp.bind("::", 0, { bind_to_device = "one" })
+      local ok, err = pcall(sock.send_many, sock, batch)
+      sock:set_option("bind_to_device", "")
+      return err.name, err.sent, sock:send_many(batch, 3)
+    ]], port())
+    assert.equal("EINVAL 2 2", words)
+    assert.equal("one+two", heard())
+  end)
+
   it_wire("of an interface that is not there is an error", function()
     for _, address in ipairs { "ff05::7:1%999", "fec0::2%4294967295", "fd77::2%999" } do
       local words = a:run([[

@@ -57,6 +57,34 @@ describe("a send that the system cannot take yet", function()
     end)
   ]])
 
+  it_blocked("raises ETIMEDOUT in time behind one that waits without a timeout", blocked [[
+    local batch = ip.udp.batch.new(2)
+    for i = 1, 2 do batch:set(i, "never") end
+    fiber.run(function()
+      local first = waiting_send("first")
+      local calls = {
+        function() return out:send("never") end,
+        function() return out:send_message("never", {}) end,
+        function() return out:send_many(batch) end,
+      }
+      for i, call in ipairs(calls) do
+        for _, way in ipairs { "send_timeout", "with_timeout", "both at once" } do
+          local begin = fiber.now()
+          out.send_timeout = way ~= "with_timeout" and 0.01 or nil
+          local other = way == "both at once" and link.waiting(call)
+          local ok, err = pcall(fiber.with_timeout, way == "with_timeout" and 0.01 or 5, call)
+          assert(not ok and err == ip.error.ETIMEDOUT and fiber.now() - begin < 2, i .. " " .. way)
+          equal(i == 3 and 0 or nil, err.sent)
+          if other then equal(false, (other:join())) end
+        end
+      end
+      equal(1, out.send_queue_count)
+      unblock()
+      equal(true, (first:join()))
+      equal("first", arriving(1))
+    end)
+  ]])
+
   it_blocked("raises ETIMEDOUT after send_timeout, and is not sent", blocked [[
     fiber.run(function()
       out.send_timeout = 0.02

@@ -50,6 +50,7 @@ static int restore_port(struct ip_channel *channel, const struct ip_connection *
 static int restore_local_end(struct ip_channel *channel, const struct ip_connection *connection,
                              uint16_t port) {
   int device_error = connection->device != 0 ? ip_device_set(channel->fd, connection->device) : 0;
+  if (device_error != 0) channel->device = 0;
   int error = restore_port(channel, connection, port);
   return device_error != 0 ? device_error : error;
 }
@@ -163,10 +164,11 @@ int ip_association_connect(struct ip_channel *channel, const struct ip_endpoint 
    the queue has once been empty. */
 int ip_association_adopt(struct ip_channel *channel) {
   struct ip_connection connection = {.local = {.length = 0}};
-  int error = ip_datagram_remote(channel->fd, &connection.remote);
-  if (error != 0) return error == ENOTCONN ? 0 : error;
-  error = ip_device_get(channel->fd, &connection.device);
+  int error = ip_device_get(channel->fd, &channel->device);
   if (error != 0) return error;
+  error = ip_datagram_remote(channel->fd, &connection.remote);
+  if (error != 0) return error == ENOTCONN ? 0 : error;
+  connection.device = channel->device;
   channel->connection = malloc(sizeof *channel->connection);
   if (channel->connection == NULL) return ENOMEM;
   *channel->connection = connection;
@@ -175,8 +177,9 @@ int ip_association_adopt(struct ip_channel *channel) {
 }
 
 int ip_association_note_device(struct ip_channel *channel) {
-  if (channel->connection == NULL) return 0;
-  return ip_device_get(channel->fd, &channel->connection->device);
+  int error = ip_device_get(channel->fd, &channel->device);
+  if (error == 0 && channel->connection != NULL) channel->connection->device = channel->device;
+  return error;
 }
 
 int ip_association_is_dual_stack(const struct ip_channel *channel, bool *dual_stack) {

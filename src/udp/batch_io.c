@@ -452,7 +452,7 @@ static struct ip_failure send_entry(lua_State *L, struct batch_send *whole, size
     ip_message_read_control(L, whole->operation, index + 1, &call);
     if (box->socket != socket) return ip_failure(EBADF); /* a finalizer has closed it */
   }
-  int error = ip_send_path_use_scope(send);
+  int error = ip_send_path_use_scope(channel, send);
   if (error != 0) return ip_failure(error);
   size_t sent;
   ip_send_queue_note_iteration(channel, socket->watcher.runtime->iteration);
@@ -461,12 +461,17 @@ static struct ip_failure send_entry(lua_State *L, struct batch_send *whole, size
   return failure;
 }
 
+static bool leaves_device(const struct ip_channel *channel, const struct ip_batch *batch, size_t index) {
+  const struct ip_endpoint *peer = &batch->peers[index];
+  return peer->length != 0 && ip_send_path_leaves_device(channel, peer);
+}
+
 /* Finds the first entry from `first` on that has to be sent by itself. */
 static size_t find_single(const struct ip_channel *channel, const struct ip_batch *batch, size_t first,
                           size_t end) {
   const struct ip_send_state *state = channel->send;
   if (state != NULL && (state->segment_size != 0 || state->pool != NULL)) return first;
-  while (first < end && batch->singly[first] == 0)
+  while (first < end && batch->singly[first] == 0 && !leaves_device(channel, batch, first))
     first++;
   return first;
 }

@@ -414,7 +414,7 @@ void ip_message_read_control(lua_State *L, const char *operation, size_t entry, 
 }
 
 static void use_scope(lua_State *L, const char *operation, struct ip_send_call *call) {
-  int error = ip_send_path_use_scope(&call->send);
+  int error = ip_send_path_use_scope(&call->box->socket->channel, &call->send);
   if (error != 0) ip_error_raise(L, error, operation);
 }
 

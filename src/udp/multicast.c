@@ -39,10 +39,10 @@ struct membership {
    socket's family does not include it. [-0, +0, e] */
 static int check_family(lua_State *L, const struct ip_channel *channel, int arg, struct ip_address *address,
                         const char *name) {
+  *address = ip_address_unmapped(address);
   if (!channel->is_v6 && address->version == 6)
     ip_error_raise_about(L, EAFNOSUPPORT, name, arg, "the socket is for IPv4 addresses");
   if (!channel->is_v6) return AF_INET;
-  *address = ip_address_unmapped(address);
   if (address->version == 6) return AF_INET6;
   if (!is_dual_stack(L, channel, name))
     ip_error_raise_about(L, EAFNOSUPPORT, name, arg, "the socket is for IPv6 addresses only");

@@ -31,9 +31,13 @@ bool ip_send_attempt(struct ip_operation *operation) {
   return true;
 }
 
+/* Only the oldest call is attempted, which may go on waiting: what is behind it cannot be sent now. */
 void ip_send_final_attempt(struct ip_operation *operation) {
   struct ip_socket *socket = operation->object;
-  ip_watcher_attempt_soon(&socket->watcher, IP_SIDE_WRITE);
+  if (socket->watcher.waiters[IP_SIDE_WRITE].next == &operation->ready.link)
+    ip_watcher_attempt_soon(&socket->watcher, IP_SIDE_WRITE);
+  else
+    ip_operation_time_out(operation);
 }
 
 int ip_send_suspend(lua_State *L, const struct ip_operation_type *type, const struct ip_socket_box *box,
@@ -216,7 +220,8 @@ static void read_send_to(lua_State *L, const char *operation, struct ip_send_cal
   uint16_t port = ip_argument_port(L, 4);
   ip_endpoint_set(&call->send.remote, ip_channel_family(&call->box->socket->channel), &address, port);
   call->send.to = &call->send.remote;
-  if (IP_UNLIKELY(address.scope_id != 0)) (void)ip_send_path_use_scope(&call->send); /* the one interface */
+  if (IP_UNLIKELY(address.scope_id != 0)) /* no other interface is named */
+    (void)ip_send_path_use_scope(&call->box->socket->channel, &call->send);
 }
 
 static bool is_for_v6_only(const struct ip_channel *channel) {

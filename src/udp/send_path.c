@@ -37,14 +37,30 @@ bool ip_send_path_can_segment(struct ip_channel *channel) {
 #endif
 }
 
-int ip_send_path_use_scope(struct ip_send *call) {
-  uint32_t index = call->to != NULL ? ip_endpoint_wide_scope(call->to) : 0;
-  struct ip_control *control = &call->control;
-  if (index == 0) return 0;
+bool ip_send_path_leaves_device(const struct ip_channel *channel, const struct ip_endpoint *to) {
+  if (IP_LIKELY(channel->device == 0) || ip_endpoint_family(to) != AF_INET6) return false;
+  uint32_t scope = to->name.v6.sin6_scope_id;
+  return scope != 0 && scope != channel->device && ip_endpoint_wide_scope(to) == 0 &&
+         !IN6_IS_ADDR_V4MAPPED(&to->name.v6.sin6_addr);
+}
+
+static int use_interface(struct ip_control *control, uint32_t index) {
   if ((control->items & IP_CONTROL_INTERFACE) != 0 && control->interface_index != index) return EINVAL;
   control->interface_index = index;
   control->items |= IP_CONTROL_INTERFACE;
   return 0;
+}
+
+/* The system compares an interface in ancillary data with the device, and knows which interfaces belong to a
+   device that is a VRF (net/ipv6/datagram.c). */
+int ip_send_path_use_scope(const struct ip_channel *channel, struct ip_send *call) {
+  if (call->to == NULL) return 0;
+  uint32_t index = ip_endpoint_wide_scope(call->to);
+  if (index == 0 && ip_send_path_leaves_device(channel, call->to)) {
+    index = call->remote.name.v6.sin6_scope_id;
+    call->remote.name.v6.sin6_scope_id = 0;
+  }
+  return index != 0 ? use_interface(&call->control, index) : 0;
 }
 
 /* --- classifying a failed send --- */

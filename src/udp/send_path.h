@@ -49,9 +49,14 @@ static inline bool ip_send_path_queues(const struct ip_channel *channel) {
 /* Returns the channel's send state, created if there is none; NULL when memory is short. */
 struct ip_send_state *ip_send_path_state(struct ip_channel *channel);
 
+/* Would the system let a datagram to `to` leave from another interface than the device that the socket is
+   bound to? Linux prefers the scope of a link-local address to the device. */
+bool ip_send_path_leaves_device(const struct ip_channel *channel, const struct ip_endpoint *to);
+
 /* Lets the datagram leave from the interface that the scope of its destination names, where the system would
-   ignore that scope. Returns 0, or EINVAL if the ancillary data names another interface. */
-int ip_send_path_use_scope(struct ip_send *call);
+   ignore that scope, or the device for it. `to` is NULL or the call's `remote`. Returns 0, or EINVAL if the
+   ancillary data names another interface. */
+int ip_send_path_use_scope(const struct ip_channel *channel, struct ip_send *call);
 
 /* Sends the data of the call in as many datagrams and system calls as necessary. EAGAIN: the call has to
    wait; its `done` is the number of bytes that have been sent. */
