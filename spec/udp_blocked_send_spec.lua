@@ -85,6 +85,35 @@ describe("a send that the system cannot take yet", function()
     end)
   ]])
 
+  it_blocked("raises ETIMEDOUT at once behind another where it may not wait, also when it gives way", blocked [[
+    local lock, batch = fiber.semaphore(1), ip.udp.batch.new(1)
+    batch:set(1, "never")
+    fiber.run(function()
+      local first = waiting_send("first")
+      local calls = {
+        function() return out:send("never") end,
+        function() return out:send_message("never", {}) end,
+        function() return out:send_many(batch) end,
+      }
+      for i, call in ipairs(calls) do
+        for budget = 126, 130 do -- a fiber gives way after 128 transfers and permits
+          fiber.yield()
+          for _ = 1, budget do
+            lock:acquire()
+            lock:release()
+          end
+          local begin = fiber.now()
+          local ok, err = pcall(fiber.with_timeout, 2, function() return fiber.with_timeout(0, call) end)
+          assert(not ok and err == ip.error.ETIMEDOUT and fiber.now() - begin < 1, i)
+          equal(1, out.send_queue_count)
+        end
+      end
+      unblock()
+      equal(true, (first:join()))
+      equal("first", arriving(1))
+    end)
+  ]])
+
   it_blocked("raises ETIMEDOUT after send_timeout, and is not sent", blocked [[
     fiber.run(function()
       out.send_timeout = 0.02

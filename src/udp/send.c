@@ -40,13 +40,19 @@ void ip_send_final_attempt(struct ip_operation *operation) {
     ip_operation_time_out(operation);
 }
 
+void ip_send_queue_wait(struct ip_operation *operation, enum ip_wait wait) {
+  struct ip_socket *socket = operation->object;
+  ip_watcher_wait(&socket->watcher, IP_SIDE_WRITE, operation, wait);
+  if (wait == IP_WAIT_YIELDING && operation->is.nonblocking) ip_send_final_attempt(operation);
+}
+
 int ip_send_suspend(lua_State *L, const struct ip_operation_type *type, const struct ip_socket_box *box,
                     union ip_payload payload, enum ip_wait wait) {
   struct ip_operation *operation =
       ip_operation_acquire(L, ip_runtime(L), type, payload.send.deadline, wait == IP_WAIT_YIELDING);
-  struct ip_socket *socket = ip_socket_tie(L, operation, box);
+  (void)ip_socket_tie(L, operation, box);
   operation->payload = payload;
-  ip_watcher_wait(&socket->watcher, IP_SIDE_WRITE, operation, wait);
+  ip_send_queue_wait(operation, wait);
   return ip_operation_suspend(L, operation);
 }
 
