@@ -237,8 +237,8 @@ local function transfer_of(request)
     return function(transfer)
       local source <close> = file
       local read = function(count) return source:read(count) or "" end
-      -- how long a text becomes is not known before
-      local agreed = negotiate(transfer, request, not netascii and size or nil)
+      -- How long a text becomes is not known before; and curl takes the size of an empty file for an error.
+      local agreed = negotiate(transfer, request, not netascii and size > 0 and size or nil)
       send_file(transfer, netascii and message.netascii_reader(read) or read, agreed)
     end
   end

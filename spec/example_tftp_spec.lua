@@ -123,6 +123,17 @@ describe("tftp_server.lua", function()
     end, 60))
   end
 
+  for name, words_for in pairs(clients) do
+    platform.it_where(process.exists(name), name)("gives an empty file to " .. name, with_loop(function()
+      local root <close> = new_directory()
+      local own <close> = new_directory()
+      write(root.path .. "/empty", "")
+      local server <close>, port = start(root)
+      run(words_for.get(port, "empty", own.path .. "/got"))
+      server:wait_for('read "empty": complete')
+    end, 20))
+  end
+
   platform.it_where(process.exists("tftp"), "tftp")("converts text in netascii", with_loop(function()
     local root <close> = new_directory()
       local own <close> = new_directory()
