@@ -229,6 +229,8 @@ local socket_options = {
 }
 
 local function fail(...)
+  if on_terminal then io.write("\r\27[K") end -- no error stands behind a progress line
+  io.flush()
   io.stderr:write("bandwidth.lua: ", ...)
   io.stderr:write("\n")
   os.exit(1, true)
@@ -401,6 +403,7 @@ local function send()
   local ok, err = pcall(send_all, step, per_step)
   if options.mode == "segments" then sock:set_option("segment_size", 0) end
   if not ok then fail("sending failed: ", tostring(err)) end
+  shows:interrupt() -- it sends no more
   local report = ask_for_report(sock, run)
   if report == nil then fail("no report from ", options.to, ": no receiver there, or the path loses everything") end
   print_result { mode = options.mode, sent = sent, received = report[3], bytes = report[4], reordered = report[5],

@@ -152,4 +152,22 @@ describe("bandwidth.lua", function()
     assert.matches("cannot look up no such host", errors)
     assert.equal("", output)
   end, 30))
+
+  it("speaks of sending no more while it waits for the report", with_loop(function()
+    local silent <close>, port = support.bound() -- luacheck: ignore silent
+    local output, errors, code = examples.run("bandwidth", "--to", "127.0.0.1", "--port", port, "--count", "1",
+      "--interval", "0.3")
+    assert.equal(1, code)
+    assert.matches("no report from 127.0.0.1", errors)
+    assert.equal("", output)
+  end, 30))
+
+  platform.it_where(platform.is_linux and process.exists("script"), "script")(
+    "writes no error behind a progress line of a terminal", with_loop(function()
+      local silent <close>, port = support.bound() -- luacheck: ignore silent
+      local words = examples.words("bandwidth", "--to", "127.0.0.1", "--port", port, "--seconds", "0.3", "--rate", "1M",
+        "--interval", "0.1")
+      local output = process.run(process.foreign("script", "-qec", table.concat(words, " "), "/dev/null"))
+      assert.matches("\r\27%[Ksending [%d.]+ %a?bit/s\r\27%[Kbandwidth.lua: no report", output)
+    end, 30))
 end)
