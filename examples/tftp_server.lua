@@ -213,7 +213,7 @@ end
 local function negotiate(transfer, request, size)
   local agreed = {}
   for _, option in ipairs(request.options) do
-    local value = math.tointeger(tonumber(option.value))
+    local value = option.value:find("^%d+$") and math.tointeger(tonumber(option.value)) -- no hexadecimal numbers
     if option.name == "blksize" and value and value >= 8 and value <= 65464 then
       transfer.block_size = value
       agreed[#agreed + 1] = option

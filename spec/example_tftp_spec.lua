@@ -198,7 +198,7 @@ describe("tftp_server.lua", function()
     assert.equal(noise(3000):sub(2001), select(3, receive(client)))
     ack(client, port, 2)
     server:wait_for('read "file": complete')
-    for _, size in ipairs { "7", "65465", "x", "-1" } do -- none of these can be agreed on
+    for _, size in ipairs { "7", "65465", "x", "-1", "0x10", "1e2", " 9", "9.0" } do -- none of these can be agreed on
       local other <close> = ip.udp.bind("127.0.0.1", 0, { receive_timeout = 10 })
       other:send_to(request(RRQ, "file", "octet", "blksize", size), "127.0.0.1", select(2, ip.toendpoint(
         server:output():match("listening on (%S+)"))))
