@@ -23,7 +23,7 @@ local LARGEST_IN_BATCH = 9000 -- bytes of a datagram that a batch receives, unle
 local LARGEST_BLOCK = 65000 -- of one segmented message
 local PATIENCE = 0.2 -- seconds for the report, before the end is sent again
 local TRIES = 15
-local SILENCE = 2 -- seconds after which another run may begin though this one has not ended
+local MOST_FLOWS = 64 -- runs that are known at a time
 
 local modes = { plain = true, batch = true, coalesce = true, segments = true }
 
@@ -121,16 +121,29 @@ end
 
 -- --- receiving ---
 
-local flow -- the run that is being received, or nil
+local flows, flow_count = {}, 0 -- id of a run -> the run, also of those that have got their report
+local reports = 0 -- how many runs have got one
 
+-- Begins a run. Where too many are known, the one that has been silent for the longest time is forgotten.
 local function new_flow(run, time, dropped)
-  return { run = run, received = 0, bytes = 0, highest = 0, reordered = 0, jitter = 0.0, transit = nil, first = time,
-    last = time, dropped = dropped }
+  if flow_count == MOST_FLOWS then
+    local oldest
+    for _, flow in pairs(flows) do
+      if oldest == nil or flow.last < oldest.last then oldest = flow end
+    end
+    flows[oldest.run] = nil
+    flow_count = flow_count - 1
+  end
+  local flow = { run = run, received = 0, bytes = 0, highest = 0, reordered = 0, jitter = 0.0, transit = nil,
+    first = time, last = time, dropped = dropped }
+  flows[run] = flow
+  flow_count = flow_count + 1
+  return flow
 end
 
 -- Counts a datagram. The jitter is that of RFC 3550, 6.4.1: the mean deviation of the differences between transit
 -- times, in which the difference between the clocks cancels out.
-local function count(number, sent, length, time)
+local function count(flow, number, sent, length, time)
   flow.received = flow.received + 1
   flow.bytes = flow.bytes + length
   flow.last = time
@@ -147,8 +160,10 @@ local function dropped_by(sock)
 end
 
 local function finish(sock, run, total, address, port)
-  if flow == nil or flow.run ~= run then return end
+  local flow = flows[run]
+  if flow == nil then return end
   if not flow.report then
+    reports = reports + 1
     local seconds, dropped = flow.last - flow.first, dropped_by(sock) - flow.dropped
     flow.report = string.pack(REPORT_FORMAT, REPORT, run, flow.received, flow.bytes, flow.reordered, dropped, seconds,
       flow.jitter)
@@ -169,11 +184,7 @@ local function take(sock, data, position, length, time, address, port)
   local kind, run, number, sent = data:unpack(HEADER, position)
   if number < 0 or not is_finite(sent) then return end
   if kind == DATA then
-    if flow == nil or flow.run ~= run then
-      if flow and not flow.report and time - flow.last < SILENCE then return end
-      flow = new_flow(run, time, dropped_by(sock))
-    end
-    count(number, sent, length, time)
+    count(flows[run] or new_flow(run, time, dropped_by(sock)), number, sent, length, time)
   elseif kind == END then
     finish(sock, run, number, address, port)
   end
@@ -218,6 +229,8 @@ local socket_options = {
 }
 
 local function fail(...)
+  if on_terminal then io.write("\r\27[K") end -- no error stands behind a progress line
+  io.flush()
   io.stderr:write("bandwidth.lua: ", ...)
   io.stderr:write("\n")
   os.exit(1, true)
@@ -228,18 +241,26 @@ local function widen(sock, option)
   pcall(sock.set_option, sock, option, 4 << 20)
 end
 
+-- One line for all runs together, of those that were there an interval ago: the jitter is the largest.
 local function report_progress()
-  local run, bytes, received, time
+  local time = now()
   while true do
     fiber.sleep(options.interval)
-    local current = now()
-    if flow and not flow.report and run == flow.run and flow.received > received then
-      local seconds = current - time
-      progress(("%s, %d datagrams/s, %d lost or late, jitter %.3f ms"):format(
-        rate_text((flow.bytes - bytes) * 8 / seconds), (flow.received - received) // seconds,
-        math.max(flow.highest - flow.received, 0), flow.jitter * 1e3))
+    local seconds = now() - time
+    time = time + seconds
+    local bytes, received, missing, jitter = 0, 0, 0, 0.0
+    for _, flow in pairs(flows) do
+      local before = flow.shown
+      if before and not flow.report and flow.received > before.received then
+        bytes, received = bytes + flow.bytes - before.bytes, received + flow.received - before.received
+        missing, jitter = missing + math.max(flow.highest - flow.received, 0), math.max(jitter, flow.jitter)
+      end
+      flow.shown = { bytes = flow.bytes, received = flow.received }
     end
-    if flow then run, bytes, received, time = flow.run, flow.bytes, flow.received, current end
+    if received > 0 then
+      progress(("%s, %d datagrams/s, %d lost or late, jitter %.3f ms"):format(rate_text(bytes * 8 / seconds),
+        received // seconds, missing, jitter * 1e3))
+    end
   end
 end
 
@@ -254,14 +275,15 @@ local function receive()
   fiber.spawn(report_progress):detach()
   local receiver = fiber.spawn(receivers[options.mode], sock)
   if not options.once then receiver:join() end
-  while not (flow and flow.report) do fiber.sleep(0.05) end
+  while reports == 0 do fiber.sleep(0.05) end
   fiber.sleep(TRIES * PATIENCE / 3) -- for a sender that has not got the report
   receiver:interrupt()
 end
 
 -- --- sending ---
 
-local steps = {} -- mode -> function that returns a function that sends datagrams from a number on, and how many
+-- mode -> function that returns a function that sends an amount of datagrams from a number on, and the highest amount
+local steps = {}
 
 function steps.plain(sock, run)
   local data = byte_span.new(options.size)
@@ -279,10 +301,10 @@ function steps.batch(sock, run)
     batch:set(i, byte_span.new(options.size))
     spans[i] = batch[i]
   end
-  return function(number)
+  return function(number, amount)
     local time = now()
-    for i = 1, BURST do spans[i]:pack(1, HEADER, DATA, run, number + i - 1, time) end
-    sock:send_many(batch)
+    for i = 1, amount do spans[i]:pack(1, HEADER, DATA, run, number + i - 1, time) end
+    sock:send_many(batch, 1, amount)
   end, BURST
 end
 
@@ -291,16 +313,17 @@ function steps.segments(sock, run)
   local segments = math.max(1, math.min(BURST, LARGEST_BLOCK // options.size))
   local block = byte_span.new(segments * options.size)
   sock:set_option("segment_size", options.size)
-  return function(number)
+  return function(number, amount)
     local time = now()
-    for i = 0, segments - 1 do block:pack(1 + i * options.size, HEADER, DATA, run, number + i, time) end
+    block:resize(amount * options.size)
+    for i = 0, amount - 1 do block:pack(1 + i * options.size, HEADER, DATA, run, number + i, time) end
     sock:send(block)
   end, segments
 end
 
 -- What the network reports concerns an earlier datagram; a lack of buffers is over after a moment.
-local function send_step(step, number)
-  local ok, err = pcall(step, number)
+local function send_step(step, number, amount)
+  local ok, err = pcall(step, number, amount)
   if ok then return true end
   if err ~= ip.error.ENOBUFS then error(err, 0) end
   fiber.sleep(0.001)
@@ -320,7 +343,8 @@ local function send_all(step, per_step)
       local pause = begin + sent * seconds_each - time
       if pause > 0 then fiber.sleep(pause) end
     end
-    if send_step(step, sent + 1) then sent = sent + per_step end
+    local amount = math.min(per_step, most - sent)
+    if send_step(step, sent + 1, amount) then sent = sent + amount end
   until time - begin >= options.seconds or sent >= most
 end
 
@@ -379,6 +403,7 @@ local function send()
   local ok, err = pcall(send_all, step, per_step)
   if options.mode == "segments" then sock:set_option("segment_size", 0) end
   if not ok then fail("sending failed: ", tostring(err)) end
+  shows:interrupt() -- it sends no more
   local report = ask_for_report(sock, run)
   if report == nil then fail("no report from ", options.to, ": no receiver there, or the path loses everything") end
   print_result { mode = options.mode, sent = sent, received = report[3], bytes = report[4], reordered = report[5],

@@ -76,11 +76,15 @@ local function open_source(path)
   return file, size
 end
 
+local function check_new(path)
+  local existing <close> = not options.overwrite and io.open(path, "rb") or nil
+  if existing then refuse(ERROR.EXISTS, "the file exists") end
+end
+
 -- A file that comes gets its name when it is complete.
 local function open_sink(path)
   if not (options.write or options.overwrite) then refuse(ERROR.ACCESS, "this server takes no files") end
-  local existing <close> = io.open(path, "rb")
-  if existing and not options.overwrite then refuse(ERROR.EXISTS, "the file exists") end
+  check_new(path)
   local part = ("%s.%08x.part"):format(path, math.random(0, 0xFFFFFFFF))
   local file, text = io.open(part, "wb")
   if file == nil then refuse(ERROR.ACCESS, command_line.reason(text)) end
@@ -91,6 +95,7 @@ local function open_sink(path)
 end
 
 local function complete(sink)
+  check_new(sink.path) -- another client may have been faster
   if not sink.file:flush() or not os.rename(sink.part, sink.path) then refuse(ERROR.FULL, "cannot write the file") end
 end
 
@@ -103,9 +108,10 @@ local AGAIN = {}
 local function await(transfer, accepts)
   local buf = transfer.buf
   while true do
-    local n = transfer.sock:receive(buf:resize(buf.capacity))
+    local n, truncated = transfer.sock:receive(buf:resize(buf.capacity))
     local opcode, number = message.parse_head(buf:resize(n))
     if opcode == OPCODE.ERROR then error("the client gave up: " .. message.error_text(buf), 0) end
+    if opcode == OPCODE.DATA and truncated then refuse(ERROR.ILLEGAL, "a block is too long") end
     local result = opcode and accepts(opcode, number, buf)
     if result then return result end
   end
@@ -159,7 +165,32 @@ local function send_file(transfer, read, agreed)
   until #block < transfer.block_size
 end
 
--- write(data) writes bytes of the file; done() is called before the last block is acknowledged.
+-- Returns the client's next request, or AGAIN where it sends the last block again.
+local function await_request(transfer, answer, number)
+  transfer.sock:send(answer)
+  while true do
+    if fiber.wait_any(transfer.session, transfer.sock) == transfer.session then
+      return (transfer.session:receive_string())
+    end
+    local n = transfer.sock:receive(transfer.buf:resize(transfer.buf.capacity))
+    local opcode, its_number = message.parse_head(transfer.buf:resize(n))
+    if opcode == OPCODE.DATA and its_number == number then return AGAIN end
+  end
+end
+
+-- Acknowledges the last block, and stays a while for a client that has not got that. The client's next request ends
+-- the stay, and is returned: one that has several files for the server may send all from one port.
+local function stay(transfer, answer, number)
+  repeat until not transfer.session:try_receive_string() -- the same request again
+  local ok, request
+  repeat
+    ok, request = pcall(fiber.with_timeout, transfer.timeout, await_request, transfer, answer, number)
+  until request ~= AGAIN
+  return ok and request or nil
+end
+
+-- write(data) writes bytes of the file; done() is called before the last block is acknowledged. Returns the client's
+-- next request where that has come.
 local function receive_file(transfer, write, done, agreed)
   local number, answer = 0, agreed or message.ack(0)
   repeat
@@ -169,8 +200,7 @@ local function receive_file(transfer, write, done, agreed)
     answer = message.ack(number)
   until #block < transfer.block_size
   done()
-  transfer.retries = 1 -- stays a while for a client that has not got the last acknowledgement
-  pcall(exchange, transfer, answer, brings(number + 1 & 0xFFFF))
+  return stay(transfer, answer, number)
 end
 
 local function checked_write(file)
@@ -183,7 +213,7 @@ end
 local function negotiate(transfer, request, size)
   local agreed = {}
   for _, option in ipairs(request.options) do
-    local value = math.tointeger(tonumber(option.value))
+    local value = option.value:find("^%d+$") and math.tointeger(tonumber(option.value)) -- no hexadecimal numbers
     if option.name == "blksize" and value and value >= 8 and value <= 65464 then
       transfer.block_size = value
       agreed[#agreed + 1] = option
@@ -198,7 +228,7 @@ local function negotiate(transfer, request, size)
   return agreed[1] and message.option_ack(agreed)
 end
 
--- Returns the function that does what a request wants.
+-- Returns the function that does what a request wants, and returns the client's next request if that has come.
 local function transfer_of(request)
   local netascii = request.mode == "netascii"
   local path = path_of(request.name)
@@ -207,8 +237,8 @@ local function transfer_of(request)
     return function(transfer)
       local source <close> = file
       local read = function(count) return source:read(count) or "" end
-      -- how long a text becomes is not known before
-      local agreed = negotiate(transfer, request, not netascii and size or nil)
+      -- How long a text becomes is not known before; and curl takes the size of an empty file for an error.
+      local agreed = negotiate(transfer, request, not netascii and size > 0 and size or nil)
       send_file(transfer, netascii and message.netascii_reader(read) or read, agreed)
     end
   end
@@ -217,23 +247,31 @@ local function transfer_of(request)
     local closing <close> = sink
     local write, rest = checked_write(closing.file), nil
     if netascii then write, rest = message.netascii_writer(write) end
-    receive_file(transfer, write, function()
+    return receive_file(transfer, write, function()
       if rest then rest() end
       complete(closing)
     end, negotiate(transfer, request, 0))
   end
 end
 
+-- A client chooses names and modes: what a terminal would not print could forge lines of the log.
+local function printable(text)
+  return (text:gsub("[^ -~]", function(byte) return ("\\x%02X"):format(byte:byte()) end))
+end
+
 local function report(session, request, result)
   local verb = request.opcode == OPCODE.RRQ and "read" or "write"
-  print(("%s %s %q: %s"):format(ip.tostring(session.remote_address, session.remote_port), verb, request.name, result))
+  local name = printable(request.name:gsub('["\\]', "\\%0"))
+  print(('%s %s "%s": %s'):format(ip.tostring(session.remote_address, session.remote_port), verb, name,
+    printable(result)))
   io.stdout:flush()
 end
 
-local function run(sock, request)
-  local transfer = { sock = sock, timeout = options.timeout, retries = options.retries, block_size = 512 }
+local function run(session, sock, request)
+  local transfer = { session = session, sock = sock, timeout = options.timeout, retries = options.retries,
+    block_size = 512 }
   if request.mode ~= "octet" and request.mode ~= "netascii" then refuse(ERROR.ILLEGAL, "mode " .. request.mode) end
-  transfer_of(request)(transfer)
+  return transfer_of(request)(transfer)
 end
 
 -- Connects to the client from a port of its own; nil where that cannot be: a forged sender may be one that no route
@@ -245,20 +283,28 @@ local function connect_to(session)
   return nil, result
 end
 
+-- Serves one request of a client; returns the client's next one where that has come.
+local function serve_request(session, text)
+  local request = message.parse_request(text)
+  if request == nil then return nil end
+  local sock <close>, problem = connect_to(session)
+  if not sock then return report(session, request, "failed: " .. tostring(problem)) end
+  local ok, result = pcall(run, session, sock, request)
+  local problem_text = tostring(result)
+  if not ok and type(result) == "table" then
+    pcall(sock.send, sock, message.error_packet(result.code, result.text))
+    problem_text = "refused: " .. result.text
+  end
+  report(session, request, ok and "complete" or "failed: " .. problem_text)
+  return ok and result or nil
+end
+
 -- Serves one client. Its request comes through the session, and the transfer has a port of its own, as RFC 1350 wants
 -- it. While it lasts, the session takes the client's repeated requests, which are not answered.
 local function serve(client)
   local session <close> = client
-  local request = message.parse_request((session:receive_string()))
-  if request == nil then return end
-  local sock <close>, problem = connect_to(session)
-  if not sock then return report(session, request, "failed: " .. tostring(problem)) end
-  local ok, err = pcall(run, sock, request)
-  if not ok and type(err) == "table" then
-    pcall(sock.send, sock, message.error_packet(err.code, err.text))
-    err = "refused: " .. err.text
-  end
-  report(session, request, ok and "complete" or "failed: " .. tostring(err))
+  local text = session:receive_string()
+  while text do text = serve_request(session, text) end
 end
 
 local function listen()

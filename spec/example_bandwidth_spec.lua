@@ -71,6 +71,58 @@ describe("bandwidth.lua", function()
     assert.matches("; 1 of 6 lost %(16.67 %%%), .*; 1 reordered;", receiver:output())
   end, 30))
 
+  for _, mode in ipairs { "plain", "batch", "coalesce", "segments" } do
+    local it_mode = mode == "segments" and platform.it_linux or it
+    it_mode("sends at most --count datagrams in mode " .. mode, with_loop(function()
+      local receiver <close>, port = examples.start_server("bandwidth", "--port", "0") -- luacheck: ignore receiver
+      for _, count in ipairs { "1", "33" } do
+        local output, errors, code = examples.run("bandwidth", "--to", "127.0.0.1", "--port", port, "--mode", mode,
+          "--count", count, "--size", "100", "--json")
+        assert.equal(0, code, errors)
+        local result = fields_of(output)
+        assert.same({ tonumber(count), tonumber(count) }, { result.sent, result.received })
+      end
+    end, 30))
+  end
+
+  -- Sends one packet of a run to a receiver.
+  local function send(sock, kind, run, number) sock:send(string.pack(HEADER, kind, run, number, 0.0)) end
+
+  -- Ends a run, and returns how many of its datagrams the receiver reports.
+  local function end_run(sock, run, number)
+    send(sock, END, run, number)
+    local kind, its_run, received = string.unpack(REPORT_FORMAT, (sock:receive_string()))
+    assert.same({ REPORT, run }, { kind, its_run })
+    return received
+  end
+
+  it("reports each run of several senders at once, and of one that follows a killed one", with_loop(function()
+    local receiver <close>, port = examples.start_server("bandwidth", "--port", "0")
+    local senders = {}
+    for run = 1, 3 do senders[run] = ip.udp.connect("127.0.0.1", port, { receive_timeout = 10 }) end
+    for number = 1, 5 do
+      for run, sock in ipairs(senders) do send(sock, DATA, run, number) end
+    end
+    assert.equal(5, end_run(senders[3], 3, 5)) -- the first one says no more
+    send(senders[2], DATA, 2, 6)
+    assert.equal(6, end_run(senders[2], 2, 6))
+    assert.equal(5, end_run(senders[3], 3, 5)) -- asked for again
+    assert.equal(2, select(2, receiver:output():gsub("; 0 of %d lost", "")))
+  end, 30))
+
+  it("forgets the run that was silent for the longest time, however many begin", with_loop(function()
+    local receiver <close>, port = examples.start_server("bandwidth", "--port", "0") -- luacheck: ignore receiver
+    local sock <close> = ip.udp.connect("127.0.0.1", port, { receive_timeout = 10 })
+    for number = 1, 200 do
+      send(sock, DATA, 1, number)
+      send(sock, DATA, 1000 + number, 1)
+      if number % 50 == 0 then ip.fiber.sleep(0.02) end
+    end
+    assert.equal(200, end_run(sock, 1, 200))
+    sock.receive_timeout = 0.1
+    assert.is_false(pcall(end_run, sock, 1001, 1))
+  end, 30))
+
   it("sends no faster than --rate says", with_loop(function()
     local receiver <close>, port = examples.start_server("bandwidth", "--port", "0") -- luacheck: ignore receiver
     local begin = ip.fiber.now()
@@ -100,4 +152,22 @@ describe("bandwidth.lua", function()
     assert.matches("cannot look up no such host", errors)
     assert.equal("", output)
   end, 30))
+
+  it("speaks of sending no more while it waits for the report", with_loop(function()
+    local silent <close>, port = support.bound() -- luacheck: ignore silent
+    local output, errors, code = examples.run("bandwidth", "--to", "127.0.0.1", "--port", port, "--count", "1",
+      "--interval", "0.3")
+    assert.equal(1, code)
+    assert.matches("no report from 127.0.0.1", errors)
+    assert.equal("", output)
+  end, 30))
+
+  platform.it_where(platform.is_linux and process.exists("script"), "script")(
+    "writes no error behind a progress line of a terminal", with_loop(function()
+      local silent <close>, port = support.bound() -- luacheck: ignore silent
+      local words = examples.words("bandwidth", "--to", "127.0.0.1", "--port", port, "--seconds", "0.3", "--rate", "1M",
+        "--interval", "0.1")
+      local output = process.run(process.foreign("script", "-qec", table.concat(words, " "), "/dev/null"))
+      assert.matches("\r\27%[Ksending [%d.]+ %a?bit/s\r\27%[Kbandwidth.lua: no report", output)
+    end, 30))
 end)

@@ -123,6 +123,17 @@ describe("tftp_server.lua", function()
     end, 60))
   end
 
+  for name, words_for in pairs(clients) do
+    platform.it_where(process.exists(name), name)("gives an empty file to " .. name, with_loop(function()
+      local root <close> = new_directory()
+      local own <close> = new_directory()
+      write(root.path .. "/empty", "")
+      local server <close>, port = start(root)
+      run(words_for.get(port, "empty", own.path .. "/got"))
+      server:wait_for('read "empty": complete')
+    end, 20))
+  end
+
   platform.it_where(process.exists("tftp"), "tftp")("converts text in netascii", with_loop(function()
     local root <close> = new_directory()
       local own <close> = new_directory()
@@ -187,7 +198,7 @@ describe("tftp_server.lua", function()
     assert.equal(noise(3000):sub(2001), select(3, receive(client)))
     ack(client, port, 2)
     server:wait_for('read "file": complete')
-    for _, size in ipairs { "7", "65465", "x", "-1" } do -- none of these can be agreed on
+    for _, size in ipairs { "7", "65465", "x", "-1", "0x10", "1e2", " 9", "9.0" } do -- none of these can be agreed on
       local other <close> = ip.udp.bind("127.0.0.1", 0, { receive_timeout = 10 })
       other:send_to(request(RRQ, "file", "octet", "blksize", size), "127.0.0.1", select(2, ip.toendpoint(
         server:output():match("listening on (%S+)"))))
@@ -257,6 +268,70 @@ describe("tftp_server.lua", function()
     client:send_to(string.pack(">I2 I2 z", ERROR, 0, "no\27more"), "127.0.0.1", port)
     server:wait_for("the client gave up: no%?more")
     for name in lfs.dir(root.path) do assert.is_truthy(name:find("^%.+$"), name) end
+  end, 20))
+
+  it("serves the next request of a client at once, from the same port", with_loop(function()
+    local root <close> = new_directory()
+    -- the later --timeout counts: to wait until the stay is over would take longer than this client's patience
+    local server <close>, port, client, ask = start(root, "--overwrite", "--timeout", "30")
+    for i = 1, 3 do
+      ask(request(WRQ, "new"))
+      local _, number, _, from = receive(client)
+      assert.equal(0, number)
+      ask(request(WRQ, "new")) -- again, as if the answer had been lost: begins nothing
+      local content = "content " .. i
+      client:send_to(string.pack(">I2 I2", DATA, 1) .. content, "127.0.0.1", from)
+      local opcode, acknowledged = receive(client)
+      assert.same({ ACK, 1 }, { opcode, acknowledged })
+    end
+    ask(request(RRQ, "new"))
+    local opcode, _, data, from = receive(client)
+    assert.same({ DATA, "content 3" }, { opcode, data })
+    assert.are_not.equal(port, from)
+    ack(client, from, 1)
+    server:wait_for('read "new": complete')
+    assert.equal(3, select(2, server:output():gsub('write "new": complete', "")))
+  end, 20))
+
+  it("replaces no file of a client that was faster", with_loop(function()
+    local root <close> = new_directory()
+    local server <close>, port, first, ask = start(root, "--write")
+    local second <close> = ip.udp.bind("127.0.0.1", 0, { receive_timeout = 10 })
+    ask(request(WRQ, "new"))
+    local _, _, _, first_port = receive(first)
+    second:send_to(request(WRQ, "new"), "127.0.0.1", port)
+    local _, _, _, second_port = receive(second)
+    first:send_to(string.pack(">I2 I2", DATA, 1) .. "first", "127.0.0.1", first_port)
+    assert.equal(1, select(2, receive(first)))
+    second:send_to(string.pack(">I2 I2", DATA, 1) .. "second", "127.0.0.1", second_port)
+    assert_error(6, second)
+    server:wait_for("refused: the file exists")
+    assert.equal("first", pages.read(root.path .. "/new"))
+  end, 20))
+
+  it("refuses a block that is longer than agreed, which would be cut", with_loop(function()
+    local root <close> = new_directory()
+    local server <close>, _, client, ask = start(root, "--write")
+    ask(request(WRQ, "new"))
+    local _, _, _, port = receive(client)
+    client:send_to(string.pack(">I2 I2", DATA, 1) .. noise(513), "127.0.0.1", port)
+    assert_error(4, client)
+    server:wait_for("refused: a block is too long")
+    for name in lfs.dir(root.path) do assert.is_truthy(name:find("^%.+$"), name) end
+  end, 20))
+
+  it("writes no line of its log as a client wants it", with_loop(function()
+    local root <close> = new_directory()
+    local server <close>, _, client, ask = start(root)
+    ask(request(RRQ, 'a"\n127.0.0.1:1 read "b": complete\27[2J\155\\'))
+    assert_error(2, client)
+    ask(request(RRQ, "a", "mode\n127.0.0.1:1 read\27[2J"))
+    assert_error(4, client)
+    server:wait_for("refused: mode")
+    local _, lines = server:output():gsub("\n", "")
+    assert.equal(3, lines) -- with that of its start
+    assert.is_nil(server:output():find("[^ -~\n]"))
+    assert.is_truthy(server:output():find([["a\"\x0A127.0.0.1:1 read \"b\": complete\x1B[2J\x9B\\": failed]], 1, true))
   end, 20))
 
   it("refuses what it must, with the code of RFC 1350", with_loop(function()

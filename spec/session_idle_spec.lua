@@ -107,6 +107,22 @@ describe("a session whose peer is silent", function()
     assert.equal("in time", (session:receive_string()))
   end))
 
+  it("gets no look from is_open and sends: what is in the socket begins a new session", with_loop(function()
+    for _, find in ipairs {
+      function(session) assert.is_false(session.is_open) end,
+      function(session) assert_method_raises("ETIMEDOUT", session, "send", "x") end,
+    } do
+      local session, peer, listener = open()
+      peer:send("in time")
+      be_silent()
+      find(session)
+      assert_method_raises("ETIMEDOUT", session, "receive_string")
+      local following <close> = listener:accept()
+      assert.equal(session.remote_port, following.remote_port)
+      assert.equal("in time", (following:receive_string()))
+    end
+  end))
+
   it("gets that last look also where the look meets a peer that could have its place", with_loop(function()
     for _, text in ipairs { "in time", false } do
       local session, peer, listener = open { max_sessions = 1 }
