@@ -394,9 +394,14 @@ local function open_sender()
   return sock
 end
 
+-- Where addresses in memory are not random, Lua begins with the same random number in each process of one second.
+local function new_run()
+  return (math.random(0) ~ math.tointeger(fiber.now() * 1e9 // 1)) & 0xFFFFFFFF
+end
+
 local function send()
   local sock <close> = open_sender()
-  local run = math.random(0, 0xFFFFFFFF)
+  local run = new_run()
   local shows = fiber.spawn(sending_progress)
   shows:detach()
   local step, per_step = steps[options.mode](sock, run)

@@ -167,7 +167,8 @@ describe("bandwidth.lua", function()
       local silent <close>, port = support.bound() -- luacheck: ignore silent
       local words = examples.words("bandwidth", "--to", "127.0.0.1", "--port", port, "--seconds", "0.3", "--rate", "1M",
         "--interval", "0.1")
-      local output = process.run(process.foreign("script", "-qec", table.concat(words, " "), "/dev/null"))
+      local command = ("LD_PRELOAD='%s' %s"):format(os.getenv("LD_PRELOAD") or "", table.concat(words, " "))
+      local output = process.run(process.foreign("script", "-qec", command, "/dev/null"))
       assert.matches("\r\27%[Ksending [%d.]+ %a?bit/s\r\27%[Kbandwidth.lua: no report", output)
     end, 30))
 end)
