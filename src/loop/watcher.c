@@ -238,12 +238,27 @@ void ip_watcher_forked(struct ip_resource *resource) {
 
 /* --- waiting --- */
 
+static struct ip_operation *operation_of(struct ip_queue *link) {
+  return ip_container_of(ip_container_of(link, struct ip_ready, link), struct ip_operation, ready);
+}
+
+/* Times out the waiters that must not wait any longer, because the descriptor would block. */
+static void time_out_nonblocking(struct ip_watcher *watcher, enum ip_side side) {
+  struct ip_queue *link = watcher->waiters[side].next;
+  while (link != &watcher->waiters[side]) {
+    struct ip_operation *operation = operation_of(link);
+    link = link->next;
+    if (operation->is.nonblocking) ip_operation_time_out(operation);
+  }
+}
+
 void ip_watcher_wait(struct ip_watcher *watcher, enum ip_side side, struct ip_operation *operation,
                      enum ip_wait wait) {
   struct ip_queue *waiters = &watcher->waiters[side];
   /* appending to the position of the oldest member inserts before it */
   ip_queue_append(wait == IP_WAIT_FIRST ? waiters->next : waiters, &operation->ready.link);
   ip_operation_wait_externally(operation);
+  if (wait == IP_WAIT_FIRST) time_out_nonblocking(watcher, side);
   if (wait != IP_WAIT_YIELDING) {
     arm(watcher);
     return;
@@ -316,10 +331,6 @@ void ip_watcher_notify(struct ip_watcher *watcher) {
 
 /* --- the waiters --- */
 
-static struct ip_operation *operation_of(struct ip_queue *link) {
-  return ip_container_of(ip_container_of(link, struct ip_ready, link), struct ip_operation, ready);
-}
-
 size_t ip_watcher_count_sends(const struct ip_watcher *watcher, size_t *bytes) {
   size_t count = 0;
   const struct ip_queue *end = &watcher->waiters[IP_SIDE_WRITE];
@@ -341,16 +352,6 @@ void ip_watcher_fail(struct ip_watcher *watcher, enum ip_side side, int code) {
     ip_operation_complete_with(oldest(watcher, side), code);
   struct ip_reader *reader = side == IP_SIDE_READ ? ip_watcher_reader(watcher) : NULL;
   if (reader != NULL) reader->failed(reader, code);
-}
-
-/* Times out the waiters that must not wait any longer, because the descriptor would block. */
-static void time_out_nonblocking(struct ip_watcher *watcher, enum ip_side side) {
-  struct ip_queue *link = watcher->waiters[side].next;
-  while (link != &watcher->waiters[side]) {
-    struct ip_operation *operation = operation_of(link);
-    link = link->next;
-    if (operation->is.nonblocking) ip_operation_time_out(operation);
-  }
 }
 
 enum { MOST_FRUITLESS = 3 }; /* a twin of the descriptor may have been faster now and then */

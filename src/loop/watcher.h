@@ -100,8 +100,10 @@ size_t ip_watcher_count_sends(const struct ip_watcher *watcher, size_t *bytes);
 
 /* How an operation is queued. */
 enum ip_wait {
-  IP_WAIT,       /* behind the others, until an event */
-  IP_WAIT_FIRST, /* before the others: it was woken and has to wait again */
+  IP_WAIT, /* behind the others, until an event */
+  /* Before the others: the descriptor would block for what is to be sent first. So those behind it that must
+     not wait time out. */
+  IP_WAIT_FIRST,
   /* Behind the others, with an attempt in the next iteration even without an event: the call yields. So busy
      a descriptor leaves the loop, because every datagram costs a wake-up while it is registered. */
   IP_WAIT_YIELDING

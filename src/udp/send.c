@@ -31,28 +31,18 @@ bool ip_send_attempt(struct ip_operation *operation) {
   return true;
 }
 
-/* Only the oldest call is attempted, which may go on waiting: what is behind it cannot be sent now. */
 void ip_send_final_attempt(struct ip_operation *operation) {
   struct ip_socket *socket = operation->object;
-  if (socket->watcher.waiters[IP_SIDE_WRITE].next == &operation->ready.link)
-    ip_watcher_attempt_soon(&socket->watcher, IP_SIDE_WRITE);
-  else
-    ip_operation_time_out(operation);
-}
-
-void ip_send_queue_wait(struct ip_operation *operation, enum ip_wait wait) {
-  struct ip_socket *socket = operation->object;
-  ip_watcher_wait(&socket->watcher, IP_SIDE_WRITE, operation, wait);
-  if (wait == IP_WAIT_YIELDING && operation->is.nonblocking) ip_send_final_attempt(operation);
+  ip_watcher_attempt_soon(&socket->watcher, IP_SIDE_WRITE);
 }
 
 int ip_send_suspend(lua_State *L, const struct ip_operation_type *type, const struct ip_socket_box *box,
                     union ip_payload payload, enum ip_wait wait) {
   struct ip_operation *operation =
       ip_operation_acquire(L, ip_runtime(L), type, payload.send.deadline, wait == IP_WAIT_YIELDING);
-  (void)ip_socket_tie(L, operation, box);
+  struct ip_socket *socket = ip_socket_tie(L, operation, box);
   operation->payload = payload;
-  ip_send_queue_wait(operation, wait);
+  ip_watcher_wait(&socket->watcher, IP_SIDE_WRITE, operation, wait);
   return ip_operation_suspend(L, operation);
 }
 

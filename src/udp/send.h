@@ -37,10 +37,6 @@ bool ip_send_attempt(struct ip_operation *operation);
 void ip_send_final_attempt(struct ip_operation *operation);
 int ip_send_continue(lua_State *L, struct ip_result *result);
 
-/* Queues the operation of a send, which is tied to its socket. One that must not wait, and only gives way, ends
-   at once where others are before it. Does not call Lua. */
-void ip_send_queue_wait(struct ip_operation *operation, enum ip_wait wait);
-
 /* Reads the socket and the flags of a send that has `needed` arguments before the flags; the destination is
    the connected peer, without ancillary data. From here on, checked values may be pushed above the arguments.
    If arguments are missing, nothing is pushed, so that the error message says "no value". [-?, +?, e] */

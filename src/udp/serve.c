@@ -224,10 +224,10 @@ static int wait_to_answer(lua_State *L, struct server *server, const struct ip_s
     ip_operation_release(L, operation);
     return push_end(L, IP_LOOP_CLOSED);
   }
-  (void)ip_socket_tie(L, operation, loop->box);
+  struct ip_socket *socket = ip_socket_tie(L, operation, loop->box);
   operation->payload = ip_send_payload(send, deadline);
   enum ip_wait wait = server->woken ? IP_WAIT_FIRST : yields ? IP_WAIT_YIELDING : IP_WAIT;
-  ip_send_queue_wait(operation, wait);
+  ip_watcher_wait(&socket->watcher, IP_SIDE_WRITE, operation, wait);
   return suspend(L, operation);
 }
 
