@@ -279,6 +279,24 @@ describe("a scope", function()
     end
   end)
 
+  it_wire("of a destination is that of the link-local address that the socket is bound to", function()
+    local words = a:run([[
+      local address, port = ...
+      local own
+      for _, entry in ipairs(ip.interfaces()) do
+        if entry.name == "one" and entry.address.is_link_local then own = entry.address end
+      end
+      local sock <close> = ip.udp.bind(own, 0)
+      local handed <close> = ip.udp.socket.new()
+      local first, second = error_of(ways.send_to, sock, address .. "%two", port),
+        error_of(ways.send_to, sock, address .. "%one", port)
+      handed:assign(sock:release())
+      return first, second, error_of(ways.send_to, handed, address .. "%two", port)
+    ]], "fe80::77", port())
+    assert.equal("EINVAL none EINVAL", words)
+    assert.equal("one", heard())
+  end)
+
   it_wire("of a batch's entry that would leave another device stops the batch there", function()
     local words = a:run([[
       local port = ...

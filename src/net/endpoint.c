@@ -367,6 +367,13 @@ uint32_t ip_endpoint_wide_scope(const struct ip_endpoint *endpoint) {
   return has_none ? 0 : address.scope_id;
 }
 
+uint32_t ip_endpoint_link_scope(const struct ip_endpoint *endpoint) {
+  if (ip_endpoint_family(endpoint) != AF_INET6 || endpoint->name.v6.sin6_scope_id == 0) return 0;
+  struct ip_address address;
+  ip_endpoint_get_address(endpoint, &address);
+  return ip_address_needs_scope(&address) ? address.scope_id : 0;
+}
+
 bool ip_endpoint_has_address(const struct ip_endpoint *endpoint, const struct ip_address *address) {
   int family = ip_endpoint_family(endpoint);
   if (family == AF_INET)

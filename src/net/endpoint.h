@@ -121,6 +121,9 @@ bool ip_endpoint_equal(const struct ip_endpoint *a, const struct ip_endpoint *b)
    a datagram to this endpoint leaves from that interface only if the call says so by other means. */
 uint32_t ip_endpoint_wide_scope(const struct ip_endpoint *endpoint);
 
+/* The scope of an address that needs one, such as that of fe80::1%eth0; 0: none. */
+uint32_t ip_endpoint_link_scope(const struct ip_endpoint *endpoint);
+
 /* Is this the endpoint's address, scope included? */
 bool ip_endpoint_has_address(const struct ip_endpoint *endpoint, const struct ip_address *address);
 

@@ -40,7 +40,7 @@ struct ip_channel {
   uint8_t probe_countdown;      /* at that limit: receives that may still suspend without a try */
   int deferred_error;           /* an error that receive_many met after datagrams; its next call raises it */
   unsigned multicast_interface; /* the index that the option was set to; 0: none */
-  unsigned device;              /* the index of the option bind_to_device; 0: none */
+  unsigned device;              /* what the owner has bound the socket to: an interface's index; 0: none */
   struct ip_connection *connection;
   struct ip_receive_state *receive;
   struct ip_send_state *send;

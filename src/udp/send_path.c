@@ -37,11 +37,9 @@ bool ip_send_path_can_segment(struct ip_channel *channel) {
 #endif
 }
 
-bool ip_send_path_leaves_device(const struct ip_channel *channel, const struct ip_endpoint *to) {
-  if (IP_LIKELY(channel->device == 0) || ip_endpoint_family(to) != AF_INET6) return false;
-  uint32_t scope = to->name.v6.sin6_scope_id;
-  return scope != 0 && scope != channel->device && ip_endpoint_wide_scope(to) == 0 &&
-         !IN6_IS_ADDR_V4MAPPED(&to->name.v6.sin6_addr);
+bool ip_send_path_names_other_link(const struct ip_channel *channel, const struct ip_endpoint *to) {
+  uint32_t link = ip_endpoint_link_scope(to);
+  return link != 0 && link != channel->device;
 }
 
 static int use_interface(struct ip_control *control, uint32_t index) {

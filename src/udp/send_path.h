@@ -3,6 +3,7 @@
 #ifndef IP_SEND_PATH_H
 #define IP_SEND_PATH_H
 
+#include "base/util.h"
 #include "net/control_message.h"
 #include "net/data.h"
 #include "net/failure.h"
@@ -49,9 +50,14 @@ static inline bool ip_send_path_queues(const struct ip_channel *channel) {
 /* Returns the channel's send state, created if there is none; NULL when memory is short. */
 struct ip_send_state *ip_send_path_state(struct ip_channel *channel);
 
+bool ip_send_path_names_other_link(const struct ip_channel *channel, const struct ip_endpoint *to);
+
 /* Would the system let a datagram to `to` leave from another interface than the device that the socket is
    bound to? Linux prefers the scope of a link-local address to the device. */
-bool ip_send_path_leaves_device(const struct ip_channel *channel, const struct ip_endpoint *to);
+static inline bool ip_send_path_leaves_device(const struct ip_channel *channel,
+                                              const struct ip_endpoint *to) {
+  return IP_UNLIKELY(channel->device != 0) && ip_send_path_names_other_link(channel, to);
+}
 
 /* Lets the datagram leave from the interface that the scope of its destination names, where the system would
    ignore that scope, or the device for it. `to` is NULL or the call's `remote`. Returns 0, or EINVAL if the

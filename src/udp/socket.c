@@ -261,6 +261,8 @@ int ip_socket_bind(lua_State *L) {
   bool again = error == EINVAL && socket->channel.has_port;
   check_target(L, error, "bind", &local, again ? "the socket is bound already" : NULL);
   socket->channel.has_port = true;
+  uint32_t link = ip_endpoint_link_scope(&local.endpoint);
+  if (link != 0) socket->channel.device = link; /* the system binds to it, too (net/ipv6/af_inet6.c) */
   forget_addresses(L);
   return 0;
 }
