@@ -67,6 +67,10 @@ local function assert_error(code, client)
   assert.equal(code, number)
 end
 
+local function send_block(client, port, number, data)
+  client:send_to(string.pack(">I2 I2", DATA, number) .. data, "127.0.0.1", port)
+end
+
 local function ack(client, port, number)
   client:send_to(string.pack(">I2 I2", ACK, number), "127.0.0.1", port)
 end
@@ -245,7 +249,7 @@ describe("tftp_server.lua", function()
     ask(request(WRQ, "new"))
     local _, number, _, port = receive(client)
     assert.equal(0, number)
-    local function send(block, data) client:send_to(string.pack(">I2 I2", DATA, block) .. data, "127.0.0.1", port) end
+    local function send(block, data) send_block(client, port, block, data) end
     send(1, noise(512))
     assert.equal(1, select(2, receive(client)))
     send(1, noise(512))
@@ -263,7 +267,7 @@ describe("tftp_server.lua", function()
     local server <close>, _, client, ask = start(root, "--write")
     ask(request(WRQ, "new"))
     local _, _, _, port = receive(client)
-    client:send_to(string.pack(">I2 I2", DATA, 1) .. noise(512), "127.0.0.1", port)
+    send_block(client, port, 1, noise(512))
     receive(client)
     client:send_to(string.pack(">I2 I2 z", ERROR, 0, "no\27more"), "127.0.0.1", port)
     server:wait_for("the client gave up: no%?more")
@@ -280,7 +284,7 @@ describe("tftp_server.lua", function()
       assert.equal(0, number)
       ask(request(WRQ, "new")) -- again, as if the answer had been lost: begins nothing
       local content = "content " .. i
-      client:send_to(string.pack(">I2 I2", DATA, 1) .. content, "127.0.0.1", from)
+      send_block(client, from, 1, content)
       local opcode, acknowledged = receive(client)
       assert.same({ ACK, 1 }, { opcode, acknowledged })
     end
@@ -301,9 +305,9 @@ describe("tftp_server.lua", function()
     local _, _, _, first_port = receive(first)
     second:send_to(request(WRQ, "new"), "127.0.0.1", port)
     local _, _, _, second_port = receive(second)
-    first:send_to(string.pack(">I2 I2", DATA, 1) .. "first", "127.0.0.1", first_port)
+    send_block(first, first_port, 1, "first")
     assert.equal(1, select(2, receive(first)))
-    second:send_to(string.pack(">I2 I2", DATA, 1) .. "second", "127.0.0.1", second_port)
+    send_block(second, second_port, 1, "second")
     assert_error(6, second)
     server:wait_for("refused: the file exists")
     assert.equal("first", pages.read(root.path .. "/new"))
@@ -314,7 +318,7 @@ describe("tftp_server.lua", function()
     local server <close>, _, client, ask = start(root, "--write")
     ask(request(WRQ, "new"))
     local _, _, _, port = receive(client)
-    client:send_to(string.pack(">I2 I2", DATA, 1) .. noise(513), "127.0.0.1", port)
+    send_block(client, port, 1, noise(513))
     assert_error(4, client)
     server:wait_for("refused: a block is too long")
     for name in lfs.dir(root.path) do assert.is_truthy(name:find("^%.+$"), name) end
