@@ -10,6 +10,34 @@ local with_loop, on_main = support.with_loop, support.on_main
 local error_of, wait_until, bound = support.error_of, support.wait_until, support.bound
 local send, run_program = support.send, support.run_program
 
+describe("a send that may not wait", function()
+  it("is made all the same where it gives way, also behind another one that gives way", with_loop(function()
+    local sock <close> = bound()
+    local peer <close> = ip.udp.connect("127.0.0.1", sock.local_port)
+    local lock = fiber.semaphore(1)
+    local function spend_turn() -- 128 transfers and permits
+      for _ = 1, 128 do
+        lock:acquire()
+        lock:release()
+      end
+    end
+    for _, call in ipairs {
+      function() peer:send("x") end,
+      function() peer:send_message("x", {}) end,
+      function() peer:send_many(ip.udp.batch.new(1)) end,
+    } do
+      local fibers = {}
+      for i = 1, 3 do
+        fibers[i] = fiber.spawn(function()
+          spend_turn()
+          return pcall(fiber.with_timeout, i == 1 and 10 or 0, call)
+        end)
+      end
+      for i = 1, 3 do assert.same({ true }, { fibers[i]:join() }, i) end
+    end
+  end))
+end)
+
 describe("waiters on one socket", function()
   it("are served first come, first served: a hundred fibers", with_loop(function()
     local sock, port = bound()
