@@ -235,6 +235,27 @@ describe("a generator that waits", function()
     assert.same({ true, false, ip.error.INTERRUPTED, false, ip.error.INTERRUPTED }, interrupted)
   end))
 
+  it("is bounded by a deadline of now, too, where it has left a deadline of its own meanwhile", with_loop(function()
+    for _, text in ipairs { false, "there already" } do
+      local sock, port = bound()
+      local made = coroutine.create(function()
+        fiber.with_timeout(10, coroutine.yield)
+        return pcall(sock.receive_string, sock)
+      end)
+      coroutine.resume(made)
+      if text then send(sock, port, text) end
+      local resumed, ok, result
+      fiber.with_timeout(2, function() -- this one has time left
+        pcall(fiber.with_timeout, 0, function() resumed, ok, result = co.resume(made) end)
+        fiber.sleep(0.001)
+      end)
+      assert.is_true(resumed)
+      assert.equal(text and true or false, ok)
+      assert.equal(text or ip.error.ETIMEDOUT, result)
+      sock:close()
+    end
+  end))
+
   it("has no fiber on the main thread", on_main(function()
     assert.is_nil((co.wrap(function() fiber.sleep(0.001) return fiber.current() end)()))
   end))

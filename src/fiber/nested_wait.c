@@ -88,15 +88,16 @@ static void adopt(lua_State *L, struct ip_runtime *runtime, struct ip_operation 
   }
 }
 
-/* Ends the generator's wait where what bounds the running coroutine is over already: the wait may have begun
-   without being bounded by it. */
+/* Ends the generator's wait where what bounds the running coroutine is over already, or lets nothing wait: the
+   wait may have begun without being bounded by it. */
 static void end_what_is_over(lua_State *L, struct ip_runtime *runtime, struct ip_operation *inner) {
-  struct ip_context *context = runtime->pending_raises != 0 ? ip_context_of(L, runtime) : NULL;
+  bool may_be_over = runtime->pending_raises != 0 || runtime->scopes_at_once != 0;
+  struct ip_context *context = may_be_over ? ip_context_of(L, runtime) : NULL;
   if (context == NULL) return;
   inner = innermost(inner);
   if (ip_context_is_interrupted(context))
     ip_operation_complete(inner, IP_ERROR_FIBER, ip_failure(IP_FIBER_INTERRUPTED));
-  else if (ip_context_find_expired(context, false) != NULL)
+  else if (ip_context_find_expired(context, true) != NULL)
     ip_operation_expire(inner);
 }
 
